@@ -1,0 +1,1 @@
+"""Train and compare facial-expression networks."""

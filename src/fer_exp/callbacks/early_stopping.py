@@ -1,0 +1,74 @@
+"""Early stopping, and the weights that a stopped or finished training goes back to."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch import callbacks
+from torch import Tensor
+
+from fer_exp.records import DIRECTION
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's early stopping, with the direction read from the figure's name, and Keras's strict "better".
+
+    Args:
+        monitor: name of the figure.
+        patience: number of epochs in a row without a better value that end the run.
+        min_delta: by how much a value must be better, in the figure's unit.
+    """
+
+    def __init__(self, monitor: str, patience: int, min_delta: float = 0.0) -> None:
+        # A value that is not finite is the recorder's business: such a run has diverged, it was not stopped.
+        super().__init__(monitor, min_delta, patience, mode=DIRECTION[monitor], check_finite=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the counters of an earlier run, and keep the patience that was configured now."""
+        patience = self.patience
+        super().load_state_dict(state_dict)
+        self.patience = patience
+        self.stopped_epoch = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the patience has run out."""
+        return self.wait_count >= self.patience
+
+
+class RestoreBestWeights(L.Callback):
+    """Puts the weights of the best epoch back when training ends, whatever ended it.
+
+    Keras restores only when early stopping fired; a run that used up its epochs kept its last weights.
+
+    Args:
+        monitor: name of the figure whose best epoch is meant; the first of equals.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.sign = 1 if DIRECTION[monitor] == "max" else -1
+        self.best_value: float | None = None
+        self.best_epoch: int | None = None
+        self.weights: dict[str, Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep a copy of the weights if this epoch is the best so far."""
+        value = float(trainer.callback_metrics[self.monitor])
+        if self.best_value is None or self.sign * value > self.sign * self.best_value:
+            self.best_value, self.best_epoch = value, trainer.current_epoch + 1
+            self.weights = {name: w.detach().clone() for name, w in pl_module.state_dict().items()}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restore; after ``on_train_end``, so that ``last.ckpt`` keeps the last epoch's weights."""
+        if self.weights:
+            pl_module.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, for a run that is resumed."""
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best of the run that is resumed."""
+        self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+        self.weights = {name: torch.as_tensor(w) for name, w in state_dict["weights"].items()}

@@ -1,0 +1,121 @@
+"""The LightningModule: one training step, one validation step, the figures of an epoch."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from fer_exp.data.imageset import normalise
+from fer_exp.metrics import EpochTally
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class Classifier(L.LightningModule):
+    """Trains a network to name the expression of a face by cross-entropy.
+
+    Each epoch logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``, ``val_macro_f1``, once.
+
+    Args:
+        network: maps normalised faces (N, 1, 48, 48) to logits (N, C).
+        optimizer: makes the optimizer from the network's parameters.
+        scheduler: makes the learning-rate schedule from the optimizer; None for a constant rate. It steps once an
+            epoch, when the epoch's figures are known.
+        monitor: the figure that a plateau schedule watches.
+        num_classes: C.
+        channels_last: keep images and kernels in channels-last order; the same function, faster.
+        description: plain values (model's config, classes, preprocessing) that are stored in checkpoints, so
+            that one can be read without the run's folder.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None,
+        monitor: str,
+        num_classes: int,
+        channels_last: bool = True,
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        # Plain values only: a checkpoint that holds a partial or a module cannot be loaded safely.
+        self.save_hyperparameters({"description": dict(description or {})}, logger=False)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=self.memory_format)
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.monitor = monitor
+        self.train_tally = EpochTally(num_classes)
+        self.val_tally = EpochTally(num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 faces (N, 1, 48, 48) to logits (N, C)."""
+        logits: Tensor = self.network(normalise(images).contiguous(memory_format=self.memory_format))
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's tally."""
+        self.train_tally.reset(self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Loss of one batch."""
+        return self._step(batch, self.train_tally)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the validation's tally."""
+        self.val_tally.reset(self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Tally one batch."""
+        self._step(batch, self.val_tally)
+
+    def _step(self, batch: tuple[Tensor, Tensor], tally: EpochTally) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        tally.update(loss, logits, labels)
+        return loss
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's figures, and let the schedule act on them.
+
+        The schedule steps here, not where Lightning would do it, after the checkpoint is saved: a run resumed from
+        a checkpoint would lag one step behind.
+        """
+        figures = {
+            "val_loss": self.val_tally.loss,
+            "val_acc": self.val_tally.accuracy,
+            "val_macro_f1": self.val_tally.macro_f1,
+        }
+        training = self.trainer.state.fn == TrainerFn.FITTING
+        if training:
+            figures |= {"train_loss": self.train_tally.loss, "train_acc": self.train_tally.accuracy}
+        # float64, where the device has it: callbacks compare what the history shows, to the last digit.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self.log_dict({name: torch.tensor(value, dtype=dtype) for name, value in figures.items()})
+        if training:
+            schedule = self.lr_schedulers()
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(figures[self.monitor])
+            elif isinstance(schedule, LRScheduler):
+                schedule.step()
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Nothing: ``on_validation_epoch_end`` steps the schedule."""
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the schedule where there is one."""
+        optimizer = self.make_optimizer(self.network.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        # Registered with Lightning so that its state is saved and restored.
+        schedule = {"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor, "interval": "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

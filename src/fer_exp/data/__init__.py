@@ -1,0 +1,1 @@
+"""Class folders in, batches out."""

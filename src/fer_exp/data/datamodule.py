@@ -1,0 +1,144 @@
+"""The LightningDataModule: class folders, decoded once, served as batches on the training device."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from fer_exp.data.batches import TrainingBatches, ValidationBatches
+from fer_exp.data.cache import default_cache_dir, load_split
+from fer_exp.data.folders import CLASSES, Listing, find_splits, list_images
+from fer_exp.data.imageset import ImageSet
+from fer_exp.data.synthetic import write_faces
+from fer_exp.errors import UserError
+from fer_exp.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+
+class FolderFaces(L.LightningDataModule):
+    """Faces in class folders.
+
+    Args:
+        root: the folder that holds ``train/`` and ``validation/`` (or one of their other names).
+        batch_size: images a step.
+        seed: of the order of the training images.
+        ignore: names of folders among the class folders that are to be passed over.
+        cache_dir: where decoded images are kept; None for the user's cache folder.
+    """
+
+    train_set: ImageSet
+    validation_set: ImageSet
+
+    def __init__(
+        self,
+        root: str | Path,
+        batch_size: int,
+        seed: int,
+        ignore: Sequence[str] = (),
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.batch_size = batch_size
+        self.seed = seed
+        self.ignore = tuple(ignore)
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self._loaded = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find, decode (or read from the cache) and report both splits, once.
+
+        Raises:
+            UserError: the folders are not as expected, or the batch is larger than the training set.
+        """
+        if self._loaded:
+            return
+        layout = find_splits(self.root)
+        listings = [list_images(folder, self.ignore) for folder in (layout.train, layout.validation)]
+        self.train_set, self.validation_set = (self._load(listing) for listing in listings)
+        if self.batch_size > len(self.train_set):
+            raise UserError(
+                f"data.batch_size={self.batch_size} is larger than the {len(self.train_set)} training images: "
+                f"no batch can be filled. Give data.batch_size={len(self.train_set)} or less."
+            )
+        _report_counts(self.train_set, self.validation_set)
+        self._loaded = True
+
+    def _load(self, listing: Listing) -> ImageSet:
+        with progress_bar(f"decoding {listing.folder.name}/") as progress:
+            image_set = load_split(listing, self.cache_dir, progress)
+        for given, name in listing.renamed.items():
+            log.info("%s/%s is taken for the class %s.", listing.folder.name, given, name)
+        log.info("Found %d images belonging to %d classes. (%s)", len(image_set), len(CLASSES), listing.folder)
+        return image_set
+
+    def train_dataloader(self) -> TrainingBatches:
+        """Shuffled batches on the training device, the tail dropped."""
+        return TrainingBatches(self.train_set, self.batch_size, self.seed, self._device())
+
+    def val_dataloader(self) -> ValidationBatches:
+        """The whole validation set on the training device."""
+        return ValidationBatches(self.validation_set, self.batch_size, self._device())
+
+    def _device(self) -> torch.device:
+        assert self.trainer is not None
+        return self.trainer.strategy.root_device
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are cut on the device: there is nothing to transfer."""
+        return batch
+
+
+class SyntheticFaces(FolderFaces):
+    """Drawn faces of the seven expressions, for trying the software: written once as class folders, read as such.
+
+    Args:
+        train: number of training faces.
+        validation: number of validation faces.
+        drawing_seed: of the drawings; another one draws other people.
+        batch_size: images a step.
+        seed: of the order of the training images.
+        cache_dir: where the drawings and the decoded images are kept; None for the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        train: int,
+        validation: int,
+        drawing_seed: int,
+        batch_size: int,
+        seed: int,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        root = cache / "synthetic" / f"{train}-{validation}-seed{drawing_seed}"
+        super().__init__(root, batch_size, seed, cache_dir=cache_dir)
+        self.train, self.validation, self.drawing_seed = train, validation, drawing_seed
+
+    def setup(self, stage: str | None = None) -> None:
+        """Draw the faces where that was not done yet, and read them as any class folders.
+
+        Raises:
+            UserError: the drawings cannot be written, or the batch is larger than the training set.
+        """
+        root = Path(self.root)
+        if not root.exists():
+            with progress_bar("drawing synthetic faces") as progress:
+                try:
+                    write_faces(root, self.train, self.validation, self.drawing_seed, progress)
+                except OSError as error:
+                    raise UserError(
+                        f"The drawn faces cannot be written to {root} ({error.strerror or error}). "
+                        "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written."
+                    ) from error
+        super().setup(stage)
+
+
+def _report_counts(train: ImageSet, validation: ImageSet) -> None:
+    log.info("%-12s%12s%12s", "class", "train", "validation")
+    for name, in_train, in_validation in zip(CLASSES, train.counts, validation.counts, strict=True):
+        log.info("%-12s%12d%12d", name, in_train, in_validation)

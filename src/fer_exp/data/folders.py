@@ -1,0 +1,149 @@
+"""Class folders: where the splits lie, which folder is which class, which files are images."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_exp.errors import UserError
+
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+_SYNONYMS = {
+    "angry": ("anger",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid", "scared"),
+    "happy": ("happiness", "joy"),
+    "neutral": ("neutrality", "calm"),
+    "sad": ("sadness",),
+    "surprise": ("surprised", "surprising"),
+}
+_CLASS_OF = {name: c for c, synonyms in _SYNONYMS.items() for name in (c, *synonyms)}
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jfif"})
+NESTINGS = (".", "images", "images/images")
+TRAIN_NAMES = ("train", "training")
+VALIDATION_NAMES = ("validation", "val", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the two splits of a data folder lie."""
+
+    train: Path
+    validation: Path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one split, in the order of class and then name.
+
+    Attributes:
+        folder: the split's folder.
+        files: N paths relative to it, with forward slashes.
+        labels: N indices into ``CLASSES``.
+        stamps: N pairs of (size in bytes, time of last change in nanoseconds).
+        renamed: folder names that were mapped to a class of another name, e.g. ``{"Anger": "angry"}``.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    stamps: tuple[tuple[int, int], ...]
+    renamed: dict[str, str]
+
+
+def find_splits(root: str | Path) -> Layout:
+    """Find the training and validation folders under ``root``, directly or nested in ``images/``.
+
+    Raises:
+        UserError: ``root`` is no folder, or holds no pair of splits.
+    """
+    base = Path(root).expanduser()
+    if not base.exists():
+        raise UserError(f"data.root={root}: there is no such folder (looked for {base.absolute()}).")
+    if not base.is_dir():
+        raise UserError(f"data.root={root}: this is a file; give the folder that holds train/ and validation/.")
+    for nesting in NESTINGS:
+        train = _child(base / nesting, TRAIN_NAMES)
+        validation = _child(base / nesting, VALIDATION_NAMES)
+        if train and validation:
+            return Layout(train, validation)
+    raise UserError(
+        f"data.root={root}: found no pair of train/ and validation/ folders there, nor under images/ "
+        f"(val/, valid/ and test/ are taken for validation/ too). It holds: {_names(base)}."
+    )
+
+
+def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
+    """List the images of one split, class folder by class folder.
+
+    Hidden files and files that are no images by their name (``Thumbs.db``) are passed over.
+
+    Args:
+        folder: holds one folder for each class, under its name, a synonym, or another case of either.
+        ignore: names of folders that are to be passed over.
+
+    Raises:
+        UserError: a class is missing or empty, or a folder has the name of no class.
+    """
+    found: list[tuple[int, str, tuple[int, int]]] = []
+    renamed: dict[str, str] = {}
+    unknown: list[str] = []
+    for entry in _entries(folder):
+        if not entry.is_dir() or entry.name in ignore:
+            continue
+        name = _CLASS_OF.get(entry.name.lower())
+        if name is None:
+            unknown.append(entry.name)
+            continue
+        if entry.name != name:
+            renamed[entry.name] = name
+        label = CLASSES.index(name)
+        found += [(label, f"{entry.name}/{file}", stamp) for file, stamp in _images(Path(entry.path))]
+    if unknown:
+        raise UserError(
+            f"{folder}: {', '.join(map(repr, unknown))} is the name of none of the seven classes "
+            f"({', '.join(CLASSES)}); rename the folder, or pass it over with data.ignore=[{','.join(unknown)}]."
+        )
+    present = {label for label, _, _ in found}
+    if missing := [name for label, name in enumerate(CLASSES) if label not in present]:
+        raise UserError(
+            f"{folder}: no images of {', '.join(missing)}; expected at least one image in each of the folders "
+            f"{', '.join(CLASSES)}. It holds: {_names(folder)}."
+        )
+    found.sort()
+    return Listing(
+        folder=folder,
+        files=tuple(file for _, file, _ in found),
+        labels=tuple(label for label, _, _ in found),
+        stamps=tuple(stamp for _, _, stamp in found),
+        renamed=renamed,
+    )
+
+
+def _images(folder: Path) -> Iterable[tuple[str, tuple[int, int]]]:
+    for entry in _entries(folder):
+        if os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():  # noqa: PTH122 (faster)
+            status = entry.stat()
+            yield entry.name, (status.st_size, status.st_mtime_ns)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}).") from error
+
+
+def _child(folder: Path, names: Sequence[str]) -> Path | None:
+    if not folder.is_dir():
+        return None
+    children = {entry.name.lower(): Path(entry.path) for entry in _entries(folder) if entry.is_dir()}
+    return next((children[name] for name in names if name in children), None)
+
+
+def _names(folder: Path, most: int = 12) -> str:
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in _entries(folder))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nothing"

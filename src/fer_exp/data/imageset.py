@@ -1,0 +1,51 @@
+"""A labelled set of faces in memory."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IMAGE_SIZE = 48  # pixels a side, as FER2013
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split, decoded.
+
+    Attributes:
+        images: (N, 1, 48, 48) uint8, grey.
+        labels: (N,) int64, indices into ``classes``.
+        classes: class names, in the order of the labels.
+        files: N paths relative to the split's folder, with forward slashes.
+        fingerprint: SHA-256 over pixels, labels and classes, in hexadecimal: equal for equal data, wherever it lies.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of images of each class."""
+        counts: list[int] = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return counts
+
+
+def make_image_set(images: Tensor, labels: Tensor, classes: Sequence[str], files: Sequence[str]) -> ImageSet:
+    """Bundle decoded faces with their fingerprint."""
+    digest = hashlib.sha256("\0".join(classes).encode())
+    digest.update(labels.numpy().tobytes())
+    digest.update(images.numpy().tobytes())
+    return ImageSet(images, labels, tuple(classes), tuple(files), digest.hexdigest())
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Map uint8 faces to float32 in [0, 1]: the one preprocessing of training, evaluation and prediction."""
+    return images.float().div_(255)

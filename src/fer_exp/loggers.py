@@ -1,0 +1,1 @@
+"""TensorBoard: what a run shows there."""
