@@ -21,7 +21,7 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 class Classifier(L.LightningModule):
     """Trains a network to name the expression of a face by cross-entropy.
 
-    Each epoch logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``, ``val_macro_f1``, once.
+    Each epoch logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``, ``val_macro_f1`` and ``lr``, once.
 
     Args:
         network: maps normalised faces (N, 1, 48, 48) to logits (N, C).
@@ -90,23 +90,24 @@ class Classifier(L.LightningModule):
         The schedule steps here, not where Lightning would do it, after the checkpoint is saved: a run resumed from
         a checkpoint would lag one step behind.
         """
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
         figures = {
+            "train_loss": self.train_tally.loss,
+            "train_acc": self.train_tally.accuracy,
             "val_loss": self.val_tally.loss,
             "val_acc": self.val_tally.accuracy,
             "val_macro_f1": self.val_tally.macro_f1,
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],  # before the schedule acts
         }
-        training = self.trainer.state.fn == TrainerFn.FITTING
-        if training:
-            figures |= {"train_loss": self.train_tally.loss, "train_acc": self.train_tally.accuracy}
         # float64, where the device has it: callbacks compare what the history shows, to the last digit.
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         self.log_dict({name: torch.tensor(value, dtype=dtype) for name, value in figures.items()})
-        if training:
-            schedule = self.lr_schedulers()
-            if isinstance(schedule, ReduceLROnPlateau):
-                schedule.step(figures[self.monitor])
-            elif isinstance(schedule, LRScheduler):
-                schedule.step()
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(figures[self.monitor])
+        elif isinstance(schedule, LRScheduler):
+            schedule.step()
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Nothing: ``on_validation_epoch_end`` steps the schedule."""

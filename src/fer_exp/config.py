@@ -1,14 +1,265 @@
 """The configuration: where it lies, what it may say, and how its parts become objects."""
 
+import inspect
+import logging
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from fer_exp.errors import UserError
 from fer_exp.records import DIRECTION
+
+log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ lies inside the package; in a checkout, beside src/.
 CONFIG_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
 
+# `${direction:val_loss}` is "min"; an unknown figure is named by check_config, not by the interpolation.
 OmegaConf.register_new_resolver("direction", lambda name: DIRECTION.get(name, "min"), replace=True)
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true")
+# What the command itself gives to lightning.Trainer.
+_TRAINER_OWN = {
+    "devices",
+    "num_nodes",
+    "strategy",
+    "logger",
+    "callbacks",
+    "default_root_dir",
+    "log_every_n_steps",
+    "num_sanity_val_steps",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "enable_checkpointing",
+    "check_val_every_n_epoch",
+    "val_check_interval",
+    "fast_dev_run",
+}
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Look for everything that is wrong with ``cfg`` before any data is read; log what is merely odd.
+
+    Raises:
+        UserError: names every problem found, each with what was given, what was expected and the key to change.
+    """
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise UserError(
+                f"{', '.join(missing)} must be set. "
+                + ("Name the folder that holds train/ and validation/: data.root=DIR" if "data.root" in missing else "")
+            )
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {error}") from error
+    problems = [*_check_values(cfg), *_check_monitors(cfg), *_check_targets(cfg)]
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise UserError(lines.strip(" -") if len(problems) == 1 else f"{len(problems)} settings are wrong:\n{lines}")
+    for oddity in _oddities(cfg):
+        log.warning("Warning: %s", oddity)
+
+
+def build(cfg: DictConfig, group: str) -> Any:
+    """Make the object that the group ``group`` (e.g. ``model``) describes; None for an empty group.
+
+    Raises:
+        UserError: its class refused what was given.
+    """
+    node = cfg.get(group)
+    if not node:
+        return None
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        raise UserError(f"{group}: {_cause(error)!s}. Given: {_given(node)}") from error
+
+
+def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+    """Make the factories of optimizer and schedule, and try both on a parameter of one number.
+
+    Raises:
+        UserError: the optimizer or the schedule refused its settings.
+    """
+    import torch
+
+    optimizer, scheduler = build(cfg, "optimizer"), build(cfg, "scheduler")
+    if optimizer is None:
+        raise UserError("optimizer: nothing is chosen; give e.g. optimizer=adam")
+    for group, factory in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if factory is not None and not callable(factory):
+            raise UserError(f"{group}: its YAML needs `_partial_: true`, because the rest of its arguments come later")
+    try:
+        tried = optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except Exception as error:  # whatever an optimizer of any package raises is about its settings
+        raise UserError(f"optimizer: {error}. Given: {_given(cfg.optimizer)}") from error
+    if scheduler is not None:
+        try:
+            scheduler(tried)
+        except Exception as error:
+            raise UserError(f"scheduler: {error}. Given: {_given(cfg.scheduler)}") from error
+    return optimizer, scheduler
+
+
+def _check_values(cfg: DictConfig) -> Iterator[str]:
+    if not _is_whole(cfg.seed, at_least=0):
+        yield f"seed={cfg.seed}: expected a whole number from 0 up"
+    if not isinstance(cfg.channels_last, bool):
+        yield f"channels_last={cfg.channels_last}: expected true or false"
+    if cfg.resume is not None and not Path(cfg.resume).is_file():
+        yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
+    if "batch_size" in cfg.data and not _is_whole(cfg.data.batch_size, at_least=1):
+        yield f"data.batch_size={cfg.data.batch_size}: expected a whole number from 1 up"
+    trainer = cfg.trainer
+    if not _is_whole(trainer.max_epochs, at_least=1):
+        yield f"trainer.max_epochs={trainer.max_epochs}: expected a whole number from 1 up"
+    if trainer.accelerator not in ACCELERATORS:
+        yield f"trainer.accelerator={trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}"
+    if trainer.precision not in PRECISIONS:
+        yield f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}"
+    for key in ("limit_train_batches", "limit_val_batches"):
+        value = trainer[key]
+        if not (_is_whole(value, at_least=1) or (isinstance(value, float) and 0 < value <= 1)):
+            yield f"trainer.{key}={value}: expected a share in (0, 1] or a number of batches from 1 up"
+    for key in sorted(_TRAINER_OWN & set(trainer)):
+        yield f"trainer.{key}: this is set by the command (one device; validation after each epoch); leave it out"
+
+
+def _check_monitors(cfg: DictConfig) -> Iterator[str]:
+    logged = f"logged in each epoch are {', '.join(DIRECTION)}"
+    if cfg.monitor not in DIRECTION:
+        yield f"monitor={cfg.monitor}: no such figure is logged; {logged}"
+    for name, callback in cfg.callbacks.items():
+        watched = callback.get("monitor") if callback else None
+        if watched is None or watched == cfg.monitor:
+            watched = watched if watched in DIRECTION else None
+        elif watched not in DIRECTION:
+            yield f"callbacks.{name}.monitor={watched}: no such figure is logged; {logged}"
+            continue
+        if watched and callback.get("mode") not in (None, DIRECTION[watched]):
+            yield (
+                f"callbacks.{name}.mode={callback.mode}: {watched} is better the "
+                f"{'lower' if DIRECTION[watched] == 'min' else 'higher'} it is; expected {DIRECTION[watched]}"
+            )
+    mode = cfg.scheduler.get("mode") if cfg.get("scheduler") else None
+    if mode in ("min", "max") and cfg.monitor in DIRECTION and mode != DIRECTION[cfg.monitor]:
+        yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {DIRECTION[cfg.monitor]}"
+
+
+def _check_targets(cfg: DictConfig) -> Iterator[str]:
+    """Each ``_target_`` must exist, and take the keys beside it with values of their kinds."""
+    nodes = {group: cfg.get(group) for group in ("data", "model", "optimizer", "scheduler", "logger")}
+    nodes |= {f"callbacks.{name}": callback for name, callback in cfg.callbacks.items()}
+    for path, node in nodes.items():
+        if not node:
+            continue
+        if "_target_" not in node:
+            yield f"{path}: has no _target_, the class to make"
+            continue
+        try:
+            target = get_object(node._target_)
+        except Exception as error:
+            yield f"{path}._target_={node._target_}: cannot be imported ({error})"
+            continue
+        arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+        yield from _check_arguments(path, target, arguments)
+    from lightning import Trainer
+
+    yield from _check_arguments("trainer", Trainer, {k: v for k, v in cfg.trainer.items() if k not in _TRAINER_OWN})
+
+
+def _check_arguments(path: str, target: Callable[..., Any], arguments: dict[str, Any]) -> Iterator[str]:
+    try:
+        parameters = inspect.signature(target).parameters
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+    except (TypeError, ValueError, NameError):  # a class without a readable signature is left to itself
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key, value in arguments.items():
+        if key not in parameters:
+            yield f"{path}.{key}: {getattr(target, '__name__', target)} takes no such key; it takes " + ", ".join(
+                parameters
+            )
+        elif expected := _kind_mismatch(value, hints.get(key), parameters[key].default):
+            yield f"{path}.{key}={value}: expected {expected}"
+
+
+def _kind_mismatch(value: Any, hint: Any, default: Any) -> str | None:
+    """The kind that was expected, in words, where ``value`` is surely of another one."""
+    kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+    if value is None or hint is None:
+        # Without a hint a number in the signature still tells that a number is meant.
+        is_number = isinstance(default, int | float) and not isinstance(default, bool)
+        return "a number" if is_number and isinstance(value, str) else None
+    if kinds & {int, float} and kinds <= {int, float, types.NoneType}:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "a number"
+        if float not in kinds and not isinstance(value, int):
+            return "a whole number"
+        if not math.isfinite(value):
+            return "a finite number"
+    if kinds <= {bool, types.NoneType} and not isinstance(value, bool):
+        return "true or false"
+    if isinstance(default, int | float) and not isinstance(default, bool) and isinstance(value, str):
+        return "a number"
+    return None
+
+
+def _oddities(cfg: DictConfig) -> Iterator[str]:
+    """Settings that are allowed and work against each other."""
+    stopping = cfg.callbacks.get("early_stopping")
+    schedule = cfg.get("scheduler") or OmegaConf.create({})
+    plateau = "ReduceLROnPlateau" in schedule.get("_target_", "")
+    if stopping and plateau and stopping.patience <= schedule.patience + 1:
+        yield (
+            f"early stopping (callbacks.early_stopping.patience={stopping.patience}) may end the run in the same epoch "
+            f"in which the plateau schedule first cuts the rate (after {schedule.patience + 1} bad epochs), so that no "
+            f"cut ever acts. callbacks.early_stopping.patience=10 or experiment=notebook_patient gives it time."
+        )
+    if plateau and cfg.trainer.max_epochs <= schedule.patience + 1:
+        yield (
+            f"trainer.max_epochs={cfg.trainer.max_epochs} ends the run before the plateau schedule can cut the rate "
+            f"(scheduler.patience={schedule.patience})."
+        )
+
+
+def same_as_earlier_job(cfg: DictConfig, sweep_dir: Path, job: int) -> int | None:
+    """The number of an earlier job of the sweep with the same settings: a swept value that changes nothing."""
+    wanted = _comparable(cfg)
+    for config in sorted(sweep_dir.glob("*/.hydra/config.yaml")):
+        name = config.parents[1].name
+        if name.isdigit() and int(name) < job and _comparable(OmegaConf.load(config)) == wanted:  # type: ignore[arg-type]
+            return int(name)
+    return None
+
+
+def _comparable(cfg: DictConfig) -> Any:
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    plain.pop("output_dir", None)
+    return plain
+
+
+def _is_whole(value: Any, at_least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def _cause(error: BaseException) -> BaseException:
+    return _cause(error.__cause__) if error.__cause__ else error
+
+
+def _given(node: DictConfig) -> str:
+    arguments = {str(key): value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    return ", ".join(f"{key}={value}" for key, value in arguments.items())

@@ -1,1 +1,94 @@
 """TensorBoard: what a run shows there."""
+
+import math
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+
+class TensorBoardLogger(Logger):
+    """Event files with training and validation as two runs of the same tags, so that one chart shows both.
+
+    ``train_loss`` goes to the tag ``loss`` of ``tensorboard/train``, ``val_loss`` to the same tag of
+    ``tensorboard/validation``; all else, the hyper-parameters among it, to ``tensorboard/``. The step is the epoch.
+
+    Args:
+        save_dir: the run's folder.
+    """
+
+    def __init__(self, save_dir: str | Path) -> None:
+        super().__init__()
+        self._folder = Path(save_dir) / "tensorboard"
+        self._writers: dict[str, SummaryWriter] = {}
+
+    @property
+    def name(self) -> str:
+        """Lightning's name for the folder of a run; there is none."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Lightning's number of a run; there is none."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing at the start: ``log_result`` writes them once, with the final figures."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write the figures of an epoch."""
+        epoch = int(metrics["epoch"]) + 1
+        for name, value in metrics.items():
+            split, _, tag = name.partition("_")
+            if split in ("train", "val"):
+                self._writer({"train": "train", "val": "validation"}[split]).add_scalar(tag, value, epoch)
+            elif name != "epoch":
+                self._writer("").add_scalar(name, value, epoch)
+
+    def log_figure(self, tag: str, figure: Figure, epoch: int) -> None:
+        """Write a picture."""
+        self._writer("").add_figure(tag, figure, epoch, close=False)
+
+    @rank_zero_only
+    def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
+        """Write the graph of ``model`` at ``input_array`` (N, C, H, W); nothing in Lightning's own call, without one."""
+        if input_array is not None:
+            self._writer("").add_graph(model, input_array)
+
+    def log_result(self, params: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """Write a run's hyper-parameters with its final figures: a row of the HParams tab.
+
+        Figures that are not finite are left out: the tab cannot sort by them.
+        """
+        figures = {f"result/{name}": value for name, value in figures.items() if math.isfinite(value)}
+        writer = self._writer("")
+        for summary in hparams(dict(params), figures):
+            assert writer.file_writer is not None
+            writer.file_writer.add_summary(summary)
+        for name, value in figures.items():
+            writer.add_scalar(name, value)
+
+    def finalize(self, status: str) -> None:
+        """Flush; the files stay open for what is written after the training."""
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _writer(self, part: str) -> SummaryWriter:
+        if part not in self._writers:
+            self._writers[part] = SummaryWriter(str(self._folder / part))
+        return self._writers[part]

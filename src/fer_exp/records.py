@@ -15,7 +15,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fer_exp.data.imageset import ImageSet
 
 SCHEMA = 1
 
@@ -92,6 +95,12 @@ class RunRecord:
         replace_file(self.folder / SUMMARY, (text + "\n").encode())
 
 
+def write_refusal(folder: Path, error: str) -> None:
+    """Leave the record of a sweep's job that could not begin."""
+    summary = {"schema": SCHEMA, "status": "failed", "epochs": 0, "error": error}
+    replace_file(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+
+
 def best_row(rows: Sequence[Row]) -> Row | None:
     """The first row with the highest val_acc: the epoch of ``checkpoints/best.ckpt``."""
     finite = [row for row in rows if math.isfinite(row["val_acc"])]
@@ -122,6 +131,16 @@ def replace_file(path: Path, content: bytes) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def describe_data(train: "ImageSet", validation: "ImageSet") -> dict[str, Any]:
+    """Sizes, classes and fingerprints of both splits, for the summary."""
+    return {
+        "train": len(train),
+        "validation": len(validation),
+        "classes": list(train.classes),
+        "fingerprint": {"train": train.fingerprint, "validation": validation.fingerprint},
+    }
 
 
 def describe_environment(device: str, precision: str) -> dict[str, Any]:

@@ -4,15 +4,21 @@ Imports at the top are light, so that ``--help`` and a wrong key answer at once;
 """
 
 import logging
+import shutil
 import sys
 import time
+import warnings
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fer_exp.config import CONFIG_DIR
+from fer_exp.config import CONFIG_DIR, build, build_optimizer_factories, check_config, same_as_earlier_job
 from fer_exp.errors import UserError
+from fer_exp.records import RunRecord, write_refusal
 
 log = logging.getLogger(__name__)
 
@@ -21,89 +27,171 @@ def train(cfg: DictConfig) -> float:
     """Run one training as ``cfg`` says, and leave its record in ``cfg.output_dir``.
 
     Returns:
-        The best validation accuracy.
+        The best validation accuracy; NaN if the run diverged in its first epoch.
 
     Raises:
-        UserError: the configuration or the data are not as they must be.
+        UserError: the configuration or the data are not as they must be; no record is begun.
     """
-    import lightning as L
-    from hydra.utils import instantiate
-    from lightning.pytorch.callbacks import Callback
+    start = time.perf_counter()
+    check_config(cfg)
 
+    import lightning as L
+
+    from fer_exp.callbacks.pictures import Pictures
     from fer_exp.callbacks.recorder import Recorder
     from fer_exp.callbacks.seeding import SeedEachEpoch
     from fer_exp.callbacks.training_bar import TrainingBar
     from fer_exp.classifier import Classifier
-    from fer_exp.data.folders import CLASSES
     from fer_exp.hardware import choose_accelerator, choose_precision, device_name
-    from fer_exp.records import RunRecord, describe_environment
+    from fer_exp.loggers import TensorBoardLogger
+    from fer_exp.models.layers import format_layers, list_layers
+    from fer_exp.records import describe_data, describe_environment
 
-    start = time.perf_counter()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _quieten_lightning()
     accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
+    device = device_name(accelerator)
 
-    datamodule = instantiate(cfg.data)
+    L.seed_everything(cfg.seed, verbose=False)  # before the network draws its weights
+    network = build(cfg, "model")
+    make_optimizer, make_scheduler = build_optimizer_factories(cfg)
+    optimizer_name = cfg.optimizer._target_.rpartition(".")[2]
+
+    datamodule = build(cfg, "data")
     datamodule.setup()
+    classes = datamodule.train_set.classes
 
-    L.seed_everything(cfg.seed, verbose=False)
-    network = instantiate(cfg.model)
+    layers = list_layers(network, datamodule.train_set.images.shape[1:])
+    trainable, non_trainable = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
+    log.info("%s", format_layers(layers))
+    log.info("Trainable parameters: %s. Non-trainable: %s.", f"{trainable:,}", f"{non_trainable:,}")
+    log.info("Optimizer: %s. Seed: %d.", optimizer_name, cfg.seed)
+    log.info("Device: %s (%s). Precision: %s (%s).", device, why_accelerator, precision, why_precision)
+
+    model = {"name": type(network).__name__, **_plain(cfg.model)}
     classifier = Classifier(
         network,
-        instantiate(cfg.optimizer),
-        instantiate(cfg.scheduler) or None,
+        make_optimizer,
+        make_scheduler,
         cfg.monitor,
-        len(CLASSES),
+        len(classes),
         cfg.channels_last,
-        {"model": OmegaConf.to_container(cfg.model, resolve=True), "classes": list(CLASSES)},
+        description={"model": model, "classes": list(classes)},
     )
-    device = device_name(accelerator)
-    log.info("Training on %s (%s), precision %s (%s).", device, why_accelerator, precision, why_precision)
-
+    folder = Path(cfg.output_dir)
     record = RunRecord(
-        Path(cfg.output_dir),
+        folder,
         {
-            "optimizer": OmegaConf.to_container(cfg.optimizer, resolve=True),
-            "model": OmegaConf.to_container(cfg.model, resolve=True),
+            "optimizer": {"name": optimizer_name, **_plain(cfg.optimizer)},
+            "model": model,
             "seed": cfg.seed,
-            "params": {
-                "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
-                "non_trainable": sum(b.numel() for b in network.buffers() if b.is_floating_point()),
-            },
-            "data": {
-                "train": len(datamodule.train_set),
-                "validation": len(datamodule.validation_set),
-                "classes": list(CLASSES),
-                "fingerprint": {
-                    "train": datamodule.train_set.fingerprint,
-                    "validation": datamodule.validation_set.fingerprint,
-                },
-            },
+            "params": {"trainable": trainable, "non_trainable": non_trainable},
+            "data": describe_data(datamodule.train_set, datamodule.validation_set),
             "environment": describe_environment(device, precision),
         },
     )
     recorder = Recorder(record)
-    chosen: list[Callback] = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
+    logger = build(cfg, "logger")
     trainer = L.Trainer(
         **{**cfg.trainer, "accelerator": accelerator, "precision": precision},
         devices=1,
-        logger=False,
-        callbacks=[SeedEachEpoch(cfg.seed), *chosen, TrainingBar(), recorder],
-        default_root_dir=cfg.output_dir,
-        num_sanity_val_steps=0,
+        logger=logger or False,
+        callbacks=[
+            SeedEachEpoch(cfg.seed),
+            *(build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback),
+            TrainingBar(),
+            recorder,
+            Pictures(folder, recorder, layers, optimizer_name),
+        ],
+        default_root_dir=folder,
+        log_every_n_steps=1,  # nothing is logged by step; a larger number draws a warning in short epochs
+        num_sanity_val_steps=0,  # its figures would be those of random weights
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
-    seconds = {"total": time.perf_counter() - start}
+    try:
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
+        # The weights are now those of the best epoch: what they get right, class by class.
+        trainer.validate(classifier, datamodule=datamodule, verbose=False)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.finish(
+            "interrupted" if interrupted else "failed",
+            error=None if interrupted else f"{type(error).__name__}: {error}",
+            seconds={"total": time.perf_counter() - start},
+        )
+        raise
     record.finish(
         "diverged" if recorder.diverged else "completed",
-        seconds=seconds,
         error=recorder.diverged,
+        seconds={"total": time.perf_counter() - start},
         **recorder.outcome(trainer),
     )
     best = record.summary["best"]
+    if isinstance(logger, TensorBoardLogger):
+        logger.log_result(_hyper_parameters(cfg, optimizer_name, model["name"], precision), best or {})
+        logger.close()
+    _tell_result(record)
     return float("nan") if best is None else float(best["val_acc"])
+
+
+def _tell_result(record: RunRecord) -> None:
+    summary = record.summary
+    log.info("")
+    log.info(
+        "%s after %d epochs (%s) in %.0f s.",
+        summary["status"].capitalize(),
+        summary["epochs"],
+        summary["stopped_by"].replace("_", " "),
+        summary["seconds"]["total"],
+    )
+    for name, row in (("Best val_acc", summary["best"]), ("Weights restored", summary["restored"])):
+        if row:
+            log.info(
+                "%-17s epoch %d: val_acc %.4f, val_loss %.4f, macro-F1 %.4f",
+                name,
+                row["epoch"],
+                row["val_acc"],
+                row["val_loss"],
+                row["val_macro_f1"],
+            )
+    log.info("Written to %s:", record.folder)
+    for path in sorted(record.folder.rglob("*")):
+        if path.is_file() and not path.name.startswith(("events.", ".")) and ".hydra" not in path.parts:
+            log.info("  %s", path.relative_to(record.folder))
+    if (record.folder / "tensorboard").is_dir():
+        log.info("See it with: tensorboard --logdir %s", record.folder)
+
+
+def _hyper_parameters(cfg: DictConfig, optimizer: str, model: str, precision: str) -> dict[str, Any]:
+    """Flat and plain: the columns of TensorBoard's HParams tab."""
+    chosen = {
+        "optimizer": optimizer,
+        "model": model,
+        "seed": cfg.seed,
+        "batch_size": cfg.data.batch_size,
+        "max_epochs": cfg.trainer.max_epochs,
+        "precision": precision,
+    }
+    for group in ("optimizer", "scheduler"):
+        for key, value in (cfg.get(group) or {}).items():
+            if key != "_partial_":
+                plain = isinstance(value, int | float | str | bool)
+                chosen[f"{group}/{key.strip('_')}"] = value if plain else str(value)
+    return chosen
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _quieten_lightning() -> None:
+    """Leave out what is said in our own lines (device, early stopping), or what nobody who trains can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning's call of torch's old name
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # the run's own
 
 
 def main() -> None:
@@ -112,11 +200,22 @@ def main() -> None:
 
     @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
     def run(cfg: DictConfig) -> float:
+        hydra_cfg = HydraConfig.get()
+        in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+        folder = Path(hydra_cfg.runtime.output_dir)
+        if in_sweep:
+            twin = same_as_earlier_job(cfg, Path(hydra_cfg.sweep.dir), hydra_cfg.job.num)
+            if twin is not None:
+                log.warning("Warning: the settings are those of job %d: what is swept changes nothing.", twin)
         try:
             return train(cfg)
         except UserError as error:
-            log.error("error: %s", error)
+            log.error("Error: %s", error)
             failures.append(str(error))
+            if in_sweep:
+                write_refusal(folder, str(error))
+            else:
+                shutil.rmtree(folder)  # it holds nothing but what Hydra wrote before the run could begin
             return float("nan")
 
     run()

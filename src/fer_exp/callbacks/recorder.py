@@ -34,10 +34,8 @@ class Recorder(L.Callback):
         self._epoch_start = time.perf_counter()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the training clock, start the validation's, and note the rate before the schedule acts."""
+        """Stop the training clock and start the validation's."""
         self._validation_start = time.perf_counter()
-        if trainer.training or trainer.optimizers:
-            self._lr = _learning_rate(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record and print the epoch."""
@@ -46,7 +44,7 @@ class Recorder(L.Callback):
         row: Row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": self._lr,
+            "lr": float(trainer.callback_metrics["lr"]),
             **figures,
             "train_seconds": round(self._validation_start - self._epoch_start, 3),
             "val_seconds": round(now - self._validation_start, 3),

@@ -1,18 +1,17 @@
-"""Decoded splits on disk, keyed by the identity of the files they came from."""
+"""Decoded splits on disk, each known by the identity of the files it was made from."""
 
 import hashlib
 import json
 import logging
 import os
-import tempfile
-from collections.abc import Callable
+import uuid
 from pathlib import Path
 
 import numpy as np
 import torch
 from platformdirs import user_cache_path
 
-from fer_exp.data.decode import SIZE, decode_files
+from fer_exp.data.decode import SIZE, Progress, decode_files
 from fer_exp.data.folders import CLASSES, Listing
 from fer_exp.data.imageset import ImageSet, make_image_set
 from fer_exp.errors import UserError
@@ -20,20 +19,27 @@ from fer_exp.errors import UserError
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the cache's files and of the decoding; raise it when either changes
+_MOST_NAMED = 20  # unreadable files in an error message
 
 
 def default_cache_dir() -> Path:
     """``$FER_EXP_CACHE``, or the user's cache folder of the platform (``~/.cache/fer_exp`` on Linux)."""
-    return Path(os.environ.get("FER_EXP_CACHE") or user_cache_path("fer_exp"))
+    return Path(os.environ.get("FER_EXP_CACHE") or user_cache_path("fer_exp")).expanduser()
+
+
+def cache_file(listing: Listing, cache_dir: Path) -> Path:
+    """The one file for this folder: what was made from its earlier contents is replaced, and does not pile up."""
+    place = hashlib.sha256(os.fsencode(listing.folder.resolve())).hexdigest()[:16]
+    return cache_dir / f"{listing.folder.name}-{place}.npz"
 
 
 def cache_key(listing: Listing) -> str:
     """A key that changes when a file is changed, added or removed: the names, sizes and times of all files."""
-    identity = json.dumps([VERSION, SIZE, str(listing.folder.resolve()), listing.files, listing.stamps])
-    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:32]
+    identity = json.dumps([VERSION, SIZE, CLASSES, listing.files, listing.labels, listing.stamps])
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def load_split(listing: Listing, cache_dir: Path, progress: Callable[[int, int], None] | None = None) -> ImageSet:
+def load_split(listing: Listing, cache_dir: Path, progress: Progress | None = None) -> ImageSet:
     """Read a split from the cache; decode it, and write the cache, where it is not there yet.
 
     A cache that cannot be read is decoded anew, and one that cannot be written is done without. Two processes at
@@ -42,59 +48,60 @@ def load_split(listing: Listing, cache_dir: Path, progress: Callable[[int, int],
     Raises:
         UserError: files that are no readable images, all of them named.
     """
-    path = cache_dir / f"{cache_key(listing)}.npz"
-    cached = _read(path, listing)
+    path, key = cache_file(listing, cache_dir), cache_key(listing)
+    cached = _read(path, key, listing)
     if cached is not None:
         return cached
     faces, failures = decode_files([str(listing.folder / file) for file in listing.files], progress)
     if failures:
-        shown = "\n".join(f"  {file}: {reason}" for file, reason in failures[:20])
-        more = f"\n  and {len(failures) - 20} more" if len(failures) > 20 else ""
+        shown = "\n".join(f"  {file}: {reason}" for file, reason in failures[:_MOST_NAMED])
+        more = f"\n  and {len(failures) - _MOST_NAMED} more" if len(failures) > _MOST_NAMED else ""
         raise UserError(
-            f"{listing.folder}: {len(failures)} of {len(listing.files)} files cannot be read as images:\n{shown}{more}\n"
-            "Remove or repair them and start again."
+            f"{listing.folder}: {len(failures)} of {len(listing.files)} files cannot be read as images:\n"
+            f"{shown}{more}\nRepair or remove them, or set data.root to a sound copy."
         )
-    image_set = make_image_set(
-        torch.from_numpy(faces).unsqueeze(1), torch.tensor(listing.labels), CLASSES, listing.files
-    )
-    _write(path, image_set)
+    image_set = _bundle(faces, listing)
+    _write(path, key, image_set)
     return image_set
 
 
-def _read(path: Path, listing: Listing) -> ImageSet | None:
+def _bundle(faces: np.ndarray, listing: Listing) -> ImageSet:
+    images = torch.from_numpy(faces).reshape(len(listing.files), 1, SIZE, SIZE)
+    return make_image_set(images, torch.tensor(listing.labels), CLASSES, listing.files)
+
+
+def _read(path: Path, key: str, listing: Listing) -> ImageSet | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
-            fingerprint = str(arrays["fingerprint"])
-    except FileNotFoundError:
+            if str(arrays["key"]) != key:
+                log.warning(
+                    "%s has changed since it was decoded, or another version decoded it: decoding the images anew.",
+                    listing.folder,
+                )
+                return None
+            image_set = _bundle(arrays["images"], listing)
+            if image_set.fingerprint != str(arrays["fingerprint"]):
+                raise ValueError("its contents do not fit its fingerprint")
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
         log.warning("The cache %s cannot be read (%s): decoding the images anew.", path, error)
         return None
-    expected = (len(listing.files), 1, SIZE, SIZE)
-    if tuple(images.shape) != expected or labels.tolist() != list(listing.labels):
-        log.warning("The cache %s does not fit its images: decoding them anew.", path)
-        return None
-    return ImageSet(images, labels, CLASSES, listing.files, fingerprint)
+    return image_set
 
 
-def _write(path: Path, image_set: ImageSet) -> None:
+def _write(path: Path, key: str, image_set: ImageSet) -> None:
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            try:
-                np.savez(
-                    file,
-                    images=image_set.images.numpy(),
-                    labels=image_set.labels.numpy(),
-                    fingerprint=np.array(image_set.fingerprint),
-                )
+        try:
+            with draft.open("xb") as file:
+                np.savez(file, images=image_set.images.numpy(), key=key, fingerprint=image_set.fingerprint)
                 file.flush()
                 os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         log.warning(
             "The decoded images cannot be kept in %s (%s): they will be decoded again next time. "

@@ -8,11 +8,11 @@ from typing import Any
 import lightning as L
 import torch
 
+from fer_exp.data import synthetic
 from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.cache import default_cache_dir, load_split
 from fer_exp.data.folders import CLASSES, Listing, find_splits, list_images
 from fer_exp.data.imageset import ImageSet
-from fer_exp.data.synthetic import write_faces
 from fer_exp.errors import UserError
 from fer_exp.progress import progress_bar
 
@@ -45,7 +45,7 @@ class FolderFaces(L.LightningDataModule):
         self.root = root
         self.batch_size = batch_size
         self.seed = seed
-        self.ignore = tuple(ignore)
+        self.ignore = tuple(str(name) for name in ([ignore] if isinstance(ignore, str) else ignore))
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._loaded = False
 
@@ -58,26 +58,29 @@ class FolderFaces(L.LightningDataModule):
         if self._loaded:
             return
         layout = find_splits(self.root)
-        listings = [list_images(folder, self.ignore) for folder in (layout.train, layout.validation)]
-        self.train_set, self.validation_set = (self._load(listing) for listing in listings)
-        if self.batch_size > len(self.train_set):
+        train, validation = (list_images(folder, self.ignore) for folder in (layout.train, layout.validation))
+        if not 1 <= self.batch_size <= len(train.files):
             raise UserError(
-                f"data.batch_size={self.batch_size} is larger than the {len(self.train_set)} training images: "
-                f"no batch can be filled. Give data.batch_size={len(self.train_set)} or less."
+                f"data.batch_size={self.batch_size} fills no batch from the {len(train.files)} training images: "
+                f"give data.batch_size a value from 1 to {len(train.files)}."
             )
+        self.train_set, self.validation_set = self._load(train), self._load(validation)
         _report_counts(self.train_set, self.validation_set)
         self._loaded = True
 
     def _load(self, listing: Listing) -> ImageSet:
+        for given, name in listing.renamed.items():
+            log.info("%s/%s/ is taken for the class %s.", listing.folder.name, given, name)
+        for name, merged in listing.merged.items():
+            together = " and ".join(f"{listing.folder.name}/{folder}/" for folder in merged)
+            log.info("%s are one class, %s: their images are put together.", together, name)
         with progress_bar(f"decoding {listing.folder.name}/") as progress:
             image_set = load_split(listing, self.cache_dir, progress)
-        for given, name in listing.renamed.items():
-            log.info("%s/%s is taken for the class %s.", listing.folder.name, given, name)
         log.info("Found %d images belonging to %d classes. (%s)", len(image_set), len(CLASSES), listing.folder)
         return image_set
 
     def train_dataloader(self) -> TrainingBatches:
-        """Shuffled batches on the training device, the tail dropped."""
+        """Shuffled batches on the training device (without a trainer, the CPU), the tail dropped."""
         return TrainingBatches(self.train_set, self.batch_size, self.seed, self._device())
 
     def val_dataloader(self) -> ValidationBatches:
@@ -85,8 +88,7 @@ class FolderFaces(L.LightningDataModule):
         return ValidationBatches(self.validation_set, self.batch_size, self._device())
 
     def _device(self) -> torch.device:
-        assert self.trainer is not None
-        return self.trainer.strategy.root_device
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches are cut on the device: there is nothing to transfer."""
@@ -115,7 +117,7 @@ class SyntheticFaces(FolderFaces):
         cache_dir: str | Path | None = None,
     ) -> None:
         cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        root = cache / "synthetic" / f"{train}-{validation}-seed{drawing_seed}"
+        root = cache / "synthetic" / f"v{synthetic.VERSION}-{train}-{validation}-seed{drawing_seed}"
         super().__init__(root, batch_size, seed, cache_dir=cache_dir)
         self.train, self.validation, self.drawing_seed = train, validation, drawing_seed
 
@@ -123,18 +125,24 @@ class SyntheticFaces(FolderFaces):
         """Draw the faces where that was not done yet, and read them as any class folders.
 
         Raises:
-            UserError: the drawings cannot be written, or the batch is larger than the training set.
+            UserError: the drawings cannot be made or written, or the batch is larger than the training set.
         """
         root = Path(self.root)
         if not root.exists():
-            with progress_bar("drawing synthetic faces") as progress:
-                try:
-                    write_faces(root, self.train, self.validation, self.drawing_seed, progress)
-                except OSError as error:
-                    raise UserError(
-                        f"The drawn faces cannot be written to {root} ({error.strerror or error}). "
-                        "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written."
-                    ) from error
+            log.info("Drawing %d + %d faces, once, to %s", self.train, self.validation, root)
+        with progress_bar("drawing synthetic faces") as progress:
+            try:
+                synthetic.write_faces(root, self.train, self.validation, self.drawing_seed, progress)
+            except ValueError as error:
+                raise UserError(
+                    f"data.train={self.train} data.validation={self.validation} data.drawing_seed={self.drawing_seed}: "
+                    f"no such faces can be drawn ({error})."
+                ) from error
+            except OSError as error:
+                raise UserError(
+                    f"The drawn faces cannot be written to {root} ({error.strerror or error}). "
+                    "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written."
+                ) from error
         super().setup(stage)
 
 

@@ -3,46 +3,53 @@
 Imports neither torch nor lightning: the worker processes start with this module, and start fast.
 """
 
+import logging
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+log = logging.getLogger(__name__)
 
 SIZE = 48  # pixels a side
 _CHUNK = 256  # files a task
 _PARALLEL_FROM = 2000  # files; below, starting the worker processes takes longer than the decoding
 
 Failure = tuple[str, str]  # (file, reason)
+Progress = Callable[[int, int], None]  # called with (files done, files in all)
 
 
 def decode_file(path: str | Path) -> np.ndarray:
-    """Read one image as (48, 48) uint8 grey.
+    """Read one image, or the first frame of an animation, as (48, 48) uint8 grey.
 
-    The EXIF rotation is applied, transparency is laid on white, 16-bit values keep their upper byte, and other
-    sizes are squeezed to the square with antialiasing, as Keras's ``flow_from_directory`` does.
+    The EXIF rotation is applied and transparency is laid on white. 16-bit values keep their upper byte; 32-bit ones
+    are scaled from the narrowest of 0..1, 0..255, 0..65535 and 0..maximum that holds them. Other sizes are squeezed
+    to the square, whatever their proportions (as Keras's ``flow_from_directory`` does), with antialiasing.
 
     Raises:
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError: the file cannot be read as an image.
+        Exception: the file cannot be read as an image; which one depends on what Pillow's many readers stumble over.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large picture is no attack here
         with Image.open(path) as image:
-            if image.mode == "L" and image.size == (SIZE, SIZE) and image.format != "MPO":
-                face = image if not image.getexif() else ImageOps.exif_transpose(image)
-                return np.asarray(face)
             image.draft("L", (SIZE, SIZE))  # a large JPEG is decoded at a fraction of its size
-            face = _to_grey(ImageOps.exif_transpose(image))
-    return np.asarray(face.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+            grey = _to_grey(ImageOps.exif_transpose(image))
+    return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, np.float64)).clip(0)
+        full_scale = next((scale for scale in (1, 255, 65535) if values.max() <= scale), values.max())
+        return Image.fromarray(np.rint(values / full_scale * 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -57,14 +64,12 @@ def _decode_chunk(paths: Sequence[str]) -> tuple[np.ndarray, list[Failure]]:
             faces[i] = decode_file(path)
         except UnidentifiedImageError:
             failures.append((path, "not an image"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
-            failures.append((path, str(error)))
+        except Exception as error:  # one odd file must not hide the others from the list
+            failures.append((path, getattr(error, "strerror", None) or str(error) or type(error).__name__))
     return faces, failures
 
 
-def decode_files(
-    paths: Sequence[str], progress: Callable[[int, int], None] | None = None
-) -> tuple[np.ndarray, list[Failure]]:
+def decode_files(paths: Sequence[str], progress: Progress | None = None) -> tuple[np.ndarray, list[Failure]]:
     """Decode all files, on all cores that this process may use.
 
     Args:
@@ -74,21 +79,41 @@ def decode_files(
     Returns:
         (N, 48, 48) uint8 in the order of ``paths``, and the files that could not be read, whose places are blank.
     """
-    chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
-    faces, failures, done = [], [], 0
-    pool = None
     if workers > 1 and len(paths) >= _PARALLEL_FROM:
-        # Spawned, not forked: torch's threads may be running in this process, and a fork would copy their locks.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            return _decode_in_parallel(paths, workers, progress)
+        except (BrokenProcessPool, OSError) as error:
+            # Such as a script that has no `if __name__ == "__main__"`, which every worker would run again.
+            log.warning("The images are decoded by one process, as worker processes cannot work here (%s).", error)
+    return _gather(map(_decode_chunk, _chunks(paths)), len(paths), progress)
+
+
+def _decode_in_parallel(
+    paths: Sequence[str], workers: int, progress: Progress | None
+) -> tuple[np.ndarray, list[Failure]]:
+    # Spawned, not forked: torch's threads may be running in this process, and a fork would copy their locks.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        for part, bad in (pool.map if pool else map)(_decode_chunk, chunks):
-            faces.append(part)
-            failures += bad
-            done += len(part)
-            if progress:
-                progress(done, len(paths))
+        return _gather(pool.map(_decode_chunk, _chunks(paths)), len(paths), progress)
     finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-    return np.concatenate(faces) if faces else np.zeros((0, SIZE, SIZE), np.uint8), failures
+        pool.shutdown(cancel_futures=True)
+
+
+def _chunks(paths: Sequence[str]) -> list[Sequence[str]]:
+    return [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
+
+
+def _gather(
+    parts: Iterable[tuple[np.ndarray, list[Failure]]], total: int, progress: Progress | None
+) -> tuple[np.ndarray, list[Failure]]:
+    faces = np.zeros((total, SIZE, SIZE), np.uint8)
+    failures: list[Failure] = []
+    done = 0
+    for part, bad in parts:
+        faces[done : done + len(part)] = part
+        failures += bad
+        done += len(part)
+        if progress:
+            progress(done, total)
+    return faces, failures

@@ -1,11 +1,14 @@
 """Class folders: where the splits lie, which folder is which class, which files are images."""
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fer_exp.errors import UserError
+
+log = logging.getLogger(__name__)
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -44,6 +47,7 @@ class Listing:
         labels: N indices into ``CLASSES``.
         stamps: N pairs of (size in bytes, time of last change in nanoseconds).
         renamed: folder names that were mapped to a class of another name, e.g. ``{"Anger": "angry"}``.
+        merged: the folders of each class that has several, e.g. ``{"angry": ("Angry", "angry")}``.
     """
 
     folder: Path
@@ -51,15 +55,18 @@ class Listing:
     labels: tuple[int, ...]
     stamps: tuple[tuple[int, int], ...]
     renamed: dict[str, str]
+    merged: dict[str, tuple[str, ...]]
 
 
 def find_splits(root: str | Path) -> Layout:
     """Find the training and validation folders under ``root``, directly or nested in ``images/``.
 
+    Says which were taken where they are not ``root/train`` and ``root/validation``.
+
     Raises:
         UserError: ``root`` is no folder, or holds no pair of splits.
     """
-    base = Path(root).expanduser()
+    base = Path(str(root)).expanduser()  # a folder called 2013 comes from the command line as a number
     if not base.exists():
         raise UserError(f"data.root={root}: there is no such folder (looked for {base.absolute()}).")
     if not base.is_dir():
@@ -68,6 +75,8 @@ def find_splits(root: str | Path) -> Layout:
         train = _child(base / nesting, TRAIN_NAMES)
         validation = _child(base / nesting, VALIDATION_NAMES)
         if train and validation:
+            if (train, validation) != (base / "train", base / "validation"):
+                log.info("Training on the images in %s, validating on those in %s.", train, validation)
             return Layout(train, validation)
     raise UserError(
         f"data.root={root}: found no pair of train/ and validation/ folders there, nor under images/ "
@@ -88,17 +97,16 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
         UserError: a class is missing or empty, or a folder has the name of no class.
     """
     found: list[tuple[int, str, tuple[int, int]]] = []
-    renamed: dict[str, str] = {}
+    folders: dict[str, list[str]] = {name: [] for name in CLASSES}
     unknown: list[str] = []
-    for entry in _entries(folder):
+    for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         if not entry.is_dir() or entry.name in ignore:
             continue
         name = _CLASS_OF.get(entry.name.lower())
         if name is None:
             unknown.append(entry.name)
             continue
-        if entry.name != name:
-            renamed[entry.name] = name
+        folders[name].append(entry.name)
         label = CLASSES.index(name)
         found += [(label, f"{entry.name}/{file}", stamp) for file, stamp in _images(Path(entry.path))]
     if unknown:
@@ -107,10 +115,13 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
             f"({', '.join(CLASSES)}); rename the folder, or pass it over with data.ignore=[{','.join(unknown)}]."
         )
     present = {label for label, _, _ in found}
-    if missing := [name for label, name in enumerate(CLASSES) if label not in present]:
+    if lacking := [name for label, name in enumerate(CLASSES) if label not in present]:
+        given = ", ".join(
+            f"{name} ({'the folder holds none' if folders[name] else 'no such folder'})" for name in lacking
+        )
         raise UserError(
-            f"{folder}: no images of {', '.join(missing)}; expected at least one image in each of the folders "
-            f"{', '.join(CLASSES)}. It holds: {_names(folder)}."
+            f"{folder}: no images of {given}; expected at least one image ({', '.join(sorted(SUFFIXES))}) in each of "
+            f"the folders {', '.join(CLASSES)}. It holds: {_names(folder)}. Complete it, or change data.root."
         )
     found.sort()
     return Listing(
@@ -118,15 +129,20 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
         files=tuple(file for _, file, _ in found),
         labels=tuple(label for label, _, _ in found),
         stamps=tuple(stamp for _, _, stamp in found),
-        renamed=renamed,
+        renamed={given: name for name, names in folders.items() for given in names if given != name},
+        merged={name: tuple(names) for name, names in folders.items() if len(names) > 1},
     )
 
 
 def _images(folder: Path) -> Iterable[tuple[str, tuple[int, int]]]:
     for entry in _entries(folder):
-        if os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():  # noqa: PTH122 (faster)
+        if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122 (faster)
+            continue
+        if entry.is_file():
             status = entry.stat()
             yield entry.name, (status.st_size, status.st_mtime_ns)
+        elif entry.is_symlink():  # leads nowhere: listed, so that the decoding names it
+            yield entry.name, (0, 0)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -140,7 +156,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _child(folder: Path, names: Sequence[str]) -> Path | None:
     if not folder.is_dir():
         return None
-    children = {entry.name.lower(): Path(entry.path) for entry in _entries(folder) if entry.is_dir()}
+    # Sorted, so that of Train/ and train/ the lower case is taken wherever the data lie.
+    found = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    children = {name.lower(): folder / name for name in found}
     return next((children[name] for name in names if name in children), None)
 
 

@@ -48,4 +48,4 @@ def make_image_set(images: Tensor, labels: Tensor, classes: Sequence[str], files
 
 def normalise(images: Tensor) -> Tensor:
     """Map uint8 faces to float32 in [0, 1]: the one preprocessing of training, evaluation and prediction."""
-    return images.float().div_(255)
+    return images.to(torch.float32, copy=True).div_(255)

@@ -66,3 +66,20 @@ def list_layers(network: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
         for hook in hooks:
             hook.remove()
     return layers
+
+
+def format_layers(layers: Sequence[Layer]) -> str:
+    """The table that the notebook prints: name and kind, output shape (N stands for the batch), parameters."""
+    rows = [
+        (f"{layer.name} ({layer.kind})", str(("N", *layer.output_shape)).replace("'", ""), _count(layer))
+        for layer in layers
+    ]
+    header = ("Layer", "Output shape", "Parameters")
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(3)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in (header, *rows)]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def _count(layer: Layer) -> str:
+    return f"{layer.parameters + layer.buffers:,}"

@@ -1,0 +1,98 @@
+"""The pictures of a run, as files and in TensorBoard."""
+
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from matplotlib.figure import Figure
+
+from fer_exp.callbacks.recorder import Recorder
+from fer_exp.classifier import Classifier
+from fer_exp.data.datamodule import FolderFaces
+from fer_exp.figures.confusion import confusion_figure
+from fer_exp.figures.curves import curves_figure
+from fer_exp.figures.model_diagram import model_figure
+from fer_exp.figures.samples import samples_figure
+from fer_exp.loggers import TensorBoardLogger
+from fer_exp.models.layers import Layer
+from fer_exp.records import Row, best_row
+
+
+class Pictures(L.Callback):
+    """Draws samples and network before training, curves at its end, and the confusion matrix of each validation after.
+
+    Args:
+        folder: the run's folder.
+        recorder: holds the history.
+        layers: of the network.
+        optimizer: its name, for titles.
+    """
+
+    def __init__(self, folder: Path, recorder: Recorder, layers: list[Layer], optimizer: str) -> None:
+        self.folder = folder
+        self.recorder = recorder
+        self.layers = layers
+        self.optimizer = optimizer
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw what is known before training."""
+        assert isinstance(pl_module, Classifier)
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(datamodule, FolderFaces)
+        faces = datamodule.train_set
+        samples = samples_figure(faces.images.squeeze(1).numpy(), faces.labels.numpy(), faces.classes)
+        self._keep(trainer, "samples", samples)
+        name = type(pl_module.network).__name__
+        self._keep(trainer, "model", model_figure(self.layers, tuple(faces.images.shape[1:]), name))  # type: ignore[arg-type]
+        self._log_graph(trainer, pl_module, faces.images[:1])
+
+    def _log_graph(self, trainer: L.Trainer, classifier: Classifier, faces: torch.Tensor) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                was_training = classifier.training
+                with warnings.catch_warnings():
+                    # The tracer's warnings are about reusing the trace, which nobody does.
+                    warnings.simplefilter("ignore")
+                    example = torch.zeros(faces.shape, device=classifier.device)
+                    logger.log_graph(classifier.network.eval(), example)
+                classifier.train(was_training)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the curves."""
+        self._draw_curves(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Draw the curves of a training that was broken off."""
+        self._draw_curves(trainer)
+
+    def _draw_curves(self, trainer: L.Trainer) -> None:
+        rows = self.recorder.rows
+        if rows:
+            figure = curves_figure(
+                rows, self.optimizer, _epoch(best_row(rows)), _epoch(self.recorder.outcome(trainer)["restored"])
+            )
+            self._keep(trainer, "curves", figure)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the confusion matrix of a validation that is not part of training."""
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        assert isinstance(pl_module, Classifier)
+        restored = self.recorder.outcome(trainer)["restored"]
+        epoch = _epoch(restored) or len(self.recorder.rows)
+        title = f"Validation, weights of epoch {epoch} ({self.optimizer})"
+        classes = trainer.datamodule.train_set.classes  # type: ignore[attr-defined]
+        figure = confusion_figure(pl_module.val_tally.confusion.numpy(), classes, title)
+        self._keep(trainer, "confusion_matrix", figure)
+
+    def _keep(self, trainer: L.Trainer, name: str, figure: Figure) -> None:
+        figure.savefig(self.folder / f"{name}.png", dpi=100)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_figure(name, figure, len(self.recorder.rows))
+
+
+def _epoch(row: Row | None) -> int | None:
+    return None if row is None else int(row["epoch"])

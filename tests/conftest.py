@@ -1,0 +1,62 @@
+"""What all tests share: a cache of their own, composed configurations, small folders of drawn faces."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from fer_exp.config import CONFIG_DIR
+from fer_exp.data.synthetic import write_faces
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of the whole test session, child processes included: never the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("FER_EXP_CACHE", str(folder))
+    # Where the shell forbids it, each child process would compile torch's and lightning's sources anew.
+    patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with 70 training and 35 validation faces."""
+    root = tmp_path_factory.mktemp("faces") / "drawn"
+    write_faces(root, train=70, validation=35, seed=0)
+    return root
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Compose:
+    """Compose the configuration as the command line does: ``composed("optimizer=sgd")``."""
+
+    def compose_train(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose("train", [f"output_dir={tmp_path}", *overrides])
+
+    return compose_train
+
+
+@pytest.fixture
+def small(composed: Compose, faces: Path) -> Compose:
+    """The configuration of a run of seconds on real folders: 7 steps an epoch, 2 epochs, float32."""
+
+    def compose_small(*overrides: str) -> DictConfig:
+        return composed(
+            "data=folders",
+            f"data.root={faces}",
+            "data.batch_size=10",
+            "trainer.max_epochs=2",
+            "trainer.precision=32-true",
+            "logger=none",
+            *overrides,
+        )
+
+    return compose_small

@@ -1,0 +1,52 @@
+"""Class folders small enough to make in each test, and a cache that is never the user's."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_exp.data.folders import CLASSES
+
+MakeSplit = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands in for the user's cache folder."""
+    monkeypatch.setenv("FER_EXP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make_split() -> MakeSplit:
+    """A function that writes one split: ``count`` PNGs of noise for each of ``names``, the same ones every time."""
+
+    def make(folder: Path, count: int = 2, names: Sequence[str] = CLASSES) -> Path:
+        for j, name in enumerate(names):
+            (folder / name).mkdir(parents=True)
+            for k in range(count):
+                face = np.random.default_rng([j, k]).integers(0, 256, (48, 48), dtype=np.uint8)
+                Image.fromarray(face).save(folder / name / f"{k:03}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def data_root(tmp_path: Path, make_split: MakeSplit) -> Path:
+    """``train/`` with 3 and ``validation/`` with 2 images a class."""
+    make_split(tmp_path / "faces" / "train", 3)
+    make_split(tmp_path / "faces" / "validation", 2)
+    return tmp_path / "faces"
+
+
+@pytest.fixture
+def real_root() -> Path:
+    """The folder of real images that the environment variable FER_EXP_DATA names."""
+    named = os.environ.get("FER_EXP_DATA")
+    if not named:
+        pytest.skip("FER_EXP_DATA names no folder of real images")
+    return Path(named)

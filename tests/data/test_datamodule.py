@@ -1,0 +1,217 @@
+"""What a person who gives a folder sees: what was found, or what to change; and what the training then gets."""
+
+import logging
+import shutil
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fer_exp.data import datamodule
+from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
+from fer_exp.data.folders import CLASSES
+from fer_exp.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def log_all(caplog):
+    caplog.set_level(logging.INFO)
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("images were decoded before the mistake was found")
+
+    monkeypatch.setattr(datamodule, "load_split", refuse)
+
+
+def test_what_was_found_is_said(data_root, caplog):
+    (data_root / "train" / "sad" / "001.png").unlink()
+    FolderFaces(data_root, 4, 0).setup()
+    train, validation, *table = caplog.messages
+    assert "Found 20 images belonging to 7 classes." in train
+    assert str(data_root / "train") in train
+    assert "Found 14 images belonging to 7 classes." in validation
+    assert str(data_root / "validation") in validation
+    assert [line.split() for line in table] == [
+        ["class", "train", "validation"],
+        ["angry", "3", "2"],
+        ["disgust", "3", "2"],
+        ["fear", "3", "2"],
+        ["happy", "3", "2"],
+        ["neutral", "3", "2"],
+        ["sad", "2", "2"],
+        ["surprise", "3", "2"],
+    ]
+    assert len({len(line) for line in table}) == 1
+
+
+def test_mapped_and_merged_folders_are_said(data_root, make_split, caplog):
+    (data_root / "train" / "happy").rename(data_root / "train" / "Happiness")
+    make_split(data_root / "validation", 1, ["Sadness"])
+    faces = FolderFaces(data_root, 4, 0)
+    faces.setup()
+    assert "train/Happiness/ is taken for the class happy." in caplog.messages
+    assert "validation/Sadness/ is taken for the class sad." in caplog.messages
+    assert "validation/Sadness/ and validation/sad/ are one class, sad: their images are put together." in (
+        caplog.messages
+    )
+    assert faces.validation_set.counts == [2, 2, 2, 2, 2, 3, 2]
+
+
+def test_images_and_labels_are_those_of_the_folders(data_root):
+    faces = FolderFaces(data_root, 4, 0)
+    faces.setup()
+    for split, count, image_set in (("train", 3, faces.train_set), ("validation", 2, faces.validation_set)):
+        assert image_set.labels.tolist() == [label for label in range(7) for _ in range(count)]
+        assert image_set.classes == CLASSES
+        for file, label, image in zip(image_set.files, image_set.labels, image_set.images, strict=True):
+            assert file.startswith(CLASSES[label])
+            with Image.open(data_root / split / file) as reference:
+                assert np.array_equal(image[0].numpy(), np.asarray(reference))
+
+
+def test_a_second_setup_does_nothing(data_root, caplog):
+    faces = FolderFaces(data_root, 4, 0)
+    faces.setup()
+    train_set, said = faces.train_set, len(caplog.messages)
+    shutil.rmtree(data_root)
+    faces.setup("fit")
+    assert faces.train_set is train_set
+    assert len(caplog.messages) == said
+
+
+def test_decoded_images_go_where_they_are_told(data_root, tmp_path, own_cache):
+    FolderFaces(data_root, 4, 0, cache_dir=str(tmp_path / "elsewhere")).setup()
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 2
+    assert not own_cache.exists()
+    FolderFaces(data_root, 4, 0).setup()
+    assert len(list(own_cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("ignore", [["contempt", "8"], ["contempt", 8]])
+def test_folders_are_ignored_also_where_the_name_is_a_number(data_root, make_split, ignore):
+    make_split(data_root / "train", 1, ["contempt", "8"])
+    faces = FolderFaces(data_root, 4, 0, ignore=ignore)
+    faces.setup()
+    assert len(faces.train_set) == 21
+
+
+def test_one_ignored_folder_needs_no_list(data_root, make_split):
+    make_split(data_root / "train", 1, ["contempt"])
+    faces = FolderFaces(data_root, 4, 0, ignore="contempt")
+    faces.setup()
+    assert len(faces.train_set) == 21
+
+
+@pytest.mark.parametrize("batch_size", [22, 128, 0, -1])
+@pytest.mark.usefixtures("no_decoding")
+def test_a_batch_size_that_fills_no_batch(data_root, batch_size):
+    with pytest.raises(UserError, match=rf"data\.batch_size={batch_size} .*21 training images.*from 1 to 21"):
+        FolderFaces(data_root, batch_size, 0).setup()
+
+
+def test_the_largest_batch(data_root):
+    faces = FolderFaces(data_root, 21, 0)
+    faces.setup()
+    assert len(faces.train_dataloader()) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.usefixtures("no_decoding")
+def test_a_mistake_in_either_split_is_found_before_decoding(data_root, split):
+    (data_root / split / "fear").rename(data_root / split / "contempt")
+    with pytest.raises(UserError, match=rf"{split}: 'contempt' .*data\.ignore=\[contempt\]"):
+        FolderFaces(data_root, 4, 0).setup()
+
+
+def test_batches_without_a_trainer(data_root):
+    faces = FolderFaces(data_root, 4, seed=5)
+    faces.setup()
+    train, validation = faces.train_dataloader(), faces.val_dataloader()
+    assert [len(labels) for _, labels in train] == [4] * 5
+    assert [len(labels) for _, labels in validation] == [4, 4, 4, 2]
+    other = FolderFaces(data_root, 4, seed=6)
+    other.setup()
+    assert not torch.equal(train.sampler.indices(), other.train_dataloader().sampler.indices())
+
+
+class Collector(L.LightningModule):
+    """Writes down the batches that Lightning hands to the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.batches = {"train": [], "validation": []}
+
+    def training_step(self, batch, index):
+        self.batches["train"].append(batch)
+        return self.weight * 1.0
+
+    def validation_step(self, batch, index):
+        self.batches["validation"].append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers and devices
+def test_lightning_trains_on_all_batches_as_bytes(data_root, tmp_path):
+    collector = Collector()
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        precision="bf16-true",  # would turn floating-point batches into bfloat16
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(collector, datamodule=FolderFaces(data_root, 4, 0))
+    assert [len(labels) for _, labels in collector.batches["train"]] == [4] * 5
+    assert [len(labels) for _, labels in collector.batches["validation"]] == [4, 4, 4, 2]
+    for images, labels in collector.batches["train"] + collector.batches["validation"]:
+        assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+
+
+def synthetic(**changes) -> SyntheticFaces:
+    return SyntheticFaces(**{"train": 14, "validation": 7, "drawing_seed": 0, "batch_size": 4, "seed": 0, **changes})
+
+
+def test_synthetic_faces_are_drawn_once(own_cache):
+    first = synthetic()
+    first.setup()
+    drawn = {path: path.stat().st_mtime_ns for path in own_cache.rglob("*.png")}
+    assert len(drawn) == 21
+    again = synthetic(seed=1)
+    again.setup()
+    assert {path: path.stat().st_mtime_ns for path in own_cache.rglob("*.png")} == drawn
+    assert again.train_set.fingerprint == first.train_set.fingerprint
+    assert (first.train_set.counts, first.validation_set.counts) == ([2] * 7, [1] * 7)
+
+
+def test_other_synthetic_faces_are_other_data(tmp_path):
+    prints = []
+    for changes in ({}, {"drawing_seed": 1}, {"train": 15}):
+        faces = synthetic(cache_dir=tmp_path / "own", **changes)
+        faces.setup()
+        prints.append(faces.train_set.fingerprint)
+    assert len(set(prints)) == 3
+
+
+@pytest.mark.parametrize("changes", [{"train": 6}, {"validation": 0}, {"drawing_seed": -1}])
+def test_synthetic_faces_that_cannot_be_drawn(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(UserError, match=rf"data\.{name}={value}\b.*no such faces can be drawn"):
+        synthetic(**changes).setup()
+
+
+def test_synthetic_faces_that_cannot_be_kept(tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(UserError, match=r"cannot be written to .*taken.*data\.cache_dir or FER_EXP_CACHE"):
+        synthetic(cache_dir=tmp_path / "taken").setup()

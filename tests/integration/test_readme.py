@@ -1,0 +1,37 @@
+"""The commands of the README, run as they stand, on less data."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from fer_exp.records import read_summary
+from fer_exp.train import main
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SHELL_LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [line.removeprefix("uv run ") for line in SHELL_LINES if "fer_exp.train" in line]
+LESS = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.precision=32-true", "data.batch_size=10")
+
+
+def test_it_opens_with_the_two_commands():
+    assert SHELL_LINES[:3] == ["pip install uv", "uv run python -m fer_exp.train", "uv run pytest"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_readme_run(command, faces, tmp_path, monkeypatch):
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "fer_exp.train"]
+    on_folders = any(word.startswith("data.root=") for word in words)
+    few_drawings = () if on_folders else ("data.train=70", "data.validation=35")
+    arguments = [word.replace("DIR", str(faces)) for word in words[3:]]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [words[2], *arguments, *few_drawings, *LESS, "logger=none"])
+    GlobalHydra.instance().clear()
+    main()
+    summaries = [read_summary(path.parent) for path in tmp_path.glob("outputs/**/summary.json")]
+    assert {summary["status"] for summary in summaries} == {"completed"}
+    assert len(summaries) == (9 if "-m" in arguments else 1)

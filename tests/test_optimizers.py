@@ -1,0 +1,53 @@
+"""Every optimizer that can be chosen trains, and goes on from a saved state as if nothing had happened."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fer_exp.config import CONFIG_DIR, build_optimizer_factories
+
+NAMES = sorted(path.stem for path in CONFIG_DIR.glob("optimizer/*.yaml"))
+
+
+def problem():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 3))
+    x = torch.randn(64, 10)
+    return network, x, (x[:, :3]).argmax(1)
+
+
+def steps(network, optimizer, x, y, count):
+    losses = []
+    for _ in range(count):
+        loss = nn.functional.cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls(composed, name):
+    make_optimizer, _ = build_optimizer_factories(composed(f"optimizer={name}"))
+    network, x, y = problem()
+    losses = steps(network, make_optimizer(network.parameters()), x, y, 100)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_survives_a_save_and_a_load(composed, name, tmp_path):
+    make_optimizer, _ = build_optimizer_factories(composed(f"optimizer={name}"))
+    network, x, y = problem()
+    optimizer = make_optimizer(network.parameters())
+    steps(network, optimizer, x, y, 5)
+    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    expected = steps(network, optimizer, x, y, 5)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    other = copy.deepcopy(network)
+    other.load_state_dict(saved["network"])
+    resumed = make_optimizer(other.parameters())
+    resumed.load_state_dict(saved["optimizer"])
+    assert steps(other, resumed, x, y, 5) == expected
