@@ -60,7 +60,7 @@ class TensorBoardLogger(Logger):
 
     @rank_zero_only
     def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
-        """Write the graph of ``model`` at ``input_array`` (N, C, H, W); nothing in Lightning's own call, without one."""
+        """Write the graph at ``input_array`` (N, C, H, W); Lightning's own call, without one, does nothing."""
         if input_array is not None:
             self._writer("").add_graph(model, input_array)
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_exp.config import CONFIG_DIR, build, build_optimizer_factories, check_config, same_as_earlier_job
 from fer_exp.errors import UserError
-from fer_exp.records import RunRecord, write_refusal
+from fer_exp.records import SUMMARY, RunRecord, write_refusal
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ def train(cfg: DictConfig) -> float:
         UserError: the configuration or the data are not as they must be; no record is begun.
     """
     start = time.perf_counter()
+    folder = Path(cfg.output_dir)
+    if (folder / SUMMARY).exists() and cfg.resume is None:
+        raise UserError(f"{folder} holds the record of another run: choose another hydra.run.dir, or remove it.")
     check_config(cfg)
 
     import lightning as L
@@ -78,7 +81,6 @@ def train(cfg: DictConfig) -> float:
         cfg.channels_last,
         description={"model": model, "classes": list(classes)},
     )
-    folder = Path(cfg.output_dir)
     record = RunRecord(
         folder,
         {
@@ -133,6 +135,12 @@ def train(cfg: DictConfig) -> float:
         logger.close()
     _tell_result(record)
     return float("nan") if best is None else float(best["val_acc"])
+
+
+def _discard(folder: Path) -> None:
+    """Take away what Hydra wrote for a run that could not begin, and nothing else: the folder may be an old one."""
+    if {path.name for path in folder.iterdir()} <= {".hydra", "train.log"}:
+        shutil.rmtree(folder)
 
 
 def _tell_result(record: RunRecord) -> None:
@@ -215,7 +223,7 @@ def main() -> None:
             if in_sweep:
                 write_refusal(folder, str(error))
             else:
-                shutil.rmtree(folder)  # it holds nothing but what Hydra wrote before the run could begin
+                _discard(folder)
             return float("nan")
 
     run()

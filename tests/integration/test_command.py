@@ -131,6 +131,23 @@ def test_a_mistake_gets_one_message_and_leaves_nothing(command, faces, tmp_path,
     assert [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()] == []
 
 
+def test_a_folder_that_was_there_before_is_left_as_it_was(command, faces, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    assert command("seed=-1", "hydra.run.dir=mine")[0] == 1
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_never_writes_over_another_s_record(command, faces, tmp_path):
+    run = ("data=folders", f"data.root={faces}", "hydra.run.dir=one", "logger=none", *QUICK)
+    assert command(*run)[0] == 0
+    before = (tmp_path / "one/history.csv").read_text()
+    status, printed = command(*run, "optimizer=sgd")
+    assert status == 1
+    assert "holds the record of another run: choose another hydra.run.dir" in printed
+    assert (tmp_path / "one/history.csv").read_text() == before
+
+
 def child(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
