@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_exp.config import CONFIG_DIR, build, build_optimizer_factories, check_config, same_as_earlier_job
 from fer_exp.errors import UserError
-from fer_exp.records import SUMMARY, RunRecord, write_refusal
+from fer_exp.records import DIRECTION, SUMMARY, RunRecord, write_refusal
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,8 @@ def train(cfg: DictConfig) -> float:
     )
     best = record.summary["best"]
     if isinstance(logger, TensorBoardLogger):
-        logger.log_result(_hyper_parameters(cfg, optimizer_name, model["name"], precision), best or {})
+        figures = {name: value for name, value in (best or {}).items() if name in DIRECTION}
+        logger.log_result(_hyper_parameters(cfg, optimizer_name, model["name"], precision), figures)
         logger.close()
     _tell_result(record)
     return float("nan") if best is None else float(best["val_acc"])
@@ -183,9 +184,9 @@ def _hyper_parameters(cfg: DictConfig, optimizer: str, model: str, precision: st
     }
     for group in ("optimizer", "scheduler"):
         for key, value in (cfg.get(group) or {}).items():
-            if key != "_partial_":
-                plain = isinstance(value, int | float | str | bool)
-                chosen[f"{group}/{key.strip('_')}"] = value if plain else str(value)
+            if key not in ("_target_", "_partial_"):
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                chosen[f"{group}/{key}"] = value if is_number else str(value)
     return chosen
 
 

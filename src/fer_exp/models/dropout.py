@@ -63,6 +63,8 @@ class ByteDropout(nn.Module):
         """Drop values of ``x`` (any shape) in training; return ``x`` itself in evaluation."""
         if not self.training or self.dropped_levels == 0:
             return x
+        if x.device.type != "cpu":  # GPUs draw and apply torch's own mask in one kernel
+            return nn.functional.dropout(x, self.p)
         result: Tensor = _ByteDropout.apply(x, self.dropped_levels)  # type: ignore[no-untyped-call]
         return result
 
