@@ -4,7 +4,14 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fer_exp.config import CONFIG_DIR, build, build_optimizer_factories, check_config, same_as_earlier_job
+from fer_exp.config import (
+    CONFIG_DIR,
+    build,
+    build_optimizer_factories,
+    check_config,
+    named,
+    same_as_earlier_job,
+)
 from fer_exp.errors import UserError
 
 CONFIGS = sorted(
@@ -72,6 +79,13 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
     [
         ("seed=-1", "seed=-1: expected a whole number from 0 up"),
         ("seed=abc", "seed=abc"),
+        ("seed=5000000000", "seed=5000000000: expected"),
+        ("+patience=10", "patience: there is no such key; there are seed, monitor"),
+        ("~callbacks", "callbacks: nothing is chosen"),
+        ("~optimizer", "optimizer: nothing is chosen"),
+        ("model.num_classes=8", "model.num_classes=8: expected 7"),
+        ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val=abc: expected a number"),
+        ("+trainer.max_steps=5", "trainer.max_steps: this is set by the command"),
         ("monitor=val_los", "monitor=val_los: no such figure is logged; logged in each epoch are train_loss"),
         ("callbacks.checkpoints.monitor=acc", "callbacks.checkpoints.monitor=acc: no such figure"),
         ("+callbacks.checkpoints.mode=min", "callbacks.checkpoints.mode=min: val_acc is better the higher"),
@@ -121,6 +135,18 @@ def test_a_value_that_the_class_refuses_is_named(composed, override, said):
 def test_dropout_that_bytes_cannot_give_is_refused(composed):
     with pytest.raises(UserError, match=r"multiples of 1/256.*dropout=0\.3"):
         build(composed("model.dropout=0.3"), "model")
+
+
+def test_patience_below_one_is_refused(composed):
+    with pytest.raises(UserError, match="patience=0: expected a whole number from 1 up"):
+        build(composed("callbacks.early_stopping.patience=0").callbacks, "early_stopping")
+
+
+def test_a_group_is_named_by_its_class(composed):
+    assert named(composed("optimizer=sgd").optimizer) == {
+        "name": "SGD", "_target_": "torch.optim.SGD", "_partial_": True,
+        "lr": 0.01, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False,
+    }  # fmt: skip
 
 
 def test_all_problems_are_said_at_once(composed):

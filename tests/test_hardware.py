@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from fer_exp.errors import UserError
 from fer_exp.hardware import choose_accelerator, choose_precision, device_name
 
 
@@ -26,17 +27,36 @@ def test_a_gpu_gets_bfloat16_from_ampere_on(monkeypatch, capability, precision):
     assert choose_precision("auto", "cuda")[0] == precision
 
 
-def test_what_is_set_is_taken():
+def test_a_precision_that_is_set_is_taken_where_it_exists():
     assert choose_precision("32-true", "cuda") == ("32-true", "as set")
-    assert choose_accelerator("cpu") == ("cpu", "as set")
+    assert choose_precision("16-mixed", "cuda") == ("16-mixed", "as set")
+    with pytest.raises(UserError, match="16-mixed: needs a GPU"):
+        choose_precision("16-mixed", "cpu")
 
 
-def test_auto_takes_the_gpu_that_is_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_accelerator("auto")[0] == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_accelerator("auto")[0] == "cpu"
+@pytest.mark.parametrize(
+    ("wanted", "cuda", "mps", "taken"),
+    [
+        ("auto", True, False, "cuda"),
+        ("auto", False, True, "mps"),
+        ("auto", False, False, "cpu"),
+        ("gpu", True, False, "cuda"),
+        ("gpu", False, True, "mps"),
+        ("gpu", False, False, None),
+        ("cuda", False, True, None),
+        ("mps", True, False, None),
+        ("mps", False, True, "mps"),
+        ("cpu", True, False, "cpu"),
+    ],
+)
+def test_the_accelerator_is_one_that_is_there(monkeypatch, wanted, cuda, mps, taken):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    if taken:
+        assert choose_accelerator(wanted)[0] == taken
+    else:
+        with pytest.raises(UserError, match=f"trainer.accelerator={wanted}: torch finds no such device"):
+            choose_accelerator(wanted)
 
 
 def test_a_cpu_is_named_with_its_threads():

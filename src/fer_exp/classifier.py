@@ -31,8 +31,8 @@ class Classifier(L.LightningModule):
         monitor: the figure that a plateau schedule watches.
         num_classes: C.
         channels_last: keep images and kernels in channels-last order; the same function, faster.
-        description: plain values (model's config, classes, preprocessing) that are stored in checkpoints, so
-            that one can be read without the run's folder.
+        settings: plain values (model, optimizer, classes, data) that are stored in checkpoints: they tell what a
+            checkpoint is, without the run's folder.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Classifier(L.LightningModule):
         monitor: str,
         num_classes: int,
         channels_last: bool = True,
-        description: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # Plain values only: a checkpoint that holds a partial or a module cannot be loaded safely.
-        self.save_hyperparameters({"description": dict(description or {})}, logger=False)
+        self.save_hyperparameters({"settings": dict(settings or {})}, logger=False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format)
         self.make_optimizer = optimizer
@@ -100,9 +100,8 @@ class Classifier(L.LightningModule):
             "val_macro_f1": self.val_tally.macro_f1,
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],  # before the schedule acts
         }
-        # float64, where the device has it: callbacks compare what the history shows, to the last digit.
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        self.log_dict({name: torch.tensor(value, dtype=dtype) for name, value in figures.items()})
+        # float64, on the CPU: callbacks compare what the history shows, to the last digit.
+        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()})
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(figures[self.monitor])

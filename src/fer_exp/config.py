@@ -3,19 +3,22 @@
 import inspect
 import logging
 import math
+import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
+from hydra.experimental.callback import Callback as HydraCallback
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
-from fer_exp.records import DIRECTION
+from fer_exp.records import DIRECTION, SUMMARY
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,9 @@ CONFIG_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") i
 OmegaConf.register_new_resolver("direction", lambda name: DIRECTION.get(name, "min"), replace=True)
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+GROUPS = ("trainer", "data", "model", "optimizer", "scheduler", "callbacks", "logger")
+KEYS = ("seed", "monitor", "channels_last", "resume", "output_dir", *GROUPS, "experiment")
 # What the command itself gives to lightning.Trainer.
 _TRAINER_OWN = {
     "devices",
@@ -44,6 +49,12 @@ _TRAINER_OWN = {
     "check_val_every_n_epoch",
     "val_check_interval",
     "fast_dev_run",
+    # What would end a training within an epoch, before its validation.
+    "max_steps",
+    "min_steps",
+    "max_time",
+    "barebones",
+    "overfit_batches",
 }
 
 
@@ -53,6 +64,8 @@ def check_config(cfg: DictConfig) -> None:
     Raises:
         UserError: names every problem found, each with what was given, what was expected and the key to change.
     """
+    if absent := [group for group in GROUPS if group not in ("scheduler", "logger") and not cfg.get(group)]:
+        raise UserError(f"{', '.join(absent)}: nothing is chosen; give e.g. optimizer=adam")
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
@@ -95,8 +108,6 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
     import torch
 
     optimizer, scheduler = build(cfg, "optimizer"), build(cfg, "scheduler")
-    if optimizer is None:
-        raise UserError("optimizer: nothing is chosen; give e.g. optimizer=adam")
     for group, factory in (("optimizer", optimizer), ("scheduler", scheduler)):
         if factory is not None and not callable(factory):
             raise UserError(f"{group}: its YAML needs `_partial_: true`, because the rest of its arguments come later")
@@ -113,8 +124,12 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
 
 
 def _check_values(cfg: DictConfig) -> Iterator[str]:
-    if not _is_whole(cfg.seed, at_least=0):
-        yield f"seed={cfg.seed}: expected a whole number from 0 up"
+    for key in sorted(set(cfg) - set(KEYS)):  # type: ignore[arg-type]
+        yield f"{key}: there is no such key; there are {', '.join(KEYS)}"
+    if not _is_whole(cfg.seed, at_least=0) or cfg.seed >= 2**32:
+        yield f"seed={cfg.seed}: expected a whole number from 0 up to 2**32 - 1"
+    if cfg.model.get("num_classes", len(CLASSES)) != len(CLASSES):
+        yield f"model.num_classes={cfg.model.num_classes}: expected {len(CLASSES)}: {', '.join(CLASSES)}"
     if not isinstance(cfg.channels_last, bool):
         yield f"channels_last={cfg.channels_last}: expected true or false"
     if cfg.resume is not None and not Path(cfg.resume).is_file():
@@ -141,13 +156,11 @@ def _check_monitors(cfg: DictConfig) -> Iterator[str]:
     if cfg.monitor not in DIRECTION:
         yield f"monitor={cfg.monitor}: no such figure is logged; {logged}"
     for name, callback in cfg.callbacks.items():
-        watched = callback.get("monitor") if callback else None
-        if watched is None or watched == cfg.monitor:
-            watched = watched if watched in DIRECTION else None
-        elif watched not in DIRECTION:
-            yield f"callbacks.{name}.monitor={watched}: no such figure is logged; {logged}"
-            continue
-        if watched and callback.get("mode") not in (None, DIRECTION[watched]):
+        watched: Any = callback.get("monitor") if callback else None
+        if watched not in DIRECTION:
+            if watched not in (None, cfg.monitor):
+                yield f"callbacks.{name}.monitor={watched}: no such figure is logged; {logged}"
+        elif callback.get("mode") not in (None, DIRECTION[watched]):
             yield (
                 f"callbacks.{name}.mode={callback.mode}: {watched} is better the "
                 f"{'lower' if DIRECTION[watched] == 'min' else 'higher'} it is; expected {DIRECTION[watched]}"
@@ -198,7 +211,8 @@ def _check_arguments(path: str, target: Callable[..., Any], arguments: dict[str,
 
 def _kind_mismatch(value: Any, hint: Any, default: Any) -> str | None:
     """The kind that was expected, in words, where ``value`` is surely of another one."""
-    kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = set(typing.get_args(hint)) if is_union else {hint}
     if value is None or hint is None:
         # Without a hint a number in the signature still tells that a number is meant.
         is_number = isinstance(default, int | float) and not isinstance(default, bool)
@@ -232,6 +246,74 @@ def _oddities(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"trainer.max_epochs={cfg.trainer.max_epochs} ends the run before the plateau schedule can cut the rate "
             f"(scheduler.patience={schedule.patience})."
+        )
+
+
+def named(node: DictConfig) -> dict[str, Any]:
+    """A group as plain values, with the name of its class: ``{"name": "Adam", "lr": 0.001, ...}``."""
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    return {"name": str(plain.get("_target_")).rpartition(".")[2], **{str(key): v for key, v in plain.items()}}
+
+
+def check_folder(folder: Path, resume: str | None) -> None:
+    """See to it that no run writes over another's record.
+
+    Raises:
+        UserError: ``folder`` holds a record, and it is not the one that is to be resumed.
+    """
+    resumed = Path(resume).resolve().parents[1] if resume else None
+    if (folder / SUMMARY).exists() and folder.resolve() != resumed:
+        raise UserError(f"{folder} holds the record of another run: choose another hydra.run.dir, or remove it.")
+
+
+class KeepRecords(HydraCallback):
+    """Refuses the folder of another run before Hydra writes its configuration and log there."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the folder of a single run."""
+        try:
+            check_folder(Path(config.hydra.run.dir), config.get("resume"))
+        except OmegaConfBaseException:
+            return  # a name that is made of the job's own facts, its time among them, is a new one
+        except UserError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+
+def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int) -> None:
+    """See to it that a checkpoint can be gone on from with these settings.
+
+    Args:
+        path: a run's ``last.ckpt``.
+        settings: what must be as it was in that run, as plain values; stored in each checkpoint.
+        max_epochs: of this run.
+
+    Raises:
+        UserError: ``path`` is no such checkpoint, its settings are others, or no epoch is left to train.
+    """
+    import torch
+
+    try:
+        # Plain values and tensors only: a file that carries code is refused, not run.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        before, epochs = checkpoint["hyper_parameters"]["settings"], checkpoint["epoch"] + 1
+        _ = checkpoint["optimizer_states"]
+    except Exception as error:  # whatever a file of any kind makes the reader raise
+        raise UserError(
+            f"resume={path}: this is not a checkpoint to go on from ({type(error).__name__}); "
+            "expected the checkpoints/last.ckpt of a run"
+        ) from error
+    changed = [
+        f"{name} was {before.get(name)} and is {value}" for name, value in settings.items() if before.get(name) != value
+    ]
+    if changed:
+        raise UserError(
+            f"resume={path}: that run had other settings: {'; '.join(changed)}. Give the same, or begin a new run."
+        )
+    if epochs >= max_epochs:
+        raise UserError(
+            f"resume={path}: that run has trained {epochs} epochs, and trainer.max_epochs={max_epochs} leaves none."
         )
 
 

@@ -5,20 +5,29 @@ from pathlib import Path
 
 import torch
 
+from fer_exp.errors import UserError
+
 
 def choose_accelerator(wanted: str) -> tuple[str, str]:
     """Resolve ``trainer.accelerator``.
 
     Returns:
         The accelerator for Lightning ("cpu", "cuda", "mps") and the reason, in words.
+
+    Raises:
+        UserError: what is wanted is not there.
     """
-    if wanted != "auto":
+    found = [name for name, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if backend.is_available()]
+    if wanted in ("auto", "gpu") and found:
+        return found[0], f"{'a CUDA device' if found[0] == 'cuda' else 'an Apple GPU'} was found"
+    if wanted == "auto":
+        return "cpu", "no GPU was found"
+    if wanted == "cpu" or wanted in found:
         return wanted, "as set"
-    if torch.cuda.is_available():
-        return "cuda", "a CUDA device was found"
-    if torch.backends.mps.is_available():
-        return "mps", "an Apple GPU was found"
-    return "cpu", "no GPU was found"
+    raise UserError(
+        f"trainer.accelerator={wanted}: torch finds no such device here "
+        f"({'only ' + found[0] if found else 'no GPU'}). trainer.accelerator=auto takes what there is."
+    )
 
 
 def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
@@ -28,10 +37,15 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
 
     Returns:
         The precision for Lightning ("bf16-mixed", "32-true", ...) and the reason, in words.
+
+    Raises:
+        UserError: the accelerator does not have what is wanted.
     """
+    if wanted == "16-mixed" and accelerator == "cpu":
+        raise UserError("trainer.precision=16-mixed: needs a GPU; on a CPU, expected auto, 32-true or bf16-mixed.")
     if wanted != "auto":
         return wanted, "as set"
-    if accelerator in ("cuda", "gpu"):
+    if accelerator == "cuda":
         if torch.cuda.get_device_capability() >= (8, 0):
             return "bf16-mixed", "the GPU has bfloat16 units"
         return "32-true", "the GPU has no bfloat16 units"
@@ -45,7 +59,7 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
 
 def device_name(accelerator: str) -> str:
     """Name of the device that trains, with the number of threads for a CPU."""
-    if accelerator in ("cuda", "gpu"):
+    if accelerator == "cuda":
         return torch.cuda.get_device_name()
     if accelerator == "cpu":
         return f"{_cpu_name()}, {torch.get_num_threads()} threads"

@@ -45,8 +45,8 @@ class TensorBoardLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the figures of an epoch."""
-        epoch = int(metrics["epoch"]) + 1
+        """Write the figures of an epoch; those of callbacks that log on their own, at their own step."""
+        epoch = int(metrics["epoch"]) + 1 if "epoch" in metrics else step
         for name, value in metrics.items():
             split, _, tag = name.partition("_")
             if split in ("train", "val"):
@@ -78,7 +78,9 @@ class TensorBoardLogger(Logger):
             writer.add_scalar(name, value)
 
     def finalize(self, status: str) -> None:
-        """Flush; the files stay open for what is written after the training."""
+        """Flush, or close after a failure; after a success ``log_result`` is still to come."""
+        if status != "success":
+            self.close()
         for writer in self._writers.values():
             writer.flush()
 

@@ -9,13 +9,13 @@ import csv
 import io
 import json
 import math
-import os
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fer_exp.atomic import replacing
 
 if TYPE_CHECKING:
     from fer_exp.data.imageset import ImageSet
@@ -56,55 +56,63 @@ class RunRecord:
     Args:
         folder: the run's folder.
         facts: what is known before training: optimizer, model, seed, params, data, environment.
+
+    Nothing is written before the first call of a method.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.rows: list[Row] = []
-        self.summary: dict[str, Any] = {"schema": SCHEMA, "status": "running", **facts}
-        self._save_summary()
+        self.summary: dict[str, Any] = {
+            "schema": SCHEMA,
+            "status": "running",
+            **facts,
+            "epochs": 0,
+            "best": None,
+            "last": None,
+            "restored": None,
+            "stopped_by": None,
+            "seconds": {"train": 0.0, "validation": 0.0, "total": 0.0},
+            "error": None,
+        }
 
     def write_epochs(self, rows: Sequence[Row]) -> None:
         """Replace the history by ``rows``, one an epoch, and bring the summary up to date."""
-        self.rows = list(rows)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
-        replace_file(self.folder / HISTORY, text.getvalue().encode())
-        self.summary |= {
-            "epochs": len(self.rows),
-            "best": best_row(self.rows),
-            "last": self.rows[-1] if self.rows else None,
-            "seconds": {
-                "train": sum(row["train_seconds"] for row in self.rows),
-                "validation": sum(row["val_seconds"] for row in self.rows),
-            },
+        writer.writerows(rows)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / HISTORY) as draft:
+            draft.write_text(text.getvalue())
+        self.summary |= {"epochs": len(rows), "best": best_row(rows), "last": rows[-1] if rows else None}
+        self.summary["seconds"] |= {
+            "train": round(sum(row["train_seconds"] for row in rows), 3),
+            "validation": round(sum(row["val_seconds"] for row in rows), 3),
         }
-        self._save_summary()
+        _write_summary(self.folder, self.summary)
 
-    def finish(self, status: str, **facts: Any) -> None:
-        """Set the final status, with what is known at the end (stopped_by, restored, seconds, error)."""
+    def finish(self, status: str, seconds: float, **facts: Any) -> None:
+        """Set the final status, the total of seconds, and what else is known at the end.
+
+        Args:
+            status: one of ``STATUSES``.
+            seconds: from the run's beginning to its end.
+            facts: stopped_by, restored, error.
+        """
         assert status in STATUSES
-        facts["seconds"] = {**self.summary.get("seconds", {}), **facts.get("seconds", {})}
         self.summary |= {"status": status, **facts}
-        self._save_summary()
-
-    def _save_summary(self) -> None:
-        text = json.dumps(_without_nan(self.summary), indent=2, allow_nan=False)
-        replace_file(self.folder / SUMMARY, (text + "\n").encode())
-
-
-def write_refusal(folder: Path, error: str) -> None:
-    """Leave the record of a sweep's job that could not begin."""
-    summary = {"schema": SCHEMA, "status": "failed", "epochs": 0, "error": error}
-    replace_file(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+        self.summary["seconds"]["total"] = round(seconds, 3)
+        _write_summary(self.folder, self.summary)
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """The first row with the highest val_acc: the epoch of ``checkpoints/best.ckpt``."""
-    finite = [row for row in rows if math.isfinite(row["val_acc"])]
-    return max(finite, key=lambda row: row["val_acc"], default=None)
+    """The first row with the highest val_acc whose loss is finite: the epoch of ``checkpoints/best.ckpt``."""
+    return max(filter(is_finite, rows), key=lambda row: row["val_acc"], default=None)
+
+
+def is_finite(figures: Mapping[str, Any]) -> bool:
+    """Whether an epoch's losses are finite; the accuracy of a network that is lost is that of a constant guess."""
+    return math.isfinite(figures["train_loss"]) and math.isfinite(figures["val_loss"])
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -117,20 +125,6 @@ def read_history(folder: Path) -> list[Row]:
     """Read ``history.csv``: one dict an epoch, the keys and types of ``COLUMNS``."""
     with (folder / HISTORY).open(newline="") as file:
         return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in csv.DictReader(file)]
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or the new, and never a part."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
 
 
 def describe_data(train: "ImageSet", validation: "ImageSet") -> dict[str, Any]:
@@ -155,19 +149,18 @@ def describe_environment(device: str, precision: str) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this code runs from; None for an installed package."""
-    source = Path(__file__).resolve().parent
+    """The commit of the checkout that this code runs from, "-dirty" if it was changed; None where there is none."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        result = subprocess.run(
-            ["git", "-C", str(source), "log", "-1", "--format=%H", "--", "."],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip() or None
+
+
+def _write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    with replacing(folder / SUMMARY) as draft:
+        draft.write_text(json.dumps(_without_nan(summary), indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:

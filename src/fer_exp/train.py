@@ -14,11 +14,20 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fer_exp.config import CONFIG_DIR, build, build_optimizer_factories, check_config, same_as_earlier_job
+from fer_exp.config import (
+    CONFIG_DIR,
+    build,
+    build_optimizer_factories,
+    check_config,
+    check_folder,
+    check_resume,
+    named,
+    same_as_earlier_job,
+)
 from fer_exp.errors import UserError
-from fer_exp.records import DIRECTION, SUMMARY, RunRecord, write_refusal
+from fer_exp.records import DIRECTION, SUMMARY, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +36,18 @@ def train(cfg: DictConfig) -> float:
     """Run one training as ``cfg`` says, and leave its record in ``cfg.output_dir``.
 
     Returns:
-        The best validation accuracy; NaN if the run diverged in its first epoch.
+        The best validation accuracy; NaN if the loss was not finite in any epoch.
 
     Raises:
         UserError: the configuration or the data are not as they must be; no record is begun.
     """
     start = time.perf_counter()
     folder = Path(cfg.output_dir)
-    if (folder / SUMMARY).exists() and cfg.resume is None:
-        raise UserError(f"{folder} holds the record of another run: choose another hydra.run.dir, or remove it.")
+    check_folder(folder, cfg.resume)
     check_config(cfg)
 
     import lightning as L
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from fer_exp.callbacks.pictures import Pictures
     from fer_exp.callbacks.recorder import Recorder
@@ -58,59 +67,65 @@ def train(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, verbose=False)  # before the network draws its weights
     network = build(cfg, "model")
     make_optimizer, make_scheduler = build_optimizer_factories(cfg)
-    optimizer_name = cfg.optimizer._target_.rpartition(".")[2]
+    callbacks = [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
+    logger = build(cfg, "logger")
 
     datamodule = build(cfg, "data")
     datamodule.setup()
     classes = datamodule.train_set.classes
+    data = describe_data(datamodule.train_set, datamodule.validation_set)
+
+    settings = {
+        "model": named(cfg.model),
+        "optimizer": named(cfg.optimizer),
+        "scheduler": named(cfg.scheduler) if cfg.get("scheduler") else None,
+        "seed": cfg.seed,
+        "batch_size": cfg.data.batch_size,
+        "precision": precision,
+        "classes": list(classes),
+        "fingerprint": data["fingerprint"],
+    }
+    if cfg.resume:
+        check_resume(cfg.resume, settings, cfg.trainer.max_epochs)
 
     layers = list_layers(network, datamodule.train_set.images.shape[1:])
     trainable, non_trainable = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
     log.info("%s", format_layers(layers))
     log.info("Trainable parameters: %s. Non-trainable: %s.", f"{trainable:,}", f"{non_trainable:,}")
-    log.info("Optimizer: %s. Seed: %d.", optimizer_name, cfg.seed)
+    log.info("Optimizer: %s. Seed: %d.", settings["optimizer"]["name"], cfg.seed)
     log.info("Device: %s (%s). Precision: %s (%s).", device, why_accelerator, precision, why_precision)
 
-    model = {"name": type(network).__name__, **_plain(cfg.model)}
-    classifier = Classifier(
-        network,
-        make_optimizer,
-        make_scheduler,
-        cfg.monitor,
-        len(classes),
-        cfg.channels_last,
-        description={"model": model, "classes": list(classes)},
-    )
     record = RunRecord(
         folder,
         {
-            "optimizer": {"name": optimizer_name, **_plain(cfg.optimizer)},
-            "model": model,
+            "optimizer": settings["optimizer"],
+            "model": settings["model"],
             "seed": cfg.seed,
             "params": {"trainable": trainable, "non_trainable": non_trainable},
-            "data": describe_data(datamodule.train_set, datamodule.validation_set),
+            "data": data,
             "environment": describe_environment(device, precision),
         },
     )
-    recorder = Recorder(record)
-    logger = build(cfg, "logger")
-    trainer = L.Trainer(
-        **{**cfg.trainer, "accelerator": accelerator, "precision": precision},
-        devices=1,
-        logger=logger or False,
-        callbacks=[
-            SeedEachEpoch(cfg.seed),
-            *(build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback),
-            TrainingBar(),
-            recorder,
-            Pictures(folder, recorder, layers, optimizer_name),
-        ],
-        default_root_dir=folder,
-        log_every_n_steps=1,  # nothing is logged by step; a larger number draws a warning in short epochs
-        num_sanity_val_steps=0,  # its figures would be those of random weights
-        enable_model_summary=False,
-        enable_progress_bar=False,
+    recorder = Recorder(record, start)
+    pictures = Pictures(folder, recorder, layers, settings["optimizer"]["name"])
+    try:
+        trainer = L.Trainer(
+            **{**cfg.trainer, "accelerator": accelerator, "precision": precision},
+            devices=1,
+            logger=logger or False,
+            callbacks=[SeedEachEpoch(cfg.seed), recorder, *callbacks, TrainingBar(), pictures],
+            default_root_dir=folder,
+            log_every_n_steps=1,  # nothing is logged by step; a larger number draws a warning in short epochs
+            num_sanity_val_steps=0,  # its figures would be those of random weights
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise UserError(f"trainer: {error}") from error
+    classifier = Classifier(
+        network, make_optimizer, make_scheduler, cfg.monitor, len(classes), cfg.channels_last, settings
     )
+
     try:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
         # The weights are now those of the best epoch: what they get right, class by class.
@@ -119,28 +134,27 @@ def train(cfg: DictConfig) -> float:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         record.finish(
             "interrupted" if interrupted else "failed",
+            recorder.seconds,
+            restored=recorder.restored_row(trainer) if interrupted else None,
             error=None if interrupted else f"{type(error).__name__}: {error}",
-            seconds={"total": time.perf_counter() - start},
         )
         raise
-    record.finish(
-        "diverged" if recorder.diverged else "completed",
-        error=recorder.diverged,
-        seconds={"total": time.perf_counter() - start},
-        **recorder.outcome(trainer),
-    )
+    status = "diverged" if recorder.diverged else "completed"
+    record.finish(status, recorder.seconds, error=recorder.diverged, **recorder.outcome(trainer))
+    _tell_result(record)
     best = record.summary["best"]
     if isinstance(logger, TensorBoardLogger):
-        figures = {name: value for name, value in (best or {}).items() if name in DIRECTION}
-        logger.log_result(_hyper_parameters(cfg, optimizer_name, model["name"], precision), figures)
+        logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in DIRECTION} if best else {})
         logger.close()
-    _tell_result(record)
     return float("nan") if best is None else float(best["val_acc"])
 
 
 def _discard(folder: Path) -> None:
     """Take away what Hydra wrote for a run that could not begin, and nothing else: the folder may be an old one."""
     if {path.name for path in folder.iterdir()} <= {".hydra", "train.log"}:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.close()  # Windows removes no file that is open
         shutil.rmtree(folder)
 
 
@@ -172,28 +186,22 @@ def _tell_result(record: RunRecord) -> None:
         log.info("See it with: tensorboard --logdir %s", record.folder)
 
 
-def _hyper_parameters(cfg: DictConfig, optimizer: str, model: str, precision: str) -> dict[str, Any]:
+def _hyper_parameters(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Flat and plain: the columns of TensorBoard's HParams tab."""
     chosen = {
-        "optimizer": optimizer,
-        "model": model,
+        "optimizer": settings["optimizer"]["name"],
+        "model": settings["model"]["name"],
         "seed": cfg.seed,
         "batch_size": cfg.data.batch_size,
         "max_epochs": cfg.trainer.max_epochs,
-        "precision": precision,
+        "precision": settings["precision"],
     }
     for group in ("optimizer", "scheduler"):
-        for key, value in (cfg.get(group) or {}).items():
-            if key not in ("_target_", "_partial_"):
+        for key, value in (settings[group] or {}).items():
+            if key not in ("name", "_target_", "_partial_"):
                 is_number = isinstance(value, int | float) and not isinstance(value, bool)
                 chosen[f"{group}/{key}"] = value if is_number else str(value)
     return chosen
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def _quieten_lightning() -> None:
@@ -221,10 +229,11 @@ def main() -> None:
         except UserError as error:
             log.error("Error: %s", error)
             failures.append(str(error))
-            if in_sweep:
-                write_refusal(folder, str(error))
-            else:
+            if not in_sweep:
                 _discard(folder)
+            elif not (folder / SUMMARY).exists():
+                facts = {"optimizer": named(cfg.optimizer), "model": named(cfg.model), "seed": cfg.seed}
+                RunRecord(folder, facts).finish("failed", 0.0, error=str(error))
             return float("nan")
 
     run()

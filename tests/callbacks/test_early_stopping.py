@@ -103,7 +103,7 @@ def test_monitor_of_accuracy_turns_the_direction(composed, tmp_path):
     cfg = composed("monitor=val_acc", "callbacks=fixed_budget")
     assert cfg.scheduler.mode == "max"
     assert EarlyStopping("val_acc", 3).mode == "max"
-    assert RestoreBestWeights("val_acc").sign == 1
+    assert RestoreBestWeights("val_acc", tmp_path).sign == 1
 
 
 def test_resume_keeps_the_patience_that_is_configured_now(composed, tmp_path):

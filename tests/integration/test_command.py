@@ -141,11 +141,18 @@ def test_a_folder_that_was_there_before_is_left_as_it_was(command, faces, tmp_pa
 def test_a_run_never_writes_over_another_s_record(command, faces, tmp_path):
     run = ("data=folders", f"data.root={faces}", "hydra.run.dir=one", "logger=none", *QUICK)
     assert command(*run)[0] == 0
-    before = (tmp_path / "one/history.csv").read_text()
+    before = {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()}
     status, printed = command(*run, "optimizer=sgd")
     assert status == 1
     assert "holds the record of another run: choose another hydra.run.dir" in printed
-    assert (tmp_path / "one/history.csv").read_text() == before
+    assert {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
+
+
+def test_a_sweep_given_again_never_writes_over_its_records(command, faces, tmp_path):
+    sweep = ("-m", "hydra.sweep.dir=swept", "data=folders", f"data.root={faces}", "seed=0,1", "logger=none", *QUICK)
+    assert command(*sweep)[0] == 0
+    assert command(*sweep)[0] == 1
+    assert [read_summary(tmp_path / "swept" / job)["status"] for job in "01"] == ["completed", "completed"]
 
 
 def child(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,5 @@
-"""The two checkpoints of a run: the best epoch's, and the last one's to go on from."""
+"""The checkpoints of a run: the best epoch's, and the last one's to go on from."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,16 @@ from typing import Any
 import lightning as L
 from lightning.pytorch import callbacks
 
-from fer_exp.records import DIRECTION
+from fer_exp.atomic import replacing
+from fer_exp.records import DIRECTION, is_finite
 
 
 class Checkpoints(callbacks.Checkpoint):
     """Saves ``last.ckpt`` after each epoch, and keeps the best epoch's as ``best.ckpt``.
 
-    Each is replaced whole: a run that is killed while it saves leaves the one before. Lightning's ModelCheckpoint
-    saves its ``last.ckpt`` only when the best is saved, and forgets the best score when a run is resumed in another
-    folder. Lightning calls this after the other callbacks, so that what they did in the epoch is in the file.
+    An epoch whose loss is not finite is not saved. Each file is replaced whole: a run that is killed while it saves
+    leaves the one before. Lightning's ModelCheckpoint saves its ``last.ckpt`` only when the best is saved, and
+    forgets the best score when a run is resumed in another folder.
 
     Args:
         folder: where the files go.
@@ -39,20 +39,20 @@ class Checkpoints(callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the epoch."""
+        if not is_finite(trainer.callback_metrics):
+            return
         value = float(trainer.callback_metrics[self.monitor])
         is_best = self.best_value is None or self.sign * value > self.sign * self.best_value
         if is_best:
             self.best_value = value
-        part = self.folder / ".last.ckpt.part"
-        trainer.save_checkpoint(part)
-        _replace(part, self.folder / "last.ckpt")
+        with replacing(self.folder / "last.ckpt") as draft:
+            trainer.save_checkpoint(draft)
         if is_best:
             self._copy(self.folder / "last.ckpt", "best.ckpt")
 
     def _copy(self, source: Path, name: str) -> None:
-        part = self.folder / f".{name}.part"
-        shutil.copyfile(source, part)
-        _replace(part, self.folder / name)
+        with replacing(self.folder / name) as draft:
+            shutil.copyfile(source, draft)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, for a run that is resumed."""
@@ -61,10 +61,3 @@ class Checkpoints(callbacks.Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best of the run that is resumed."""
         self.best_value = state_dict["best_value"]
-
-
-def _replace(part: Path, path: Path) -> None:
-    """Put a finished file in its place once its content has reached the disk."""
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -1,5 +1,6 @@
 """Early stopping, and the weights that a stopped or finished training goes back to."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -7,7 +8,8 @@ import torch
 from lightning.pytorch import callbacks
 from torch import Tensor
 
-from fer_exp.records import DIRECTION
+from fer_exp.atomic import replacing
+from fer_exp.records import DIRECTION, is_finite
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -17,9 +19,14 @@ class EarlyStopping(callbacks.EarlyStopping):
         monitor: name of the figure.
         patience: number of epochs in a row without a better value that end the run.
         min_delta: by how much a value must be better, in the figure's unit.
+
+    Raises:
+        ValueError: ``patience`` is below 1.
     """
 
     def __init__(self, monitor: str, patience: int, min_delta: float = 0.0) -> None:
+        if patience < 1:
+            raise ValueError(f"patience={patience}: expected a whole number from 1 up")
         # A value that is not finite is the recorder's business: such a run has diverged, it was not stopped.
         super().__init__(monitor, min_delta, patience, mode=DIRECTION[monitor], check_finite=False)
 
@@ -37,16 +44,18 @@ class EarlyStopping(callbacks.EarlyStopping):
 
 
 class RestoreBestWeights(L.Callback):
-    """Puts the weights of the best epoch back when training ends, whatever ended it.
+    """Puts the weights of the best epoch back when training ends or is interrupted, and saves them.
 
     Keras restores only when early stopping fired; a run that used up its epochs kept its last weights.
 
     Args:
         monitor: name of the figure whose best epoch is meant; the first of equals.
+        path: where the restored weights are saved.
     """
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str, path: str | Path) -> None:
         self.monitor = monitor
+        self.path = Path(path)
         self.sign = 1 if DIRECTION[monitor] == "max" else -1
         self.best_value: float | None = None
         self.best_epoch: int | None = None
@@ -55,14 +64,26 @@ class RestoreBestWeights(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep a copy of the weights if this epoch is the best so far."""
         value = float(trainer.callback_metrics[self.monitor])
-        if self.best_value is None or self.sign * value > self.sign * self.best_value:
+        is_best = self.best_value is None or self.sign * value > self.sign * self.best_value
+        if is_best and is_finite(trainer.callback_metrics):
             self.best_value, self.best_epoch = value, trainer.current_epoch + 1
             self.weights = {name: w.detach().clone() for name, w in pl_module.state_dict().items()}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore; after ``on_train_end``, so that ``last.ckpt`` keeps the last epoch's weights."""
+        """Restore."""
+        self._restore(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Restore when a person ends the training."""
+        if isinstance(exception, KeyboardInterrupt):
+            self._restore(trainer, pl_module)
+
+    def _restore(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.weights:
-            pl_module.load_state_dict(self.weights)
+            module.load_state_dict(self.weights)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as draft:
+                trainer.save_checkpoint(draft, weights_only=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, for a run that is resumed."""

@@ -1,5 +1,6 @@
 """The pictures of a run, as files and in TensorBoard."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from fer_exp.figures.samples import samples_figure
 from fer_exp.loggers import TensorBoardLogger
 from fer_exp.models.layers import Layer
 from fer_exp.records import Row, best_row
+
+log = logging.getLogger(__name__)
 
 
 class Pictures(L.Callback):
@@ -52,11 +55,14 @@ class Pictures(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 was_training = classifier.training
+                example = torch.zeros(faces.shape, device=classifier.device)
                 with warnings.catch_warnings():
                     # The tracer's warnings are about reusing the trace, which nobody does.
                     warnings.simplefilter("ignore")
-                    example = torch.zeros(faces.shape, device=classifier.device)
-                    logger.log_graph(classifier.network.eval(), example)
+                    try:
+                        logger.log_graph(classifier.network.eval(), example)
+                    except Exception as error:  # a network that cannot be traced can still be trained
+                        log.warning("TensorBoard shows no graph of this network: %s", error)
                 classifier.train(was_training)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -71,7 +77,7 @@ class Pictures(L.Callback):
         rows = self.recorder.rows
         if rows:
             figure = curves_figure(
-                rows, self.optimizer, _epoch(best_row(rows)), _epoch(self.recorder.outcome(trainer)["restored"])
+                rows, self.optimizer, _epoch(best_row(rows)), _epoch(self.recorder.restored_row(trainer))
             )
             self._keep(trainer, "curves", figure)
 
@@ -80,8 +86,7 @@ class Pictures(L.Callback):
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
         assert isinstance(pl_module, Classifier)
-        restored = self.recorder.outcome(trainer)["restored"]
-        epoch = _epoch(restored) or len(self.recorder.rows)
+        epoch = _epoch(self.recorder.restored_row(trainer)) or len(self.recorder.rows)
         title = f"Validation, weights of epoch {epoch} ({self.optimizer})"
         classes = trainer.datamodule.train_set.classes  # type: ignore[attr-defined]
         figure = confusion_figure(pl_module.val_tally.confusion.numpy(), classes, title)

@@ -1,33 +1,47 @@
 """The run record and the printed line of each epoch."""
 
 import logging
-import math
 import time
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch import callbacks
+from lightning.pytorch.trainer.states import TrainerFn
 
 from fer_exp.callbacks.early_stopping import EarlyStopping, RestoreBestWeights
-from fer_exp.records import Row, RunRecord, best_row
+from fer_exp.records import Row, RunRecord, best_row, is_finite
 
 log = logging.getLogger(__name__)
 
-FIGURES = ("train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1")
+FIGURES = ("lr", "train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1")
 
 
-class Recorder(L.Callback):
+class Recorder(callbacks.Checkpoint):
     """Writes a row of the history, and prints a line, each epoch; ends a run whose loss is no longer finite.
 
-    It must be the last of the callbacks but for checkpoints: it tells what the others did.
+    It tells what the others did, and its own state belongs in the checkpoint. So it is one of those callbacks that
+    Lightning calls last, and stands before the one that saves.
 
     Args:
         record: where the history goes.
+        start: when the run began, on the clock of ``time.perf_counter``.
     """
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: RunRecord, start: float) -> None:
         self.record = record
+        self.start = start
         self.rows: list[Row] = []
         self.diverged: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began, those of the run that it resumed included."""
+        return time.perf_counter() - self.start
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin the record, with the epochs of the run that is resumed."""
+        self.record.write_epochs(self.rows)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's clock."""
@@ -35,17 +49,18 @@ class Recorder(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the training clock and start the validation's."""
-        self._validation_start = time.perf_counter()
+        if trainer.state.fn == TrainerFn.FITTING:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()  # steps still in the GPU's queue are training, not validation
+            self._validation_start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record and print the epoch."""
         now = time.perf_counter()
-        figures = {name: float(trainer.callback_metrics[name]) for name in FIGURES}
         row: Row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": float(trainer.callback_metrics["lr"]),
-            **figures,
+            **{name: float(trainer.callback_metrics[name]) for name in FIGURES},
             "train_seconds": round(self._validation_start - self._epoch_start, 3),
             "val_seconds": round(now - self._validation_start, 3),
         }
@@ -53,51 +68,49 @@ class Recorder(L.Callback):
         self.rows.append(row)
         self.record.write_epochs(self.rows)
         log.info("%s", format_epoch(row, trainer.max_epochs))
-        self._tell_events(trainer, row, previous_best)
+        for event in self._events(trainer, row, previous_best):
+            log.info("  %s", event)
 
-    def _tell_events(self, trainer: L.Trainer, row: Row, previous_best: Row | None) -> None:
-        if not all(math.isfinite(row[name]) for name in FIGURES):
+    def _events(self, trainer: L.Trainer, row: Row, previous_best: Row | None) -> list[str]:
+        if not is_finite(row):
             self.diverged = (
                 f"the loss was no longer finite in epoch {row['epoch']} "
                 f"(step {row['step']}, learning rate {row['lr']:.1e}); a smaller optimizer.lr may help"
             )
-            log.info("  Diverged: %s.", self.diverged)
             trainer.should_stop = True
-            return
+            return [f"Diverged: {self.diverged}."]
+        events = []
         if previous_best is None or row["val_acc"] > previous_best["val_acc"]:
-            log.info("  New best val_acc %.4f", row["val_acc"])
-        if (lr := _learning_rate(trainer)) < row["lr"]:
-            log.info("  Learning rate cut to %.1e", lr)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.stopped:
-                log.info(
-                    "  Early stopping: %s has not improved for %d epochs",
-                    callback.monitor,
-                    callback.patience,
-                )
+            events.append(f"New best val_acc {row['val_acc']:.4f}")
+        if (lr := trainer.optimizers[0].param_groups[0]["lr"]) < row["lr"]:
+            events.append(f"Learning rate cut to {lr:.1e}")
+        if stopping := _stopped(trainer):
+            events.append(f"Early stopping: no better {stopping.monitor} in {stopping.patience} epochs")
+        return events
+
+    def outcome(self, trainer: L.Trainer) -> dict[str, Any]:
+        """How the training ended, as facts for the summary: ``stopped_by`` and ``restored``."""
+        if self.diverged:
+            stopped_by = "divergence"
+        elif _stopped(trainer):
+            stopped_by = "early_stopping"
+        else:
+            stopped_by = "max_epochs"
+        return {"stopped_by": stopped_by, "restored": self.restored_row(trainer)}
+
+    def restored_row(self, trainer: L.Trainer) -> Row | None:
+        """The epoch whose weights are put back at the end; None where that was not asked for."""
+        epochs = [c.best_epoch for c in _callbacks(trainer) if isinstance(c, RestoreBestWeights)]
+        return next((row for row in self.rows if row["epoch"] in epochs), None)
 
     def state_dict(self) -> dict[str, Any]:
         """The history so far, for a run that is resumed."""
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the history of the run that is resumed."""
         self.rows = [dict(row) for row in state_dict["rows"]]
-
-    def outcome(self, trainer: L.Trainer) -> dict[str, Any]:
-        """How the training ended, as facts for the summary: ``stopped_by`` and ``restored``."""
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        if self.diverged:
-            stopped_by = "divergence"
-        elif any(isinstance(c, EarlyStopping) and c.stopped for c in callbacks):
-            stopped_by = "early_stopping"
-        else:
-            stopped_by = "max_epochs"
-        restored = next((c.best_epoch for c in callbacks if isinstance(c, RestoreBestWeights)), None)
-        return {
-            "stopped_by": stopped_by,
-            "restored": next((row for row in self.rows if row["epoch"] == restored), None),
-        }
+        self.start -= state_dict["seconds"]
 
 
 def format_epoch(row: Row, max_epochs: int | None) -> str:
@@ -111,5 +124,9 @@ def format_epoch(row: Row, max_epochs: int | None) -> str:
     )
 
 
-def _learning_rate(trainer: L.Trainer) -> float:
-    return float(trainer.optimizers[0].param_groups[0]["lr"])
+def _callbacks(trainer: L.Trainer) -> list[L.Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined, no-any-return]
+
+
+def _stopped(trainer: L.Trainer) -> EarlyStopping | None:
+    return next((c for c in _callbacks(trainer) if isinstance(c, EarlyStopping) and c.stopped), None)

@@ -4,13 +4,13 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 from pathlib import Path
 
 import numpy as np
 import torch
 from platformdirs import user_cache_path
 
+from fer_exp.atomic import replacing
 from fer_exp.data.decode import SIZE, Progress, decode_files
 from fer_exp.data.folders import CLASSES, Listing
 from fer_exp.data.imageset import ImageSet, make_image_set
@@ -91,17 +91,10 @@ def _read(path: Path, key: str, listing: Listing) -> ImageSet | None:
 
 
 def _write(path: Path, key: str, image_set: ImageSet) -> None:
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with draft.open("xb") as file:
-                np.savez(file, images=image_set.images.numpy(), key=key, fingerprint=image_set.fingerprint)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with replacing(path) as draft, draft.open("xb") as file:
+            np.savez(file, images=image_set.images.numpy(), key=key, fingerprint=image_set.fingerprint)
     except OSError as error:
         log.warning(
             "The decoded images cannot be kept in %s (%s): they will be decoded again next time. "

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IMAGE_SIZE = 48  # pixels a side, as FER2013
-
 
 @dataclass(frozen=True)
 class ImageSet:
