@@ -276,7 +276,7 @@ def test_a_run_that_breaks_says_so(small, tmp_path, monkeypatch):
     assert "ZeroDivisionError" in read_summary(tmp_path)["error"]
 
 
-def test_an_interrupted_run_says_so(small, tmp_path, monkeypatch):
+def test_an_interrupted_run_says_so(small, tmp_path, monkeypatch, caplog):
     def interrupt(self, *_):
         if self.current_epoch == 1:
             raise KeyboardInterrupt
@@ -286,8 +286,10 @@ def test_an_interrupted_run_says_so(small, tmp_path, monkeypatch):
 
     original = Classifier.training_step
     monkeypatch.setattr(Classifier, "training_step", interrupt)
+    caplog.set_level(logging.INFO, logger="fer_exp")
     with pytest.raises(SystemExit):
         train(small())
+    assert f"Interrupted after 1 epochs. Go on with resume={tmp_path}/checkpoints/last.ckpt" in caplog.text
     assert read_summary(tmp_path)["status"] == "interrupted"
     assert len(read_history(tmp_path)) == 1
     assert (tmp_path / "curves.png").exists()

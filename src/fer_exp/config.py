@@ -1,7 +1,6 @@
 """The configuration: where it lies, what it may say, and how its parts become objects."""
 
 import inspect
-import logging
 import math
 import sys
 import types
@@ -20,8 +19,6 @@ from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.records import DIRECTION, SUMMARY
 
-log = logging.getLogger(__name__)
-
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ lies inside the package; in a checkout, beside src/.
 CONFIG_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
@@ -31,6 +28,7 @@ OmegaConf.register_new_resolver("direction", lambda name: DIRECTION.get(name, "m
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+HYDRA_FILES = {".hydra", "train.log"}  # what Hydra writes to a run's folder before the run begins
 GROUPS = ("trainer", "data", "model", "optimizer", "scheduler", "callbacks", "logger")
 KEYS = ("seed", "monitor", "channels_last", "resume", "output_dir", *GROUPS, "experiment")
 # What the command itself gives to lightning.Trainer.
@@ -59,7 +57,7 @@ _TRAINER_OWN = {
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Look for everything that is wrong with ``cfg`` before any data is read; log what is merely odd.
+    """Look for everything that is wrong with ``cfg`` before any data is read.
 
     Raises:
         UserError: names every problem found, each with what was given, what was expected and the key to change.
@@ -80,8 +78,6 @@ def check_config(cfg: DictConfig) -> None:
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise UserError(lines.strip(" -") if len(problems) == 1 else f"{len(problems)} settings are wrong:\n{lines}")
-    for oddity in _oddities(cfg):
-        log.warning("Warning: %s", oddity)
 
 
 def build(cfg: DictConfig, group: str) -> Any:
@@ -189,7 +185,8 @@ def _check_targets(cfg: DictConfig) -> Iterator[str]:
         yield from _check_arguments(path, target, arguments)
     from lightning import Trainer
 
-    yield from _check_arguments("trainer", Trainer, {k: v for k, v in cfg.trainer.items() if k not in _TRAINER_OWN})
+    checked = {*_TRAINER_OWN, "max_epochs", "accelerator", "precision", "limit_train_batches", "limit_val_batches"}
+    yield from _check_arguments("trainer", Trainer, {k: v for k, v in cfg.trainer.items() if k not in checked})
 
 
 def _check_arguments(path: str, target: Callable[..., Any], arguments: dict[str, Any]) -> Iterator[str]:
@@ -231,8 +228,8 @@ def _kind_mismatch(value: Any, hint: Any, default: Any) -> str | None:
     return None
 
 
-def _oddities(cfg: DictConfig) -> Iterator[str]:
-    """Settings that are allowed and work against each other."""
+def oddities(cfg: DictConfig) -> Iterator[str]:
+    """Settings that are allowed and work against each other, in words."""
     stopping = cfg.callbacks.get("early_stopping")
     schedule = cfg.get("scheduler") or OmegaConf.create({})
     plateau = "ReduceLROnPlateau" in schedule.get("_target_", "")
@@ -257,14 +254,16 @@ def named(node: DictConfig) -> dict[str, Any]:
 
 
 def check_folder(folder: Path, resume: str | None) -> None:
-    """See to it that no run writes over another's record.
+    """See to it that no run writes over another's record, nor among other files.
 
     Raises:
-        UserError: ``folder`` holds a record, and it is not the one that is to be resumed.
+        UserError: ``folder`` holds files, and is not the folder of the run that is to be resumed.
     """
-    resumed = Path(resume).resolve().parents[1] if resume else None
-    if (folder / SUMMARY).exists() and folder.resolve() != resumed:
-        raise UserError(f"{folder} holds the record of another run: choose another hydra.run.dir, or remove it.")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names <= HYDRA_FILES or (resume and folder.resolve() == Path(resume).resolve().parents[1]):
+        return
+    held = "the record of another run" if SUMMARY in names else "other files"
+    raise UserError(f"{folder} holds {held}: choose another hydra.run.dir, or remove it.")
 
 
 class KeepRecords(HydraCallback):

@@ -18,12 +18,14 @@ from omegaconf import DictConfig
 
 from fer_exp.config import (
     CONFIG_DIR,
+    HYDRA_FILES,
     build,
     build_optimizer_factories,
     check_config,
     check_folder,
     check_resume,
     named,
+    oddities,
     same_as_earlier_job,
 )
 from fer_exp.errors import UserError
@@ -44,6 +46,7 @@ def train(cfg: DictConfig) -> float:
     start = time.perf_counter()
     folder = Path(cfg.output_dir)
     check_folder(folder, cfg.resume)
+    log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
     check_config(cfg)
 
     import lightning as L
@@ -94,6 +97,8 @@ def train(cfg: DictConfig) -> float:
     log.info("Trainable parameters: %s. Non-trainable: %s.", f"{trainable:,}", f"{non_trainable:,}")
     log.info("Optimizer: %s. Seed: %d.", settings["optimizer"]["name"], cfg.seed)
     log.info("Device: %s (%s). Precision: %s (%s).", device, why_accelerator, precision, why_precision)
+    for oddity in oddities(cfg):
+        log.warning("Warning: %s", oddity)
 
     record = RunRecord(
         folder,
@@ -138,6 +143,12 @@ def train(cfg: DictConfig) -> float:
             restored=recorder.restored_row(trainer) if interrupted else None,
             error=None if interrupted else f"{type(error).__name__}: {error}",
         )
+        if interrupted:
+            log.info(
+                "Interrupted after %d epochs. Go on with resume=%s",
+                len(recorder.rows),
+                folder / "checkpoints/last.ckpt",
+            )
         raise
     status = "diverged" if recorder.diverged else "completed"
     record.finish(status, recorder.seconds, error=recorder.diverged, **recorder.outcome(trainer))
@@ -151,7 +162,7 @@ def train(cfg: DictConfig) -> float:
 
 def _discard(folder: Path) -> None:
     """Take away what Hydra wrote for a run that could not begin, and nothing else: the folder may be an old one."""
-    if {path.name for path in folder.iterdir()} <= {".hydra", "train.log"}:
+    if {path.name for path in folder.iterdir()} <= HYDRA_FILES:
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.close()  # Windows removes no file that is open
@@ -235,6 +246,10 @@ def main() -> None:
                 facts = {"optimizer": named(cfg.optimizer), "model": named(cfg.model), "seed": cfg.seed}
                 RunRecord(folder, facts).finish("failed", 0.0, error=str(error))
             return float("nan")
+        except KeyboardInterrupt:  # before the training began; Lightning answers it during one
+            log.info("Interrupted before the training began.")
+            _discard(folder)
+            sys.exit(130)
 
     run()
     if failures:

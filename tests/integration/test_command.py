@@ -134,8 +134,22 @@ def test_a_mistake_gets_one_message_and_leaves_nothing(command, faces, tmp_path,
 def test_a_folder_that_was_there_before_is_left_as_it_was(command, faces, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
-    assert command("seed=-1", "hydra.run.dir=mine")[0] == 1
-    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+    status, printed = command("hydra.run.dir=mine")
+    assert status == 1
+    assert "mine holds other files: choose another hydra.run.dir" in printed
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_an_interrupt_before_the_training_leaves_nothing(command, tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fer_exp.train.check_config", interrupt)
+    status, printed = command()
+    assert status == 130
+    assert "Interrupted before the training began." in printed
+    assert "Traceback" not in printed
+    assert list(tmp_path.glob("outputs/runs/*")) == []
 
 
 def test_a_run_never_writes_over_another_s_record(command, faces, tmp_path):
