@@ -296,6 +296,17 @@ def test_an_interrupted_run_says_so(small, tmp_path, monkeypatch, caplog):
     assert (tmp_path / "checkpoints/restored.ckpt").exists()
 
 
+def test_a_run_interrupted_in_its_first_epoch_names_no_checkpoint(small, monkeypatch, caplog):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fer_exp.classifier.Classifier.training_step", interrupt)
+    caplog.set_level(logging.INFO, logger="fer_exp")
+    with pytest.raises(SystemExit):
+        train(small())
+    assert "Interrupted after 0 epochs." in caplog.messages
+
+
 def test_nothing_is_written_when_the_settings_are_wrong(small, tmp_path):
     with pytest.raises(UserError, match=r"data\.batch_size=71 fills no batch from the 70 training images"):
         train(small("data.batch_size=71"))

@@ -144,11 +144,9 @@ def train(cfg: DictConfig) -> float:
             error=None if interrupted else f"{type(error).__name__}: {error}",
         )
         if interrupted:
-            log.info(
-                "Interrupted after %d epochs. Go on with resume=%s",
-                len(recorder.rows),
-                folder / "checkpoints/last.ckpt",
-            )
+            last = folder / "checkpoints/last.ckpt"
+            go_on = f" Go on with resume={last}" if last.exists() else ""
+            log.info("Interrupted after %d epochs.%s", len(recorder.rows), go_on)
         raise
     status = "diverged" if recorder.diverged else "completed"
     record.finish(status, recorder.seconds, error=recorder.diverged, **recorder.outcome(trainer))
@@ -219,7 +217,6 @@ def _quieten_lightning() -> None:
     """Leave out what is said in our own lines (device, early stopping), or what nobody who trains can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning's call of torch's old name
-    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # the run's own
 
 
 def main() -> None:

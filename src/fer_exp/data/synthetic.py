@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from fer_exp.data.decode import SIZE
+
 VERSION = 1  # of the drawings: raise it when a change makes other faces of the same seed
-SIZE = 48  # pixels
 _SUPERSAMPLING = 4
 _SPLITS = ("train", "validation")
 
