@@ -1,5 +1,6 @@
 import json
 import math
+from datetime import datetime
 
 import pytest
 
@@ -40,8 +41,10 @@ def test_a_record_has_every_key_from_its_first_moment(tmp_path):
     record = RunRecord(tmp_path, {"seed": 0})
     assert list(tmp_path.iterdir()) == []
     record.write_epochs([])
-    assert read_summary(tmp_path) == {
-        "schema": 1, "status": "running", "seed": 0, "epochs": 0, "best": None, "last": None, "restored": None,
+    summary = read_summary(tmp_path)
+    assert datetime.fromisoformat(summary.pop("started")) <= datetime.fromisoformat(summary.pop("updated"))
+    assert summary == {
+        "schema": 2, "status": "running", "seed": 0, "epochs": 0, "best": None, "last": None, "restored": None,
         "stopped_by": None, "seconds": {"train": 0, "validation": 0, "total": 0}, "error": None,
     }  # fmt: skip
     assert read_history(tmp_path) == []

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.experimental.callback import Callback as HydraCallback
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
-from fer_exp.records import DIRECTION, SUMMARY
+from fer_exp.records import DIRECTION
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ lies inside the package; in a checkout, beside src/.
@@ -28,7 +26,6 @@ OmegaConf.register_new_resolver("direction", lambda name: DIRECTION.get(name, "m
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-HYDRA_FILES = {".hydra", "train.log"}  # what Hydra writes to a run's folder before the run begins
 GROUPS = ("trainer", "data", "model", "optimizer", "scheduler", "callbacks", "logger")
 KEYS = ("seed", "monitor", "channels_last", "resume", "output_dir", *GROUPS, "experiment")
 # What the command itself gives to lightning.Trainer.
@@ -132,6 +129,9 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if "batch_size" in cfg.data and not _is_whole(cfg.data.batch_size, at_least=1):
         yield f"data.batch_size={cfg.data.batch_size}: expected a whole number from 1 up"
+    held_out = cfg.data.get("hold_out", 0)
+    if isinstance(held_out, bool) or not isinstance(held_out, int | float) or not 0 <= held_out < 1:
+        yield f"data.hold_out={held_out}: expected a share in [0, 1)"
     trainer = cfg.trainer
     if not _is_whole(trainer.max_epochs, at_least=1):
         yield f"trainer.max_epochs={trainer.max_epochs}: expected a whole number from 1 up"
@@ -253,43 +253,18 @@ def named(node: DictConfig) -> dict[str, Any]:
     return {"name": str(plain.get("_target_")).rpartition(".")[2], **{str(key): v for key, v in plain.items()}}
 
 
-def check_folder(folder: Path, resume: str | None) -> None:
-    """See to it that no run writes over another's record, nor among other files.
-
-    Raises:
-        UserError: ``folder`` holds files, and is not the folder of the run that is to be resumed.
-    """
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names <= HYDRA_FILES or (resume and folder.resolve() == Path(resume).resolve().parents[1]):
-        return
-    held = "the record of another run" if SUMMARY in names else "other files"
-    raise UserError(f"{folder} holds {held}: choose another hydra.run.dir, or remove it.")
-
-
-class KeepRecords(HydraCallback):
-    """Refuses the folder of another run before Hydra writes its configuration and log there."""
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a single run."""
-        try:
-            check_folder(Path(config.hydra.run.dir), config.get("resume"))
-        except OmegaConfBaseException:
-            return  # a name that is made of the job's own facts, its time among them, is a new one
-        except UserError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            sys.exit(1)
-
-
-def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int) -> None:
+def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder: Path) -> None:
     """See to it that a checkpoint can be gone on from with these settings.
 
     Args:
         path: a run's ``last.ckpt``.
         settings: what must be as it was in that run, as plain values; stored in each checkpoint.
         max_epochs: of this run.
+        folder: of this run.
 
     Raises:
-        UserError: ``path`` is no such checkpoint, its settings are others, or no epoch is left to train.
+        UserError: ``path`` is no such checkpoint, its settings are others, or no epoch is left to train. A run that
+            goes on in its own folder may have been killed between its last epoch and its end.
     """
     import torch
 
@@ -310,27 +285,10 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int) -> Non
         raise UserError(
             f"resume={path}: that run had other settings: {'; '.join(changed)}. Give the same, or begin a new run."
         )
-    if epochs >= max_epochs:
+    if epochs > max_epochs or (epochs == max_epochs and Path(path).resolve().parents[1] != folder.resolve()):
         raise UserError(
             f"resume={path}: that run has trained {epochs} epochs, and trainer.max_epochs={max_epochs} leaves none."
         )
-
-
-def same_as_earlier_job(cfg: DictConfig, sweep_dir: Path, job: int) -> int | None:
-    """The number of an earlier job of the sweep with the same settings: a swept value that changes nothing."""
-    wanted = _comparable(cfg)
-    for config in sorted(sweep_dir.glob("*/.hydra/config.yaml")):
-        name = config.parents[1].name
-        if name.isdigit() and int(name) < job and _comparable(OmegaConf.load(config)) == wanted:  # type: ignore[arg-type]
-            return int(name)
-    return None
-
-
-def _comparable(cfg: DictConfig) -> Any:
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    plain.pop("output_dir", None)
-    return plain
 
 
 def _is_whole(value: Any, at_least: int) -> bool:

@@ -1,5 +1,6 @@
 """What the machine can do, and the choices that follow from it."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
             return "bf16-mixed", f"the processor has {found[0].upper().replace('_', '-')}"
         return "32-true", "the processor has no bfloat16 instructions"
     return "32-true", f"nothing faster is known for {accelerator}"
+
+
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cores(processes: int) -> None:
+    """Take this process's part of the cores where several train at once; each with all of them slows all down."""
+    if processes > 1:
+        torch.set_num_threads(max(1, available_cores() // processes))
 
 
 def device_name(accelerator: str) -> str:

@@ -9,8 +9,10 @@ import csv
 import io
 import json
 import math
+import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,11 @@ from fer_exp.atomic import replacing
 if TYPE_CHECKING:
     from fer_exp.data.imageset import ImageSet
 
-SCHEMA = 1
+SCHEMA = 2  # 2 added config, choices, started, updated, and the environment's host and threads
 
 HISTORY = "history.csv"
 SUMMARY = "summary.json"
+SWEEP = "sweep.json"  # in the folder of a sweep, whose runs lie in folders below it
 COLUMNS = {
     "epoch": int,  # from 1
     "step": int,  # optimizer steps so far
@@ -46,6 +49,7 @@ DIRECTION: Mapping[str, str] = {
 }
 
 STATUSES = ("running", "completed", "diverged", "failed", "interrupted")
+FINISHED = ("completed", "diverged")  # the run came to a result of its own
 
 Row = dict[str, int | float]
 
@@ -55,7 +59,7 @@ class RunRecord:
 
     Args:
         folder: the run's folder.
-        facts: what is known before training: optimizer, model, seed, params, data, environment.
+        facts: what is known before training: config, choices, optimizer, model, seed, params, data, environment.
 
     Nothing is written before the first call of a method.
     """
@@ -65,6 +69,8 @@ class RunRecord:
         self.summary: dict[str, Any] = {
             "schema": SCHEMA,
             "status": "running",
+            "started": _now(),
+            "updated": None,  # when this file was last written
             **facts,
             "epochs": 0,
             "best": None,
@@ -89,7 +95,7 @@ class RunRecord:
             "train": round(sum(row["train_seconds"] for row in rows), 3),
             "validation": round(sum(row["val_seconds"] for row in rows), 3),
         }
-        _write_summary(self.folder, self.summary)
+        self._write_summary()
 
     def finish(self, status: str, seconds: float, **facts: Any) -> None:
         """Set the final status, the total of seconds, and what else is known at the end.
@@ -102,7 +108,12 @@ class RunRecord:
         assert status in STATUSES
         self.summary |= {"status": status, **facts}
         self.summary["seconds"]["total"] = round(seconds, 3)
-        _write_summary(self.folder, self.summary)
+        self._write_summary()
+
+    def _write_summary(self) -> None:
+        self.summary["updated"] = _now()
+        with replacing(self.folder / SUMMARY) as draft:
+            draft.write_text(json.dumps(_without_nan(self.summary), indent=2, allow_nan=False) + "\n")
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
@@ -127,6 +138,28 @@ def read_history(folder: Path) -> list[Row]:
         return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in csv.DictReader(file)]
 
 
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """Read ``sweep.json``: what ``write_sweep`` was given."""
+    sweep: dict[str, Any] = json.loads((folder / SWEEP).read_text())
+    return sweep
+
+
+def write_sweep(folder: Path, overrides: Sequence[str], jobs: int | None, swept: Sequence[str]) -> None:
+    """Write ``sweep.json``.
+
+    Args:
+        folder: of the sweep; made if need be.
+        overrides: those of the command, as they were given.
+        jobs: their number; None where the sweeper decides as it goes.
+        swept: the keys that tell the jobs apart, but for the seed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / SWEEP) as draft:
+        draft.write_text(
+            json.dumps({"overrides": list(overrides), "jobs": jobs, "swept": list(swept)}, indent=2) + "\n"
+        )
+
+
 def describe_data(train: "ImageSet", validation: "ImageSet") -> dict[str, Any]:
     """Sizes, classes and fingerprints of both splits, for the summary."""
     return {
@@ -137,12 +170,14 @@ def describe_data(train: "ImageSet", validation: "ImageSet") -> dict[str, Any]:
     }
 
 
-def describe_environment(device: str, precision: str) -> dict[str, Any]:
-    """Versions, device, precision and git commit, for the summary."""
+def describe_environment(device: str, precision: str, threads: int) -> dict[str, Any]:
+    """Versions, host, device, precision and git commit, for the summary."""
     packages = ("fer_exp", "torch", "torchvision", "lightning", "hydra-core", "numpy")
     return {
         "versions": {name: version(name) for name in packages},
+        "host": platform.node(),
         "device": device,
+        "threads": threads,
         "precision": precision,
         "git_commit": _git_commit(),
     }
@@ -158,9 +193,9 @@ def _git_commit() -> str | None:
     return result.stdout.strip() or None
 
 
-def _write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    with replacing(folder / SUMMARY) as draft:
-        draft.write_text(json.dumps(_without_nan(summary), indent=2, allow_nan=False) + "\n")
+def _now() -> str:
+    """The time, in UTC, as ISO 8601 writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _without_nan(value: Any) -> Any:

@@ -12,5 +12,5 @@ def derive_seed(seed: int, *path: int) -> int:
     return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-# The streams of a run.
-DATA_ORDER, TRAINING = range(2)
+# The streams of a run; the last is drawn from the same seed in every run, whatever its own.
+DATA_ORDER, TRAINING, HOLD_OUT = range(3)

@@ -18,18 +18,17 @@ from omegaconf import DictConfig
 
 from fer_exp.config import (
     CONFIG_DIR,
-    HYDRA_FILES,
+    GROUPS,
     build,
     build_optimizer_factories,
     check_config,
-    check_folder,
     check_resume,
     named,
     oddities,
-    same_as_earlier_job,
 )
 from fer_exp.errors import UserError
-from fer_exp.records import DIRECTION, SUMMARY, RunRecord
+from fer_exp.records import DIRECTION, SUMMARY, RunRecord, read_summary, read_sweep
+from fer_exp.sweeps import HYDRA_FILES, check_folder, earlier_attempt, jobs_at_once, plain, same_as_earlier_job
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +43,13 @@ def train(cfg: DictConfig) -> float:
         UserError: the configuration or the data are not as they must be; no record is begun.
     """
     start = time.perf_counter()
-    folder = Path(cfg.output_dir)
+    folder, config = Path(cfg.output_dir), plain(cfg)
     check_folder(folder, cfg.resume)
     log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
     check_config(cfg)
 
     import lightning as L
+    import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from fer_exp.callbacks.pictures import Pictures
@@ -89,7 +89,7 @@ def train(cfg: DictConfig) -> float:
         "fingerprint": data["fingerprint"],
     }
     if cfg.resume:
-        check_resume(cfg.resume, settings, cfg.trainer.max_epochs)
+        check_resume(cfg.resume, settings, cfg.trainer.max_epochs, folder)
 
     layers = list_layers(network, datamodule.train_set.images.shape[1:])
     trainable, non_trainable = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
@@ -103,12 +103,14 @@ def train(cfg: DictConfig) -> float:
     record = RunRecord(
         folder,
         {
+            "config": config,
+            "choices": _choices(),
             "optimizer": settings["optimizer"],
             "model": settings["model"],
             "seed": cfg.seed,
             "params": {"trainable": trainable, "non_trainable": non_trainable},
             "data": data,
-            "environment": describe_environment(device, precision),
+            "environment": describe_environment(device, precision, torch.get_num_threads()),
         },
     )
     recorder = Recorder(record, start)
@@ -156,6 +158,14 @@ def train(cfg: DictConfig) -> float:
         logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in DIRECTION} if best else {})
         logger.close()
     return float("nan") if best is None else float(best["val_acc"])
+
+
+def _choices() -> dict[str, str]:
+    """What was chosen in each group, by name; empty where the configuration was not composed by the command."""
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {group: str(choices[group]) for group in GROUPS if choices.get(group)}
 
 
 def _discard(folder: Path) -> None:
@@ -219,38 +229,73 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning's call of torch's old name
 
 
-def main() -> None:
-    """The command: one run, or with ``-m`` a sweep; exits with status 1 where a run could not be done."""
-    failures: list[str] = []
+def train_job(cfg: DictConfig) -> float:
+    """Run one job of a sweep, unless an earlier try of the sweep did.
 
-    @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
-    def run(cfg: DictConfig) -> float:
-        hydra_cfg = HydraConfig.get()
-        in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
-        folder = Path(hydra_cfg.runtime.output_dir)
-        if in_sweep:
-            twin = same_as_earlier_job(cfg, Path(hydra_cfg.sweep.dir), hydra_cfg.job.num)
-            if twin is not None:
-                log.warning("Warning: the settings are those of job %d: what is swept changes nothing.", twin)
-        try:
-            return train(cfg)
-        except UserError as error:
-            log.error("Error: %s", error)
-            failures.append(str(error))
-            if not in_sweep:
-                _discard(folder)
-            elif not (folder / SUMMARY).exists():
-                facts = {"optimizer": named(cfg.optimizer), "model": named(cfg.model), "seed": cfg.seed}
-                RunRecord(folder, facts).finish("failed", 0.0, error=str(error))
-            return float("nan")
-        except KeyboardInterrupt:  # before the training began; Lightning answers it during one
-            log.info("Interrupted before the training began.")
-            _discard(folder)
-            sys.exit(130)
+    Whatever happens leaves a record, and the sweep goes on; only Ctrl-C ends it.
 
-    run()
-    if failures:
+    Returns:
+        The best validation accuracy; NaN if there is none.
+    """
+    hydra_cfg = HydraConfig.get()
+    folder, sweep = Path(hydra_cfg.runtime.output_dir), Path(hydra_cfg.sweep.dir)
+    config = plain(cfg)
+    try:
+        begun, checkpoint = earlier_attempt(folder, config)
+    except UserError as error:
+        log.error("Error: %s", error)
         sys.exit(1)
+    if begun == "finished":
+        best = read_summary(folder)["best"]
+        log.info("This job was finished before.")
+        return best["val_acc"] if best else float("nan")
+    if checkpoint is not None:
+        log.info("This job goes on from %s.", checkpoint)
+        cfg.resume = str(checkpoint)
+    twin = same_as_earlier_job(cfg, sweep, hydra_cfg.job.num)
+    if twin is not None:
+        log.warning("Warning: the settings are those of job %d: what is swept changes nothing.", twin)
+    from fer_exp.hardware import available_cores, share_cores
+
+    share_cores(jobs_at_once(hydra_cfg.launcher, read_sweep(sweep)["jobs"], available_cores()))
+    facts = {"config": config, "choices": _choices(), "seed": cfg.seed}
+    facts |= {group: named(cfg[group]) for group in ("optimizer", "model") if cfg.get(group)}
+    try:
+        return train(cfg)
+    except UserError as error:
+        log.error("Error: %s", error)
+        reason = str(error)
+    except Exception as error:  # of any kind: one job's failure does not end the sweep
+        log.exception("This job failed.")
+        reason = f"{type(error).__name__}: {error}"
+    except BaseException:
+        log.info("The same command with hydra.sweep.dir=%s goes on with this sweep.", sweep)
+        raise
+    if not (folder / SUMMARY).exists() or read_summary(folder)["status"] != "failed":
+        RunRecord(folder, facts).finish("failed", 0.0, error=reason)
+    return float("nan")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+def run(cfg: DictConfig) -> float:
+    """What Hydra calls with the composed configuration, for a run or a job of a sweep."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return train_job(cfg)
+    try:
+        return train(cfg)
+    except UserError as error:
+        log.error("Error: %s", error)
+        _discard(Path(HydraConfig.get().runtime.output_dir))
+        sys.exit(1)
+    except KeyboardInterrupt:  # before the training began; Lightning answers it during one
+        log.info("Interrupted before the training began.")
+        _discard(Path(HydraConfig.get().runtime.output_dir))
+        sys.exit(130)
+
+
+def main() -> None:
+    """The command: one run, or with ``-m`` a sweep; exits with a status other than 0 where it did not all succeed."""
+    run()
 
 
 if __name__ == "__main__":

@@ -1,38 +1,15 @@
 """The train command as a person uses it: from any folder, with mistakes, as a sweep."""
 
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 
 from fer_exp.records import read_history, read_summary
-from fer_exp.train import main
 
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.precision=32-true", "data.batch_size=10")
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
-    """Run the command in this process, in an empty folder; returns (exit status, what was printed)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["fer_exp.train", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        printed = capfd.readouterr()
-        return status, printed.out + printed.err
-
-    return run
 
 
 def run_folders(tmp_path: Path) -> list[Path]:
@@ -60,43 +37,6 @@ def test_one_run_leaves_its_record_under_outputs(command, faces, tmp_path):
 def test_a_relative_root_is_taken_from_the_working_folder(command, faces, tmp_path):
     (tmp_path / "my faces").symlink_to(faces)
     assert command("data=folders", "data.root='my faces'", *QUICK)[0] == 0
-
-
-def test_a_sweep_trains_every_choice(command, faces, tmp_path):
-    status, printed = command(
-        "-m", "data=folders", f"data.root={faces}", "optimizer=adam,sgd", "seed=0,1", "logger=none", *QUICK
-    )
-    assert status == 0, printed
-    folders = run_folders(tmp_path)
-    assert len(folders) == 4
-    assert len({folder.parent for folder in folders}) == 1
-    summaries = [read_summary(folder) for folder in folders]
-    assert {(s["optimizer"]["name"], s["seed"]) for s in summaries} == {
-        ("Adam", 0), ("Adam", 1), ("SGD", 0), ("SGD", 1),
-    }  # fmt: skip
-    assert all(s["status"] == "completed" for s in summaries)
-
-
-def test_a_sweep_goes_on_after_a_job_that_cannot_begin(command, faces, tmp_path):
-    sweep = ("-m", "data=folders", f"data.root={faces}", "optimizer.lr=-1,0.001", "logger=none", *QUICK)
-    status, printed = command(*sweep)
-    assert status == 1
-    assert "Invalid learning rate: -1" in printed
-    assert [read_summary(folder)["status"] for folder in run_folders(tmp_path)] == ["failed", "completed"]
-
-
-def test_a_sweep_over_nothing_is_warned_about(command, faces):
-    sweep = ("-m", "data=folders", f"data.root={faces}", "optimizer.lr=0.001,1e-3", "logger=none", *QUICK)
-    assert "the settings are those of job 0: what is swept changes nothing" in command(*sweep)[1]
-
-
-def test_jobs_of_a_sweep_do_not_depend_on_their_neighbours(command, faces, tmp_path):
-    common = ("data=folders", f"data.root={faces}", "logger=none", *QUICK)
-    command("-m", "seed=3,0", *common)
-    command("seed=0", *common)
-    in_sweep, alone = tmp_path.glob("outputs/sweeps/*/1"), tmp_path.glob("outputs/runs/*")
-    losses = [read_history(next(folders))[0]["train_loss"] for folders in (in_sweep, alone)]
-    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(
@@ -162,24 +102,7 @@ def test_a_run_never_writes_over_another_s_record(command, faces, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
 
 
-def test_a_sweep_given_again_never_writes_over_its_records(command, faces, tmp_path):
-    sweep = ("-m", "hydra.sweep.dir=swept", "data=folders", f"data.root={faces}", "seed=0,1", "logger=none", *QUICK)
-    assert command(*sweep)[0] == 0
-    assert command(*sweep)[0] == 1
-    assert [read_summary(tmp_path / "swept" / job)["status"] for job in "01"] == ["completed", "completed"]
-
-
-def child(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_help_and_the_composed_config_are_shown_without_importing_torch(tmp_path):
+def test_help_and_the_composed_config_are_shown_without_importing_torch(tmp_path, child):
     code = (
         "import sys; sys.argv = ['fer_exp.train', '--cfg', 'job'];"
         "from fer_exp.train import main; main(); print('torch' in sys.modules)"
@@ -192,7 +115,7 @@ def test_help_and_the_composed_config_are_shown_without_importing_torch(tmp_path
     assert "optimizer: adam, adamw, rmsprop, sgd, sgd_nesterov" in help_.stdout
 
 
-def test_an_installed_wheel_brings_its_configuration(tmp_path, faces):
+def test_an_installed_wheel_brings_its_configuration(tmp_path, faces, child):
     built = child(
         "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist"), cwd=Path(__file__).parents[2]
     )

@@ -37,6 +37,10 @@ class EarlyStopping(callbacks.EarlyStopping):
         self.patience = patience
         self.stopped_epoch = 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Train no further where the run that is resumed had been stopped, and killed before its end."""
+        trainer.should_stop = trainer.should_stop or self.stopped
+
     @property
     def stopped(self) -> bool:
         """Whether the patience has run out."""

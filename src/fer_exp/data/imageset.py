@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fer_exp.seeding import HOLD_OUT, derive_seed
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -42,6 +44,29 @@ def make_image_set(images: Tensor, labels: Tensor, classes: Sequence[str], files
     digest.update(labels.numpy().tobytes())
     digest.update(images.numpy().tobytes())
     return ImageSet(images, labels, tuple(classes), tuple(files), digest.hexdigest())
+
+
+def hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
+    """Part off ``share`` of each class, rounded to whole images.
+
+    Which images is drawn from a fixed seed: all runs on the same data hold out the same ones, whatever their seed.
+
+    Returns:
+        What is left to train on, and what is held out, each in the order of ``images``.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(0, HOLD_OUT))
+    held = torch.zeros(len(images), dtype=torch.bool)
+    for label in range(len(images.classes)):
+        members = torch.nonzero(images.labels == label).squeeze(1)
+        members = members[torch.randperm(len(members), generator=generator)]
+        held[members[: round(share * len(members))]] = True
+    kept, parted = (_select(images, torch.nonzero(chosen).squeeze(1)) for chosen in (~held, held))
+    return kept, parted
+
+
+def _select(images: ImageSet, indices: Tensor) -> ImageSet:
+    files = [images.files[i] for i in indices.tolist()]
+    return make_image_set(images.images[indices], images.labels[indices], images.classes, files)
 
 
 def normalise(images: Tensor) -> Tensor:

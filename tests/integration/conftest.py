@@ -1,0 +1,42 @@
+"""The commands, run as a person does: in this process, or in one of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from fer_exp.train import main
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Run the command in this process, in an empty folder; returns (exit status, what was printed)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["fer_exp.train", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        printed = capfd.readouterr()
+        return status, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def child():
+    """Run Python in a process of its own: ``child("-m", "fer_exp.train", cwd=folder)``."""
+
+    def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
+        )
+
+    return run

@@ -1,0 +1,216 @@
+"""Sweeps: every choice is trained, a failure does not end them, and a killed one goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_exp.records import read_history, read_summary
+
+TIMES = ("train_seconds", "val_seconds")
+
+
+def settings(faces: Path) -> tuple[str, ...]:
+    return (
+        "data=folders", f"data.root={faces}", "data.batch_size=10", "logger=none",
+        "trainer.limit_train_batches=2", "trainer.precision=32-true",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def quick(faces) -> tuple[str, ...]:
+    """Settings of a run of a second: two steps, one epoch."""
+    return (*settings(faces), "trainer.max_epochs=1")
+
+
+def figures(folder: Path):
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in read_history(folder)]
+
+
+def records(sweep: Path):
+    return {path.parent.name: read_summary(path.parent) for path in sorted(sweep.glob("*/summary.json"))}
+
+
+def test_a_sweep_trains_every_choice(command, quick, tmp_path):
+    status, printed = command("-m", "hydra.sweep.dir=swept", "optimizer=adam,sgd", "seed=0,1", *quick)
+    assert status == 0, printed
+    done = records(tmp_path / "swept")
+    assert [(s["choices"]["optimizer"], s["seed"], s["status"]) for s in done.values()] == [
+        ("adam", 0, "completed"), ("adam", 1, "completed"), ("sgd", 0, "completed"), ("sgd", 1, "completed"),
+    ]  # fmt: skip
+    best = done["2"]["best"]["val_acc"]
+    assert f"Job 2 (optimizer=sgd seed=0) completed: best val_acc {best:.4f} in epoch 1. 3 of 4 done, about" in printed
+    assert "Jobs: 4 completed." in printed
+
+
+def test_two_sweeps_have_folders_of_their_own_by_default(command, quick, tmp_path):
+    for _ in range(2):
+        command("-m", "seed=0", *quick)
+    assert len(list((tmp_path / "outputs/sweeps").iterdir())) == 2
+
+
+def test_a_sweep_goes_on_after_a_job_that_cannot_begin(command, quick, tmp_path):
+    status, printed = command("-m", "hydra.sweep.dir=swept", "optimizer.lr=-1,0.001", *quick)
+    assert status == 1
+    assert "Invalid learning rate: -1" in printed
+    assert "Jobs: 1 failed, 1 completed." in printed
+    assert "The same command with hydra.sweep.dir=swept runs those again" in printed
+    done = records(tmp_path / "swept")
+    assert [summary["status"] for summary in done.values()] == ["failed", "completed"]
+    assert "Invalid learning rate" in done["0"]["error"]
+    assert done["0"]["config"]["optimizer"]["lr"] == -1
+
+
+def test_a_sweep_goes_on_after_a_job_that_crashes(command, quick, tmp_path, monkeypatch):
+    from fer_exp.classifier import Classifier
+
+    step = Classifier.training_step
+
+    def crash_in_job_0(self, *arguments):
+        if self.hparams["settings"]["seed"] == 7:
+            raise RuntimeError("the device fell off the bus")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Classifier, "training_step", crash_in_job_0)
+    status, printed = command("-m", "hydra.sweep.dir=swept", "seed=7,8", *quick)
+    assert status == 1
+    assert "the device fell off the bus" in printed
+    assert [s["status"] for s in records(tmp_path / "swept").values()] == ["failed", "completed"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    # The cause is gone: given again, the sweep runs the failed job, and that job alone.
+    finished = (tmp_path / "swept/1/summary.json").read_bytes()
+    assert command("-m", "hydra.sweep.dir=swept", "seed=7,8", *quick)[0] == 0
+    assert [s["status"] for s in records(tmp_path / "swept").values()] == ["completed", "completed"]
+    assert (tmp_path / "swept/1/summary.json").read_bytes() == finished
+
+
+def test_a_job_that_diverges_is_said_in_the_exit_status(command, quick, tmp_path):
+    status, printed = command("-m", "hydra.sweep.dir=swept", "optimizer=sgd", "optimizer.lr=1e-3,1e30", *quick)
+    assert status == 3
+    assert "Jobs: 1 completed, 1 diverged." in printed
+
+
+def test_a_sweep_over_nothing_is_warned_about(command, quick):
+    printed = command("-m", "optimizer.lr=0.001,1e-3", *quick)[1]
+    assert "the settings are those of job 0: what is swept changes nothing" in printed
+
+
+def test_jobs_of_a_sweep_do_not_depend_on_their_neighbours(command, quick, tmp_path):
+    command("-m", "hydra.sweep.dir=swept", "seed=3,0", *quick)
+    command("hydra.run.dir=alone", "seed=0", *quick)
+    assert figures(tmp_path / "swept/1") == figures(tmp_path / "alone")
+
+
+def test_decoded_images_are_loaded_once_for_the_whole_sweep(command, quick, monkeypatch):
+    from fer_exp.data import datamodule
+
+    loaded = []
+    load_split = datamodule.load_split
+    monkeypatch.setattr(datamodule, "_loaded", {})
+    monkeypatch.setattr(
+        datamodule,
+        "load_split",
+        lambda listing, *rest: loaded.append(listing.folder.name) or load_split(listing, *rest),
+    )
+    command("-m", "seed=0,1,2", *quick)
+    assert loaded == ["train", "validation"]
+
+
+def test_a_finished_sweep_given_again_runs_nothing(command, quick, tmp_path):
+    sweep = ("-m", "hydra.sweep.dir=swept", "seed=0,1", *quick)
+    assert command(*sweep)[0] == 0
+    results = [*(tmp_path / "swept").glob("*/*.[cjp]*"), *(tmp_path / "swept").glob("*/checkpoints/*")]
+    before = {path: path.read_bytes() for path in results}
+    assert len(before) == 2 * (2 + 4 + 3)  # record, pictures, checkpoints
+    status, printed = command(*sweep)
+    assert status == 0
+    assert printed.count("This job was finished before.") == 2
+    assert {path: path.read_bytes() for path in results} == before
+
+
+def test_the_folder_of_another_sweep_is_refused(command, quick, tmp_path):
+    assert command("-m", "hydra.sweep.dir=swept", "seed=0", *quick)[0] == 0
+    before = (tmp_path / "swept/0/.hydra/config.yaml").read_bytes()
+    status, printed = command("-m", "hydra.sweep.dir=swept", "seed=1", *quick)
+    assert status == 1
+    assert "swept holds another sweep (seed=0 data=folders" in printed
+    assert (tmp_path / "swept/0/.hydra/config.yaml").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    status, printed = command("-m", "hydra.sweep.dir=mine", "seed=1", *quick)
+    assert status == 1
+    assert "mine holds other files: choose another hydra.sweep.dir" in printed
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_job_whose_settings_have_changed_since_is_not_written_over(command, quick, tmp_path):
+    sweep = ("-m", "hydra.sweep.dir=swept", "seed=0", *quick)
+    assert command(*sweep)[0] == 0
+    path = tmp_path / "swept/0/summary.json"
+    summary = json.loads(path.read_text())
+    summary["config"]["optimizer"]["lr"] = 0.5  # as if conf/optimizer/adam.yaml had been edited
+    path.write_text(json.dumps(summary))
+    status, printed = command(*sweep)
+    assert status == 1
+    assert "holds the record of a run with other settings" in printed
+    assert json.loads(path.read_text()) == summary
+
+
+# Kills its own process in job 1: where the epoch (from 0) begins, or between its last checkpoint and its end.
+KILLED = """
+import os, signal, sys
+import fer_exp.callbacks.recorder as recorder
+from fer_exp.train import main
+
+hook, at_epoch = "{hook}", {at_epoch}
+original = getattr(recorder.Recorder, hook)
+
+def killing(self, trainer, module):
+    if "/1" in str(self.record.folder)[-2:] and trainer.current_epoch == at_epoch:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, trainer, module)
+
+setattr(recorder.Recorder, hook, killing)
+main()
+"""
+
+
+# Early stopping ends each run after its third epoch.
+STOPPED = ("trainer.max_epochs=4", "callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=10")
+
+
+@pytest.fixture(scope="module")
+def whole(faces, tmp_path_factory):
+    """The same sweep, not killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run([sys.executable, "-m", "fer_exp.train", *killed_sweep(faces, folder)], check=True)
+    return folder
+
+
+def killed_sweep(faces: Path, folder: Path) -> list[str]:
+    return ["-m", "seed=0,1", *settings(faces), *STOPPED, f"hydra.sweep.dir={folder}"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "at_epoch", "resumes"),
+    [("on_train_epoch_start", 0, False), ("on_train_epoch_start", 2, True), ("on_train_end", 3, True)],
+)
+def test_a_killed_sweep_ends_as_if_it_had_not_been(command, child, faces, whole, tmp_path, hook, at_epoch, resumes):
+    sweep = killed_sweep(faces, tmp_path / "killed")
+    killed = child("-c", KILLED.format(hook=hook, at_epoch=at_epoch), *sweep, cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [s["status"] for s in records(tmp_path / "killed").values()] == ["completed", "running"]
+    status, printed = command(*sweep)
+    assert status == 0, printed
+    assert ("This job goes on from" in printed) is resumes
+    for job in "01":
+        assert figures(tmp_path / "killed" / job) == figures(whole / job)
+        summaries = [read_summary(sweep / job) for sweep in (whole, tmp_path / "killed")]
+        for key in ("status", "stopped_by", "epochs"):
+            assert summaries[0][key] == summaries[1][key]
+        for name in ("best", "restored"):
+            assert summaries[0][name]["epoch"] == summaries[1][name]["epoch"]
