@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
@@ -57,7 +57,8 @@ def check_sweep_folder(folder: Path, overrides: Sequence[str]) -> bool:
     if before != list(overrides):
         raise UserError(
             f"{folder} holds another sweep ({' '.join(before)}): give the same command to go on with it, or choose "
-            f"another hydra.sweep.dir."
+            f"another hydra.sweep.dir. Sweeps of different folders can be compared together: "
+            f"python -m fer_exp.compare DIR DIR"
         )
     return True
 
@@ -164,7 +165,7 @@ class KeepRecords(Callback):
         except OmegaConfBaseException:
             return  # a name that is made of the job's own facts, its time among them, is a new one
         except UserError as error:
-            _refuse(error)
+            refuse(error)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse the folder of another sweep, and say what this one is."""
@@ -172,7 +173,7 @@ class KeepRecords(Callback):
         try:
             goes_on = check_sweep_folder(folder, overrides)
         except UserError as error:
-            _refuse(error)
+            refuse(error)
         if goes_on:
             print(f"Going on with the sweep in {folder}: finished jobs are not run again.")
         else:
@@ -185,8 +186,14 @@ class KeepRecords(Callback):
             log.info("%s", format_job(folder, sweep, config.hydra))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say, on the terminal and in the exit status, whether all jobs came to a result."""
+        """Compare the runs, print the answer, and say in the exit status whether all came to a result."""
+        from fer_exp.compare import compare_folders
+
         folder = Path(config.hydra.sweep.dir)
+        try:
+            compare_folders([folder], output=folder)
+        except UserError as error:
+            refuse(error)
         statuses = Counter(summary["status"] for summary in _summaries(folder))
         print(f"Jobs: {', '.join(f'{n} {status}' for status, n in statuses.most_common())}. All in {folder}")
         if set(statuses) - set(FINISHED):
@@ -226,6 +233,7 @@ def _summaries(sweep: Path) -> list[dict[str, Any]]:
     return [read_summary(path.parent) for path in sorted(sweep.glob(f"*/{SUMMARY}"))]
 
 
-def _refuse(error: UserError) -> None:
+def refuse(error: UserError) -> NoReturn:
+    """End the command with words."""
     print(f"Error: {error}", file=sys.stderr)
     sys.exit(EXIT_FAILED)

@@ -33,8 +33,12 @@ from fer_exp.sweeps import HYDRA_FILES, check_folder, earlier_attempt, jobs_at_o
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> float:
+def train(cfg: DictConfig, brief: bool = False) -> float:
     """Run one training as ``cfg`` says, and leave its record in ``cfg.output_dir``.
+
+    Args:
+        cfg: the composed configuration.
+        brief: leave out of the output what each job of a sweep would repeat.
 
     Returns:
         The best validation accuracy; NaN if the loss was not finite in any epoch.
@@ -93,7 +97,8 @@ def train(cfg: DictConfig) -> float:
 
     layers = list_layers(network, datamodule.train_set.images.shape[1:])
     trainable, non_trainable = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
-    log.info("%s", format_layers(layers))
+    if not brief:
+        log.info("%s", format_layers(layers))
     log.info("Trainable parameters: %s. Non-trainable: %s.", f"{trainable:,}", f"{non_trainable:,}")
     log.info("Optimizer: %s. Seed: %d.", settings["optimizer"]["name"], cfg.seed)
     log.info("Device: %s (%s). Precision: %s (%s).", device, why_accelerator, precision, why_precision)
@@ -153,6 +158,8 @@ def train(cfg: DictConfig) -> float:
     status = "diverged" if recorder.diverged else "completed"
     record.finish(status, recorder.seconds, error=recorder.diverged, **recorder.outcome(trainer))
     _tell_result(record)
+    if not brief:
+        _tell_files(folder)
     best = record.summary["best"]
     if isinstance(logger, TensorBoardLogger):
         logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in DIRECTION} if best else {})
@@ -165,7 +172,7 @@ def _choices() -> dict[str, str]:
     if not HydraConfig.initialized():
         return {}
     choices = HydraConfig.get().runtime.choices
-    return {group: str(choices[group]) for group in GROUPS if choices.get(group)}
+    return {group: str(choices[group]) for group in (*GROUPS, "experiment") if choices.get(group)}
 
 
 def _discard(folder: Path) -> None:
@@ -197,12 +204,15 @@ def _tell_result(record: RunRecord) -> None:
                 row["val_loss"],
                 row["val_macro_f1"],
             )
-    log.info("Written to %s:", record.folder)
-    for path in sorted(record.folder.rglob("*")):
+
+
+def _tell_files(folder: Path) -> None:
+    log.info("Written to %s:", folder)
+    for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith(("events.", ".")) and ".hydra" not in path.parts:
-            log.info("  %s", path.relative_to(record.folder))
-    if (record.folder / "tensorboard").is_dir():
-        log.info("See it with: tensorboard --logdir %s", record.folder)
+            log.info("  %s", path.relative_to(folder))
+    if (folder / "tensorboard").is_dir():
+        log.info("See it with: tensorboard --logdir %s", folder)
 
 
 def _hyper_parameters(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +271,7 @@ def train_job(cfg: DictConfig) -> float:
     facts = {"config": config, "choices": _choices(), "seed": cfg.seed}
     facts |= {group: named(cfg[group]) for group in ("optimizer", "model") if cfg.get(group)}
     try:
-        return train(cfg)
+        return train(cfg, brief=True)
     except UserError as error:
         log.error("Error: %s", error)
         reason = str(error)

@@ -1,0 +1,50 @@
+"""Choosing among trials: which settings of an optimizer were best, and whether its range was wide enough."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fer_exp.comparison.runs import Measure, Run, differing_keys, in_short
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The trials of one group.
+
+    Attributes:
+        label: the group's name.
+        trials: all its trials, failed ones included.
+        winner: the best of them; None if none came to a result.
+        varied: the settings that the trials differ in.
+        edges: those whose best value is the lowest or highest that was tried, so that a better may lie beyond.
+    """
+
+    label: str
+    trials: tuple[Run, ...]
+    winner: Run | None
+    varied: tuple[str, ...]
+    edges: tuple[str, ...]
+
+
+def score(trial: Run, measure: Measure) -> float:
+    """The val_acc of a trial on the images held out of training; 0 for one that came to no result.
+
+    A diverged trial is scored as it ended: by what its lost network got.
+    """
+    if not trial.counts:
+        return 0.0
+    return trial.figure("final" if trial.status == "diverged" else measure, "val_acc")
+
+
+def tune(label: str, trials: Sequence[Run], measure: Measure) -> Tuning:
+    """Find the winner among the trials of one group: the highest score, the first of equals."""
+    varied = tuple(in_short(differing_keys(trials), trials))
+    with_result = [trial for trial in trials if trial.counts]
+    winner = max(with_result, key=lambda trial: score(trial, measure), default=None)
+    edges = tuple(key for key in varied if winner and _is_edge(winner.value(key), [t.value(key) for t in trials]))
+    return Tuning(label, tuple(trials), winner, varied, edges)
+
+
+def _is_edge(value: object, tried: Sequence[object]) -> bool:
+    numbers = [v for v in tried if isinstance(v, int | float) and not isinstance(v, bool)]
+    # Of two values, a choice and no range, each would be at an end.
+    return len(numbers) == len(tried) and len(set(numbers)) > 2 and value in (min(numbers), max(numbers))

@@ -1,0 +1,194 @@
+"""The fair study: tune each arm with the same budget, then run the winners again on seeds that chose nothing.
+
+The protocol, after AlgoPerf (Dahl et al. 2023) and the deep learning tuning playbook (Godbole et al. 2023):
+
+1. An arm is a choice that is under comparison, an optimizer for example, with a space of its own for the settings that
+   are none of the question, its learning rate above all.
+2. Each arm gets the same number of trials, at points of the same quasi-random sequence (Halton, scrambled), all with
+   the same seed and the same number of epochs. A trial that diverges has been spent like any other.
+3. Trials are validated on images held out of the training folder. The validation folder is not looked at.
+4. The best trial of each arm is run again, on the whole training folder, with seeds that no trial had, and these runs
+   alone report on the validation folder.
+
+It is a sweeper of Hydra's, so that any launcher runs its jobs.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from fer_exp.errors import UserError
+from fer_exp.records import write_sweep
+from fer_exp.sweeps import refuse
+
+log = logging.getLogger(__name__)
+
+
+class Study(Sweeper):
+    """Runs the protocol; ``conf/hydra/sweeper/study.yaml`` has its settings.
+
+    Args:
+        arms: for each name the keys that make the arm: fixed values (``optimizer: sgd``), and spaces in Hydra's words
+            (``optimizer.lr: tag(log, interval(1e-4, 1))``, ``optimizer.momentum: choice(0, 0.9)``).
+        trials: of each arm.
+        seeds: number of fresh seeds that each winner is run on.
+        hold_out: share of the training images that trials are validated on.
+        points_seed: scrambles the quasi-random sequence.
+    """
+
+    def __init__(
+        self, arms: DictConfig, trials: int, seeds: int, hold_out: float, points_seed: int, **kwargs: Any
+    ) -> None:
+        self.arms: dict[str, dict[str, Any]] = OmegaConf.to_container(arms)  # type: ignore[assignment]
+        self.trials, self.seeds, self.hold_out, self.points_seed = trials, seeds, hold_out, points_seed
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's: take what is needed to launch jobs."""
+        self.study_config = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run trials, choose, run the winners again; exit with words where the settings make no fair study.
+
+        Args:
+            arguments: overrides of the command line; they hold for all jobs.
+        """
+        try:
+            self._check(arguments)
+            arms = {name: parse_arm(name, space) for name, space in self.arms.items()}
+        except UserError as error:
+            refuse(error)
+        folder = Path(self.study_config.hydra.sweep.dir)
+        common = list(dict.fromkeys(o.get_key_element() for arm in arms.values() for o in arm if not _is_space(o)))
+        write_sweep(folder, arguments, len(arms) * (self.trials + self.seeds), common)
+
+        seed = self.study_config.seed
+        points = {name: trial_points(arm, self.trials, self.points_seed) for name, arm in arms.items()}
+        jobs = [(name, point) for name in arms for point in points[name]]
+        log.info("Study: %d trials for each of %s.", self.trials, ", ".join(arms))
+        trials = self.launcher.launch(
+            [[*arguments, *point, f"data.hold_out={self.hold_out}", f"seed={seed}"] for _, point in jobs], 0
+        )
+
+        winners = self._choose(jobs, trials)
+        fresh = [seed + i for i in range(1, self.seeds + 1)]
+        finals = [[*arguments, *point, "data.hold_out=0.0", f"seed={s}"] for s in fresh for point in winners.values()]
+        log.info("Study: the winners once more, with the seeds %s.", ", ".join(map(str, fresh)))
+        return [*trials, *(self.launcher.launch(finals, len(jobs)) if finals else ())]
+
+    def _check(self, arguments: Sequence[str]) -> None:
+        for name, value, least in (("trials", self.trials, 1), ("seeds", self.seeds, 1)):
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"hydra.sweeper.{name}={value}: expected a whole number from {least} up")
+        if not isinstance(self.hold_out, int | float) or not 0 < self.hold_out < 1:
+            raise UserError(f"hydra.sweeper.hold_out={self.hold_out}: expected a share between 0 and 1")
+        if not self.arms:
+            raise UserError("hydra.sweeper.arms: there is none; expected a name and its keys for each")
+        taken = {key for space in self.arms.values() for key in space} | {"seed", "data.hold_out"}
+        for override in OverridesParser.create().parse_overrides(list(arguments)):
+            key = override.get_key_element()
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: a study varies what its arms say; put it into one, or fix it")
+            if key in taken - {"seed"}:
+                raise UserError(f"{override.input_line}: the study sets {key} itself; see hydra.sweeper.arms")
+
+    def _choose(self, jobs: Sequence[tuple[str, list[str]]], returned: Sequence[JobReturn]) -> dict[str, list[str]]:
+        """The winning overrides of each arm, read from the trials' records."""
+        from fer_exp.comparison.analysis import default_measure
+        from fer_exp.comparison.runs import read_run
+        from fer_exp.comparison.tuning import score, tune
+
+        # Records are read by the folders that the launcher reports, wherever its jobs ran.
+        runs = [read_run(Path(job.hydra_cfg.hydra.runtime.output_dir)) for job in returned]  # type: ignore[union-attr]
+        measure = default_measure([run for run in runs if run.counts])
+        winners: dict[str, list[str]] = {}
+        for name in self.arms:
+            of_arm = {run: point for run, (arm, point) in zip(runs, jobs, strict=True) if arm == name}
+            tuning = tune(name, list(of_arm), measure)
+            if tuning.winner is None:
+                log.error("%s: no trial came to a result; it cannot be run on fresh seeds.", name)
+                continue
+            winners[name] = of_arm[tuning.winner]
+            edges = f" {', '.join(tuning.edges)}: on the edge of its range." if tuning.edges else ""
+            log.info(
+                "%s: the best of %d trials is %s (val_acc %.4f on images held out of training).%s",
+                name, len(of_arm), " ".join(winners[name]), score(tuning.winner, measure), edges,
+            )  # fmt: skip
+        return winners
+
+
+def parse_arm(name: str, space: Mapping[str, Any]) -> list[Override]:
+    """Read an arm's keys in Hydra's override grammar.
+
+    Raises:
+        UserError: a space is no log-uniform or uniform interval and no choice.
+    """
+    overrides = OverridesParser.create().parse_overrides([f"{key}={_as_text(value)}" for key, value in space.items()])
+    for override in overrides:
+        if override.is_interval_sweep():
+            interval = override.value()
+            assert isinstance(interval, IntervalSweep)
+            start, end = interval.start, interval.end
+            if start is None or end is None or not start < end or ("log" in interval.tags and start <= 0):
+                raise UserError(
+                    f"hydra.sweeper.arms.{name}: {override.input_line}: expected interval(LOW, HIGH) with LOW below "
+                    f"HIGH, and LOW above 0 for tag(log, ...)"
+                )
+    return overrides
+
+
+def trial_points(arm: Sequence[Override], trials: int, seed: int) -> list[list[str]]:
+    """The overrides of each trial: fixed values as they are, spaces at the points of a scrambled Halton sequence.
+
+    Args:
+        arm: its keys.
+        trials: number of points.
+        seed: scrambles the sequence. Arms with equally many spaces get the same points of the unit cube.
+    """
+    from scipy.stats import qmc
+
+    spaces = [override for override in arm if _is_space(override)]
+    cube = qmc.Halton(len(spaces), scramble=True, rng=seed).random(trials) if spaces else [[]] * trials
+    points = []
+    for coordinates in cube:
+        place = dict(zip(map(id, spaces), coordinates, strict=True))
+        points.append([f"{o.get_key_element()}={_at(o, place[id(o)]) if id(o) in place else _fixed(o)}" for o in arm])
+    return points
+
+
+def _at(space: Override, u: float) -> str:
+    """The value at ``u`` in [0, 1) of a space."""
+    if not space.is_interval_sweep():
+        values = list(space.sweep_string_iterator())
+        return values[int(u * len(values))]
+    interval = space.value()
+    assert isinstance(interval, IntervalSweep)
+    assert interval.start is not None
+    assert interval.end is not None
+    low, high = float(interval.start), float(interval.end)
+    value = low * (high / low) ** u if "log" in interval.tags else low + u * (high - low)
+    return f"{value:.3g}"  # three digits: more say nothing
+
+
+def _fixed(override: Override) -> str:
+    return str(override.get_value_element_as_str())
+
+
+def _is_space(override: Override) -> bool:
+    return bool(override.is_sweep_override())
+
+
+def _as_text(value: Any) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,183 @@
+"""The protocol of the study, with a launcher that writes records instead of training."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from fer_exp.errors import UserError
+from fer_exp.records import RunRecord, read_sweep
+from fer_exp.study import Study, parse_arm, trial_points
+
+LR = "tag(log, interval(1e-4, 1))"
+ARMS = {
+    "adam": {"optimizer": "adam", "optimizer.lr": "tag(log, interval(1e-5, 1e-1))"},
+    "sgd": {"optimizer": "sgd", "optimizer.lr": LR, "optimizer.momentum": "choice(0, 0.9)"},
+}
+
+
+class Launcher:
+    """Each job's val_acc is what ``outcome(settings)`` says: a number, or the status of a run without a good end."""
+
+    def __init__(self, folder: Path, outcome) -> None:
+        self.folder, self.outcome, self.jobs = folder, outcome, []
+
+    def launch(self, jobs, first):
+        assert first == len(self.jobs)
+        self.jobs += jobs
+        return [self.run(first + i, settings) for i, settings in enumerate(jobs)]
+
+    def run(self, number, job):
+        settings = as_dict(job)
+        outcome = self.outcome(settings)
+        folder = self.folder / str(number)
+        config = {"callbacks": {}, "data": {"hold_out": settings["data.hold_out"]}, "optimizer": {}}
+        config["optimizer"] = {k.split(".")[1]: v for k, v in settings.items() if k.startswith("optimizer.")}
+        record = RunRecord(folder, {"config": config, "seed": settings["seed"]})
+        accuracies = [] if outcome == "failed" else [0.9, 1 / 7] if outcome == "diverged" else [outcome / 2, outcome]
+        record.write_epochs([row(i, a, outcome == "diverged") for i, a in enumerate(accuracies, 1)])
+        record.finish(outcome if isinstance(outcome, str) else "completed", 1.0)
+        return SimpleNamespace(hydra_cfg=OmegaConf.create({"hydra": {"runtime": {"output_dir": str(folder)}}}))
+
+
+def row(epoch, accuracy, diverged):
+    loss = math.nan if diverged and epoch == 2 else 1.0
+    return {
+        "epoch": epoch, "step": epoch, "lr": 0.1, "train_loss": loss, "train_acc": accuracy, "val_loss": loss,
+        "val_acc": accuracy, "val_macro_f1": accuracy, "train_seconds": 1.0, "val_seconds": 0.1,
+    }  # fmt: skip
+
+
+def as_dict(job):
+    return {o.get_key_element(): o.value() for o in OverridesParser.create().parse_overrides(job)}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Run a study; returns the settings of its trials and of its finals."""
+
+    def run(outcome=lambda settings: 0.5, arguments=("data=folders",), arms=ARMS, trials=8, seeds=3, seed=0, **changes):
+        study = Study(OmegaConf.create(arms), trials, seeds, hold_out=0.1, points_seed=0)
+        study.__dict__ |= changes
+        study.study_config = OmegaConf.create({"seed": seed, "hydra": {"sweep": {"dir": str(tmp_path)}}})
+        study.launcher = Launcher(tmp_path, outcome)
+        study.sweep(list(arguments))
+        jobs = [as_dict(job) for job in study.launcher.jobs]
+        return [j for j in jobs if j["data.hold_out"] > 0], [j for j in jobs if j["data.hold_out"] == 0]
+
+    return run
+
+
+def test_every_arm_gets_the_same_number_of_trials_under_the_same_conditions(study, tmp_path):
+    trials, finals = study()
+    assert [[t["optimizer"] for t in trials].count(name) for name in ARMS] == [8, 8]
+    # Between trials of one arm nothing differs but what its space says.
+    for name, varied in (("adam", {"optimizer.lr"}), ("sgd", {"optimizer.lr", "optimizer.momentum"})):
+        of_arm = [{k: v for k, v in t.items() if k not in varied} for t in trials if t["optimizer"] == name]
+        assert all(t == of_arm[0] for t in of_arm)
+        assert of_arm[0] == {"data": "folders", "optimizer": name, "data.hold_out": 0.1, "seed": 0}
+    assert len({t["optimizer.lr"] for t in trials}) > 8
+    assert read_sweep(tmp_path) == {
+        "overrides": ["data=folders"],
+        "jobs": len(trials) + len(finals),
+        "swept": ["optimizer"],
+    }
+
+
+def test_the_best_trial_of_each_arm_is_run_again_on_seeds_that_no_trial_had(study):
+    trials, finals = study(lambda s: 0.5 - 0.1 * abs(math.log10(s["optimizer.lr"] / 0.01)), seed=5)
+    for name in ARMS:
+        of_arm = [f for f in finals if f["optimizer"] == name]
+        closest = min(
+            (t for t in trials if t["optimizer"] == name), key=lambda t: abs(math.log(t["optimizer.lr"] / 0.01))
+        )
+        assert {f["optimizer.lr"] for f in of_arm} == {closest["optimizer.lr"]}
+        assert [f["seed"] for f in of_arm] == [6, 7, 8]
+    assert {t["seed"] for t in trials} == {5}
+
+
+def test_trials_are_held_out_of_training_and_finals_are_not(study):
+    trials, finals = study()
+    assert {t["data.hold_out"] for t in trials} == {0.1}
+    assert {f["data.hold_out"] for f in finals} == {0.0}
+
+
+def test_a_diverged_trial_is_scored_as_it_ended_and_spends_its_budget(study, caplog):
+    # It had 0.9 in its first epoch, more than any other.
+    trials, finals = study(lambda s: "diverged" if s["optimizer.lr"] > 1e-3 else 0.3)
+    assert len(trials) == 16
+    assert all(f["optimizer.lr"] <= 1e-3 for f in finals)
+
+
+def test_an_arm_whose_trials_all_diverged_still_reports(study):
+    _, finals = study(lambda s: "diverged" if s["optimizer"] == "sgd" else 0.3)
+    assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
+
+
+def test_an_arm_without_any_result_is_said_and_left_out(study, caplog):
+    _, finals = study(lambda s: "failed" if s["optimizer"] == "sgd" else 0.3)
+    assert {f["optimizer"] for f in finals} == {"adam"}
+    assert "sgd: no trial came to a result" in caplog.text
+
+
+def test_a_winner_on_the_edge_of_its_range_is_said(study, caplog):
+    caplog.set_level("INFO")
+    study(lambda s: min(0.9, s["optimizer.lr"] ** 0.1))
+    lines = [line for line in caplog.text.splitlines() if "the best of 8 trials" in line]
+    assert len(lines) == 2
+    assert all(line.endswith(" optimizer.lr: on the edge of its range.") for line in lines)
+
+
+def test_points_fill_the_range_of_an_interval_evenly_in_its_logarithm():
+    points = trial_points(parse_arm("sgd", {"optimizer": "sgd", "optimizer.lr": LR}), 64, 0)
+    logs = sorted(math.log10(as_dict(point)["optimizer.lr"]) for point in points)
+    assert -4 <= logs[0] < -3.8
+    assert -0.2 < logs[-1] <= 0
+    # Of a low-discrepancy sequence each quarter of the range has a quarter of the points.
+    assert [sum(low <= x < low + 1 for x in logs) for low in (-4, -3, -2, -1)] == pytest.approx([16] * 4, abs=1)
+
+
+def test_points_are_the_same_each_time_and_others_with_another_seed():
+    arm = parse_arm("sgd", ARMS["sgd"])
+    assert trial_points(arm, 5, 0) == trial_points(arm, 5, 0) != trial_points(arm, 5, 1)
+    assert trial_points(arm, 9, 0)[:5] == trial_points(arm, 5, 0)
+    assert {as_dict(point)["optimizer.momentum"] for point in trial_points(arm, 9, 0)} == {0, 0.9}
+
+
+def test_an_arm_without_a_space_is_tried_as_it_is():
+    assert trial_points(parse_arm("sgd", {"optimizer": "sgd", "scheduler": None}), 2, 0) == [
+        ["optimizer=sgd", "scheduler=null"], ["optimizer=sgd", "scheduler=null"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arguments": ["seed=0,1"]}, "seed=0,1: a study varies what its arms say"),
+        ({"arguments": ["optimizer=adam"]}, "optimizer=adam: the study sets optimizer itself"),
+        ({"arguments": ["data.hold_out=0.2"]}, "data.hold_out=0.2: the study sets data.hold_out itself"),
+        ({"trials": 0}, "hydra.sweeper.trials=0: expected a whole number from 1 up"),
+        ({"seeds": 0}, "hydra.sweeper.seeds=0: expected a whole number from 1 up"),
+        ({"hold_out": 0}, "hydra.sweeper.hold_out=0: expected a share between 0 and 1"),
+        ({"arms": {}}, "hydra.sweeper.arms: there is none"),
+        (
+            {"arms": {"a": {"optimizer.lr": "interval(1, 0)"}}},
+            "optimizer.lr=interval(1, 0): expected interval(LOW, HIGH)",
+        ),
+        ({"arms": {"a": {"optimizer.lr": "tag(log, interval(0, 1))"}}}, "and LOW above 0 for tag(log, ...)"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_fair_study_is_refused(study, capsys, changes, said):
+    with pytest.raises(SystemExit) as exit_:
+        study(**changes)
+    assert exit_.value.code == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_space_is_checked_where_it_is_read():
+    with pytest.raises(UserError, match="LOW below HIGH"):
+        parse_arm("a", {"optimizer.lr": "interval(1, 1)"})
