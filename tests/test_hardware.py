@@ -1,8 +1,10 @@
+import os
+
 import pytest
 import torch
 
 from fer_exp.errors import UserError
-from fer_exp.hardware import choose_accelerator, choose_precision, device_name
+from fer_exp.hardware import available_cores, choose_accelerator, choose_precision, device_name, share_cores
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,16 @@ def test_the_accelerator_is_one_that_is_there(monkeypatch, wanted, cuda, mps, ta
 
 def test_a_cpu_is_named_with_its_threads():
     assert device_name("cpu").endswith(f"{torch.get_num_threads()} threads")
+
+
+def test_processes_that_share_the_cores_take_their_part_of_them(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr("fer_exp.hardware.available_cores", lambda: 8)
+    for processes in (1, 2, 3, 20):
+        share_cores(processes)
+    assert taken == [4, 2, 1]  # alone: what torch chose by itself
+
+
+def test_the_cores_are_those_that_this_process_may_use():
+    assert 1 <= available_cores() <= os.cpu_count()

@@ -112,6 +112,7 @@ class RunRecord:
 
     def _write_summary(self) -> None:
         self.summary["updated"] = _now()
+        self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / SUMMARY) as draft:
             draft.write_text(json.dumps(_without_nan(self.summary), indent=2, allow_nan=False) + "\n")
 

@@ -71,7 +71,7 @@ class Study(Sweeper):
         except UserError as error:
             refuse(error)
         folder = Path(self.study_config.hydra.sweep.dir)
-        common = list(dict.fromkeys(o.get_key_element() for arm in arms.values() for o in arm if not _is_space(o)))
+        common = list(dict.fromkeys(o.key_or_group for arm in arms.values() for o in arm if not _is_space(o)))
         write_sweep(folder, arguments, len(arms) * (self.trials + self.seeds), common)
 
         seed = self.study_config.seed
@@ -98,7 +98,7 @@ class Study(Sweeper):
             raise UserError("hydra.sweeper.arms: there is none; expected a name and its keys for each")
         taken = {key for space in self.arms.values() for key in space} | {"seed", "data.hold_out"}
         for override in OverridesParser.create().parse_overrides(list(arguments)):
-            key = override.get_key_element()
+            key = override.key_or_group
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a study varies what its arms say; put it into one, or fix it")
             if key in taken - {"seed"}:

@@ -74,7 +74,7 @@ def plan_sweep(config: DictConfig) -> tuple[int | None, list[str]]:
     sweeper = config.hydra.sweeper
     arguments = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*arguments, *config.hydra.overrides.task])
-    swept = [o.get_key_element() for o in overrides if o.is_sweep_override() and o.get_key_element() != "seed"]
+    swept = [o.key_or_group for o in overrides if o.is_sweep_override() and o.key_or_group != "seed"]
     if not str(sweeper.get("_target_")).endswith(f".{BasicSweeper.__name__}"):
         return None, swept
     return sum(len(batch) for batch in BasicSweeper.split_arguments(overrides, None)), swept

@@ -118,3 +118,14 @@ def test_resume_keeps_the_patience_that_is_configured_now(composed, tmp_path):
     assert second.rates == pytest.approx([2e-4] * 3)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)
     assert second.epoch_of_weights == 1
+
+
+def test_a_stopped_run_that_is_resumed_trains_no_further(composed, tmp_path):
+    losses = [1.0, *(1.1 + i / 100 for i in range(20))]
+    first, trainer = replay(composed(), losses, tmp_path, max_epochs=50)
+    again, resumed = replay(
+        composed(), losses, tmp_path, max_epochs=50, ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True
+    )
+    assert resumed.current_epoch == trainer.current_epoch == 4
+    assert again.rates == []
+    assert again.epoch_of_weights == first.epoch_of_weights == 1

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from fer_exp.data import datamodule
+from fer_exp.data.cache import load_split
 from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
 from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
@@ -215,3 +216,42 @@ def test_synthetic_faces_that_cannot_be_kept(tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match=r"cannot be written to .*taken.*data\.cache_dir or FER_EXP_CACHE"):
         synthetic(cache_dir=tmp_path / "taken").setup()
+
+
+def test_what_is_held_out_takes_the_place_of_the_validation_images(data_root, caplog):
+    caplog.set_level("INFO")
+    shutil.rmtree(data_root / "validation" / "angry")  # not looked at, and not missed
+    data = FolderFaces(data_root, batch_size=4, seed=0, hold_out=1 / 3)
+    data.setup()
+    assert data.train_set.counts == [2] * 7
+    assert data.validation_set.counts == [1] * 7
+    assert set(data.train_set.files) | set(data.validation_set.files) == {
+        f"{name}/{k:03}.png" for name in CLASSES for k in range(3)
+    }
+    assert "7 of them are held out of training" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("hold_out", "batch_size", "said"), [(0.1, 4, "data.hold_out=0.1 leaves a class without"), (0.4, 15, "14 training")]
+)
+def test_too_little_or_too_much_held_out_is_said(data_root, hold_out, batch_size, said):
+    with pytest.raises(UserError, match=said):
+        FolderFaces(data_root, batch_size=batch_size, seed=0, hold_out=hold_out).setup()
+
+
+def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, monkeypatch):
+    loaded = []
+
+    def count(listing, *rest):
+        loaded.append(listing.folder.name)
+        return load_split(listing, *rest)
+
+    monkeypatch.setattr("fer_exp.data.datamodule.load_split", count)
+    for _ in range(2):
+        FolderFaces(data_root, batch_size=4, seed=0).setup()
+    assert loaded == ["train", "validation"]
+    (data_root / "train/angry/000.png").unlink()
+    data = FolderFaces(data_root, batch_size=4, seed=0)
+    data.setup()
+    assert loaded == ["train", "validation", "train"]
+    assert data.train_set.counts[0] == 2

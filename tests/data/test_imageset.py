@@ -9,7 +9,7 @@ import torch
 
 from fer_exp.data.cache import load_split
 from fer_exp.data.folders import CLASSES, list_images
-from fer_exp.data.imageset import make_image_set, normalise
+from fer_exp.data.imageset import hold_out, make_image_set, normalise
 
 
 def images():
@@ -94,3 +94,30 @@ def test_normalise_leaves_what_it_was_given(dtype):
     given = torch.arange(256).to(dtype)
     assert normalise(given)[255] == 1
     assert given[255] == 255
+
+
+def labelled(counts):
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    faces = torch.arange(len(labels)).reshape(-1, 1, 1, 1).expand(-1, 1, 48, 48).to(torch.uint8).contiguous()
+    return make_image_set(faces, labels, tuple("abc")[: len(counts)], [f"{i}.png" for i in range(len(labels))])
+
+
+def test_a_share_of_each_class_is_held_out_and_every_image_is_in_one_part():
+    whole = labelled([100, 40, 12])
+    kept, held = hold_out(whole, 0.25)
+    assert held.counts == [25, 10, 3]
+    assert kept.counts == [75, 30, 9]
+    assert sorted(kept.files + held.files) == sorted(whole.files)
+    for part in (kept, held):
+        # Pixels, labels and files still belong together: image i is filled with i.
+        indices = [int(file.removesuffix(".png")) for file in part.files]
+        assert part.images[:, 0, 0, 0].tolist() == indices
+        assert part.labels.tolist() == whole.labels[indices].tolist()
+        assert indices == sorted(indices)
+    assert len({whole.fingerprint, kept.fingerprint, held.fingerprint}) == 3
+
+
+def test_the_same_images_are_held_out_each_time_and_not_the_first_ones():
+    first, second = (hold_out(labelled([100, 100]), 0.1)[1] for _ in range(2))
+    assert first.fingerprint == second.fingerprint
+    assert first.files != tuple(f"{i}.png" for i in [*range(10), *range(100, 110)])
