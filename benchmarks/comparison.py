@@ -1,0 +1,84 @@
+"""How long a comparison of many records takes: ``python -m benchmarks.comparison 200 5000``.
+
+Writes that many records of 50 epochs (three optimizers, 25 learning rates, and seeds), compares them with the command,
+and prints seconds and peak memory, imports included, and those of the imports alone.
+"""
+
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+
+from fer_exp.config import CONFIG_DIR, named
+from fer_exp.records import COLUMNS, RunRecord
+from fer_exp.sweeps import plain
+
+EPOCHS = 50
+RATES = 25
+IMPORTS = "import fer_exp.compare, fer_exp.comparison.report, fer_exp.comparison.runs"
+
+
+def write_records(folder: Path, runs: int) -> None:
+    """Write ``runs`` records below ``folder``, as a sweep would."""
+    noise = np.random.default_rng(0)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        configs = {name: compose("train", [f"optimizer={name}"]) for name in ("adam", "sgd", "rmsprop")}
+    for job in range(runs):
+        name = tuple(configs)[job % 3]
+        cfg = configs[name]
+        cfg.optimizer.lr, cfg.seed = float(f"{10 ** (-4 + job // 3 % RATES / 8):.3g}"), job // (3 * RATES)
+        facts = {
+            "config": plain(cfg),
+            "choices": {"optimizer": name, "model": "notebook_cnn"},
+            "optimizer": named(cfg.optimizer),
+            "model": named(cfg.model),
+            "seed": cfg.seed,
+            "data": {"train": 28709, "validation": 3589, "fingerprint": {"train": "a" * 64, "validation": "b" * 64}},
+            "environment": {"precision": "32-true", "device": "a processor", "threads": 2, "host": f"host{job}"},
+        }
+        accuracy = 0.6 * (1 - 0.9 ** np.arange(1, EPOCHS + 1)) + noise.normal(0, 0.01, EPOCHS)
+        rows = [
+            dict(zip(COLUMNS, (e, 224 * e, cfg.optimizer.lr, 2 - a, a, 2 - a, a, a - 0.05, 30.0, 2.0), strict=True))
+            for e, a in enumerate(accuracy.tolist(), 1)
+        ]
+        record = RunRecord(folder / str(job), facts)
+        record.write_epochs(rows)
+        record.finish("completed", 32.0 * EPOCHS, stopped_by="max_epochs")
+
+
+def measure(*arguments: str) -> float:
+    """Seconds of a Python process."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """The command."""
+    sizes = [int(word) for word in sys.argv[1:]] or [200, 5000]
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    measure("-c", IMPORTS)  # from a cold disk, it would be measured as well
+    for runs in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            write_records(Path(folder) / "sweep", runs)
+            imports = measure("-c", IMPORTS)
+            seconds = measure("-m", "fer_exp.compare", f"{folder}/sweep", "--output", f"{folder}/report")
+            by_rate = measure(
+                "-m", "fer_exp.compare", f"{folder}/sweep", "--output", f"{folder}/report",
+                "--group-by", "optimizer,optimizer.lr",
+            )  # fmt: skip
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(
+            f"{runs} runs: {seconds:.1f} s, by learning rate too {by_rate:.1f} s, of it {imports:.1f} s for imports; "
+            f"peak so far {peak:.0f} MiB"
+        )
+
+
+if __name__ == "__main__":
+    main()
