@@ -37,9 +37,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def composed(tmp_path: Path) -> Compose:
     """Compose the configuration as the command line does: ``composed("optimizer=sgd")``."""
 
-    def compose_train(*overrides: str) -> DictConfig:
+    def compose_train(*overrides: str, config: str = "train") -> DictConfig:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("train", [f"output_dir={tmp_path}", *overrides])
+            return compose(config, [f"output_dir={tmp_path}", *overrides])
 
     return compose_train
 

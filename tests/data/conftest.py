@@ -22,13 +22,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make_split() -> MakeSplit:
-    """A function that writes one split: ``count`` PNGs of noise for each of ``names``, the same ones every time."""
+    """A function that writes one split: ``count`` PNGs of noise for each of ``names``, the same ones every time.
+
+    Splits of different names have no image in common.
+    """
 
     def make(folder: Path, count: int = 2, names: Sequence[str] = CLASSES) -> Path:
         for j, name in enumerate(names):
             (folder / name).mkdir(parents=True)
             for k in range(count):
-                face = np.random.default_rng([j, k]).integers(0, 256, (48, 48), dtype=np.uint8)
+                face = np.random.default_rng([j, k, *folder.name.encode()]).integers(0, 256, (48, 48), dtype=np.uint8)
                 Image.fromarray(face).save(folder / name / f"{k:03}.png")
         return folder
 

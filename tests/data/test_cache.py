@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 from fer_exp.data import cache
-from fer_exp.data.cache import cache_file, default_cache_dir, load_split
-from fer_exp.data.folders import list_images
-from fer_exp.errors import UserError
+from fer_exp.data.cache import cache_file, default_cache_dir
+from fer_exp.data.folders import CLASSES, list_images
 
 
 @pytest.fixture
@@ -46,6 +45,13 @@ def assert_is_what_the_folder_holds(image_set, split):
     assert image_set.images.dtype == torch.uint8
     expected = np.stack([np.asarray(Image.open(split / file)) for file in listing.files])
     assert np.array_equal(image_set.images.numpy(), expected[:, None])
+
+
+def load_split(listing, store, progress=None):
+    """The images of a split all of whose files can be read."""
+    image_set, unreadable = cache.load_split(listing, store, progress)
+    assert unreadable == {}
+    return image_set
 
 
 def paint(path: Path, level: int) -> None:
@@ -274,38 +280,49 @@ def test_a_shared_cache_can_be_read_by_others(split, store):
     assert cache_file(list_images(split), store).stat().st_mode & 0o777 == 0o644
 
 
-def test_unreadable_images_are_named_together(split, store):
+def test_unreadable_images_are_returned_beside_the_others(split, store, decoded, caplog):
     (split / "fear" / "000.png").write_text("no image")
     (split / "sad" / "001.png").write_bytes((split / "sad" / "001.png").read_bytes()[:200])
     (split / "sad" / "link.png").symlink_to("gone.png")
-    with pytest.raises(UserError) as error:
-        load_split(list_images(split), store)
-    first, *named, last = str(error.value).splitlines()
-    assert first == f"{split}: 3 of 15 files cannot be read as images:"
-    assert named[0] == f"  {split / 'fear' / '000.png'}: not an image"
-    assert named[1].startswith(f"  {split / 'sad' / '001.png'}: ")
-    assert named[2] == f"  {split / 'sad' / 'link.png'}: No such file or directory"
-    assert len(named) == 3
-    assert "data.root" in last
-    assert not store.exists()
-
-
-@pytest.mark.parametrize(("bad", "more"), [(20, []), (23, ["  and 3 more"])])
-def test_of_many_unreadable_images_twenty_are_named(split, store, bad, more):
-    for k in range(bad):
-        (split / "angry" / f"bad{k:02}.png").touch()
-    with pytest.raises(UserError) as error:
-        load_split(list_images(split), store)
-    lines = str(error.value).splitlines()
-    assert lines[1:-1] == [f"  {split / 'angry' / f'bad{k:02}.png'}: not an image" for k in range(20)] + more
+    listing = list_images(split)
+    for _ in range(2):
+        image_set, unreadable = cache.load_split(listing, store)
+        assert list(unreadable) == ["fear/000.png", "sad/001.png", "sad/link.png"]
+        assert (unreadable["fear/000.png"], unreadable["sad/link.png"]) == ("not an image", "No such file or directory")
+        assert image_set.files == tuple(file for file in listing.files if file not in unreadable)
+        for file, label, image in zip(image_set.files, image_set.labels, image_set.images, strict=True):
+            assert file.startswith(CLASSES[label])
+            assert np.array_equal(image[0].numpy(), np.asarray(Image.open(split / file)))
+    assert decoded == [15, 3]  # the others came from the cache
+    assert caplog.messages == []
 
 
 def test_repaired_images_are_read(split, store):
     (split / "fear" / "000.png").write_text("no image")
-    with pytest.raises(UserError):
-        load_split(list_images(split), store)
+    assert list(cache.load_split(list_images(split), store)[1]) == ["fear/000.png"]
     paint(split / "fear" / "000.png", 9)
     assert_is_what_the_folder_holds(load_split(list_images(split), store), split)
+
+
+def test_images_that_were_away_are_read_though_their_stamps_are_the_same(split, store, decoded, monkeypatch):
+    """As on a network drive, or where another program had locked a file."""
+    listing = list_images(split)
+    nothing = np.zeros((14, 48, 48), np.uint8)
+    with monkeypatch.context() as locked:
+        locked.setattr(cache, "decode_files", lambda paths, progress=None: (nothing, [(paths[3], "locked")]))
+        assert cache.load_split(listing, store)[1] == {listing.files[3]: "locked"}
+    assert_is_what_the_folder_holds(load_split(listing, store), split)
+    assert decoded == [1, 14]
+    load_split(listing, store)
+    assert decoded == [1, 14]
+
+
+def test_a_folder_without_a_readable_image(split, store):
+    for path in split.glob("*/*.png"):
+        path.write_text("no image")
+    for _ in range(2):
+        image_set, unreadable = cache.load_split(list_images(split), store)
+        assert (len(image_set), len(unreadable)) == (0, 14)
 
 
 def test_the_default_folder(monkeypatch, tmp_path):

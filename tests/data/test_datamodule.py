@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 
 import lightning as L
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_exp.data import datamodule
+from fer_exp.data import cache, datamodule
 from fer_exp.data.cache import load_split
 from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
 from fer_exp.data.folders import CLASSES
@@ -255,3 +256,193 @@ def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, mon
     data.setup()
     assert loaded == ["train", "validation", "train"]
     assert data.train_set.counts[0] == 2
+
+
+def copy_image(data_root, source, target):
+    shutil.copy(data_root / source, data_root / target)
+
+
+@pytest.fixture
+def said_anew(monkeypatch):
+    """What is wrong is said once for each data set and process; here, once for each test."""
+    monkeypatch.setattr(datamodule, "_glanced", set())
+
+
+@pytest.mark.usefixtures("said_anew")
+def test_what_is_clearly_wrong_with_the_images_is_said_once(data_root, caplog):
+    copy_image(data_root, "validation/sad/000.png", "train/sad/copy.png")
+    copy_image(data_root, "validation/sad/001.png", "train/fear/copy.png")
+    copy_image(data_root, "train/happy/000.png", "train/neutral/copy.png")
+    Image.new("L", (48, 48), 7).save(data_root / "train/angry/blank.png")
+    Image.new("L", (48, 48), 7).save(data_root / "validation/angry/blank.png")  # no copy of the other
+    for _ in range(2):
+        FolderFaces(data_root, 4, 0).setup()
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (
+        "Warning: 2 training images are also in validation, 1 of them with another label; 2 training images have the "
+        "same pixels as others of training with another label; 2 images show nothing (all pixels alike). This tells "
+        f"which, and makes a list for data.exclude: python -m fer_exp.audit data.root={data_root}"
+    )
+
+
+@pytest.mark.usefixtures("said_anew")
+def test_of_sound_images_nothing_is_said(data_root, caplog):
+    copy_image(data_root, "train/sad/000.png", "train/sad/copy.png")  # a copy with the same label does no harm
+    FolderFaces(data_root, 4, 0).setup()
+    synthetic(train=280, validation=70).setup()
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+@pytest.mark.usefixtures("said_anew")
+def test_a_glance_at_a_large_set_takes_a_moment(data_root):
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 256, (8000, 48, 48), dtype=np.uint8)
+    labels = np.zeros(8000, np.int64)
+    start = time.process_time()
+    assert datamodule.glance(faces[:7000], labels[:7000], faces[7000:], labels[7000:]) == ""
+    assert time.process_time() - start < 0.5  # about 0.05; room for a slow machine
+
+
+def write_list(path, *lines):
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_files_of_an_exclusion_list_are_left_out(data_root, tmp_path, caplog):
+    exclude = write_list(
+        tmp_path / "mine.txt",
+        "# why",
+        "",
+        "train/sad/001.png  # blurred",
+        "validation/fear/000.png",
+        "train/sad/001.png",
+    )
+    whole, faces = FolderFaces(data_root, 4, 0), FolderFaces(data_root, 4, 0, exclude=exclude)
+    whole.setup()
+    caplog.clear()
+    faces.setup()
+    assert (faces.train_set.counts, faces.validation_set.counts) == ([3, 3, 3, 3, 3, 2, 3], [2, 2, 1, 2, 2, 2, 2])
+    for split, image_set in (("train", faces.train_set), ("validation", faces.validation_set)):
+        for file, image in zip(image_set.files, image_set.images, strict=True):
+            with Image.open(data_root / split / file) as reference:
+                assert np.array_equal(image[0].numpy(), np.asarray(reference))
+    assert "sad/001.png" not in faces.train_set.files
+    assert faces.train_set.fingerprint != whole.train_set.fingerprint
+    assert caplog.messages[:2] == [
+        f"{exclude} leaves out 1 files of {data_root / 'train'}.",
+        f"Found 20 images belonging to 7 classes. ({data_root / 'train'})",
+    ]
+    assert faces.left_out == {s: {"excluded": 1, "unreadable": 0} for s in ("train", "validation")}
+    assert whole.left_out == {s: {"excluded": 0, "unreadable": 0} for s in ("train", "validation")}
+
+
+def test_a_set_without_the_excluded_files_is_that_of_a_folder_without_them(data_root, tmp_path):
+    faces = FolderFaces(data_root, 4, 0, exclude=write_list(tmp_path / "list", "train/sad/001.png"))
+    faces.setup()
+    (data_root / "train/sad/001.png").unlink()
+    without = FolderFaces(data_root, 4, 0)
+    without.setup()
+    assert faces.train_set.fingerprint == without.train_set.fingerprint
+
+
+def test_lists_and_policies_that_take_turns_decode_nothing_anew(data_root, tmp_path, monkeypatch, caplog):
+    (data_root / "train/sad/bad.png").write_text("no image")
+    decoded = []
+    decode_files = cache.decode_files
+    monkeypatch.setattr(cache, "decode_files", lambda *args: decoded.append(len(args[0])) or decode_files(*args))
+    lists = [None, write_list(tmp_path / "a", "train/sad/001.png"), write_list(tmp_path / "b", "train/sad/bad.png")]
+    for _ in range(2):
+        for exclude in lists:
+            monkeypatch.setattr(datamodule, "_loaded", {})
+            FolderFaces(data_root, 4, 0, exclude=exclude, on_bad_image="skip").setup()
+    assert decoded == [22, 14, *[1] * 5]  # only what could not be read is tried again
+    assert "anew" not in caplog.text
+
+
+def test_a_list_may_name_a_file_of_a_nested_folder_with_odd_characters(tmp_path, make_split):
+    for split in ("train", "val"):
+        make_split(tmp_path / "images" / split, 2)
+    (tmp_path / "images/train/sad/000.png").rename(tmp_path / "images/train/sad/#1 # ä.png")
+    exclude = write_list(tmp_path / "list", "images/train/sad/#1 # ä.png  # odd # name", "images\\val\\sad\\000.png")
+    faces = FolderFaces(tmp_path, 4, 0, exclude=exclude)
+    faces.setup()
+    assert (faces.train_set.counts[5], faces.validation_set.counts[5]) == (1, 1)
+
+
+@pytest.mark.usefixtures("no_decoding")
+def test_a_list_of_another_folder_is_refused(data_root, tmp_path):
+    exclude = write_list(tmp_path / "list", "train/sad/001.png", *(f"train/sad/{k}.jpg" for k in range(23)))
+    with pytest.raises(UserError) as error:
+        FolderFaces(data_root, 4, 0, exclude=exclude).setup()
+    first, *named, last = str(error.value).splitlines()
+    assert first == f"data.exclude={exclude}: 23 of its 24 lines name no file in data.root={data_root}:"
+    assert named == [f"  train/sad/{k}.jpg" for k in range(20)] + ["  and 3 more"]
+    assert "another folder" in last
+
+
+def test_a_list_that_is_not_there(data_root, tmp_path):
+    with pytest.raises(UserError, match=r"data\.exclude=.*nowhere: the list cannot be read \(No such file"):
+        FolderFaces(data_root, 4, 0, exclude=tmp_path / "nowhere").setup()
+
+
+def test_a_list_that_leaves_nothing_of_a_class(data_root, tmp_path):
+    exclude = write_list(tmp_path / "list", *(f"train/fear/{k:03}.png" for k in range(3)))
+    with pytest.raises(UserError, match=r"no image of fear is left.*data\.exclude=.*list"):
+        FolderFaces(data_root, 4, 0, exclude=exclude).setup()
+
+
+def test_a_list_holds_for_what_is_held_out_too(data_root, tmp_path):
+    exclude = write_list(tmp_path / "list", *(f"train/{name}/000.png" for name in CLASSES), "validation/sad/000.png")
+    data = FolderFaces(data_root, batch_size=4, seed=0, exclude=exclude, hold_out=0.5)
+    data.setup()
+    assert set(data.train_set.files) | set(data.validation_set.files) == {
+        f"{name}/{k:03}.png" for name in CLASSES for k in (1, 2)
+    }
+    assert data.left_out == {"train": {"excluded": 7, "unreadable": 0}}
+
+
+def spoil(data_root, count):
+    (data_root / "train/sad/002.png").write_bytes((data_root / "train/sad/002.png").read_bytes()[:300])
+    for k in range(count - 1):
+        (data_root / f"train/angry/bad{k:02}.png").touch()
+
+
+@pytest.mark.parametrize(("bad", "more"), [(20, []), (23, ["  and 3 more"])])
+def test_unreadable_images_are_refused_and_named_together(data_root, bad, more):
+    spoil(data_root, bad)
+    with pytest.raises(UserError) as error:
+        FolderFaces(data_root, 4, 0).setup()
+    first, *named, last = str(error.value).splitlines()
+    train = data_root / "train"
+    assert first == f"{train}: {bad} of {20 + bad} files cannot be read as images:"
+    expected = [f"  {train}/angry/bad{k:02}.png: not an image" for k in range(bad - 1)]
+    assert named[:19] == expected[:19]
+    assert named[19].startswith(f"  {train}/sad/002.png: " if bad == 20 else f"  {train}/angry/bad19.png: ")
+    assert named[20:] == more
+    assert "data.root" in last
+    assert "data.on_bad_image=skip" in last
+
+
+def test_unreadable_images_are_left_out_where_that_is_wanted(data_root, caplog):
+    spoil(data_root, 3)
+    faces = FolderFaces(data_root, 4, 0, on_bad_image="skip")
+    faces.setup()
+    assert faces.train_set.counts == [3, 3, 3, 3, 3, 2, 3]
+    assert faces.left_out["train"] == {"excluded": 0, "unreadable": 3}
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    first, *named = warning.splitlines()
+    assert first == f"Warning: {data_root / 'train'}: 3 of 23 files cannot be read as images and are left out:"
+    assert [line.split(":")[0].rpartition("/")[2] for line in named] == ["bad00.png", "bad01.png", "002.png"]
+
+
+def test_unreadable_images_that_a_list_names_are_no_error(data_root, tmp_path):
+    (data_root / "train/angry/bad.png").touch()
+    faces = FolderFaces(data_root, 4, 0, exclude=write_list(tmp_path / "list", "train/angry/bad.png"))
+    faces.setup()
+    assert faces.left_out["train"] == {"excluded": 1, "unreadable": 0}
+
+
+def test_a_policy_that_there_is_not(data_root):
+    for faces in (lambda **policy: FolderFaces(data_root, 4, 0, **policy), synthetic):
+        with pytest.raises(ValueError, match=r"data\.on_bad_image=ignore: expected error or skip"):
+            faces(on_bad_image="ignore")

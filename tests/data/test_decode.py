@@ -255,8 +255,8 @@ def test_many_processes_give_what_one_gives(mixed_files, monkeypatch):
     monkeypatch.setattr(decode, "_CHUNK", 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     used = []
-    parallel = decode._decode_in_parallel
-    monkeypatch.setattr(decode, "_decode_in_parallel", lambda *args: used.append(args) or parallel(*args))
+    parallel = decode._work_in_parallel
+    monkeypatch.setattr(decode, "_work_in_parallel", lambda *args: used.append(args) or parallel(*args))
     seen = []
     assert_decoded(decode_files(mixed_files[0], lambda *done: seen.append(done)), mixed_files)
     assert len(used) == 1

@@ -12,14 +12,12 @@ from platformdirs import user_cache_path
 
 from fer_exp.atomic import replacing
 from fer_exp.data.decode import SIZE, Progress, decode_files
-from fer_exp.data.folders import CLASSES, Listing
+from fer_exp.data.folders import CLASSES, Listing, without
 from fer_exp.data.imageset import ImageSet, make_image_set
-from fer_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the cache's files and of the decoding; raise it when either changes
-_MOST_NAMED = 20  # unreadable files in an error message
+VERSION = 2  # of the cache's files and of the decoding; raise it when either changes
 
 
 def default_cache_dir() -> Path:
@@ -39,38 +37,38 @@ def cache_key(listing: Listing) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def load_split(listing: Listing, cache_dir: Path, progress: Progress | None = None) -> ImageSet:
+def load_split(listing: Listing, cache_dir: Path, progress: Progress | None = None) -> tuple[ImageSet, dict[str, str]]:
     """Read a split from the cache; decode it, and write the cache, where it is not there yet.
 
     A cache that cannot be read is decoded anew, and one that cannot be written is done without. Two processes at
     once do the work twice, and the second replaces the first's file with its like.
 
-    Raises:
-        UserError: files that are no readable images, all of them named.
+    Returns:
+        The images that can be read; and of each file that cannot, its name in the listing and the reason.
     """
     path, key = cache_file(listing, cache_dir), cache_key(listing)
     cached = _read(path, key, listing)
     if cached is not None:
-        return cached
+        image_set, unreadable = cached
+        # What could not be read may have been locked, or away: its stamp is the same once it is back.
+        bad = [str(listing.folder / file) for file in unreadable]
+        if not bad or len(decode_files(bad)[1]) == len(bad):
+            return image_set, unreadable
     faces, failures = decode_files([str(listing.folder / file) for file in listing.files], progress)
-    if failures:
-        shown = "\n".join(f"  {file}: {reason}" for file, reason in failures[:_MOST_NAMED])
-        more = f"\n  and {len(failures) - _MOST_NAMED} more" if len(failures) > _MOST_NAMED else ""
-        raise UserError(
-            f"{listing.folder}: {len(failures)} of {len(listing.files)} files cannot be read as images:\n"
-            f"{shown}{more}\nRepair or remove them, or set data.root to a sound copy."
-        )
-    image_set = _bundle(faces, listing)
-    _write(path, key, image_set)
-    return image_set
+    place = {str(listing.folder / file): i for i, file in enumerate(listing.files)}
+    reasons = {place[file]: reason for file, reason in failures}
+    unreadable = {listing.files[i]: reason for i, reason in reasons.items()}
+    image_set = _bundle(np.delete(faces, list(reasons), axis=0) if reasons else faces, without(listing, unreadable))
+    _write(path, key, image_set, unreadable)
+    return image_set, unreadable
 
 
 def _bundle(faces: np.ndarray, listing: Listing) -> ImageSet:
     images = torch.from_numpy(faces).reshape(len(listing.files), 1, SIZE, SIZE)
-    return make_image_set(images, torch.tensor(listing.labels), CLASSES, listing.files)
+    return make_image_set(images, torch.tensor(listing.labels, dtype=torch.int64), CLASSES, listing.files)
 
 
-def _read(path: Path, key: str, listing: Listing) -> ImageSet | None:
+def _read(path: Path, key: str, listing: Listing) -> tuple[ImageSet, dict[str, str]] | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
@@ -79,7 +77,8 @@ def _read(path: Path, key: str, listing: Listing) -> ImageSet | None:
                     listing.folder,
                 )
                 return None
-            image_set = _bundle(arrays["images"], listing)
+            unreadable = json.loads(str(arrays["unreadable"]))
+            image_set = _bundle(arrays["images"], without(listing, unreadable))
             if image_set.fingerprint != str(arrays["fingerprint"]):
                 raise ValueError("its contents do not fit its fingerprint")
     except (FileNotFoundError, NotADirectoryError):
@@ -87,14 +86,20 @@ def _read(path: Path, key: str, listing: Listing) -> ImageSet | None:
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
         log.warning("The cache %s cannot be read (%s): decoding the images anew.", path, error)
         return None
-    return image_set
+    return image_set, unreadable
 
 
-def _write(path: Path, key: str, image_set: ImageSet) -> None:
+def _write(path: Path, key: str, image_set: ImageSet, unreadable: dict[str, str]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft, draft.open("xb") as file:
-            np.savez(file, images=image_set.images.numpy(), key=key, fingerprint=image_set.fingerprint)
+            np.savez(
+                file,
+                images=image_set.images.numpy(),
+                key=key,
+                fingerprint=image_set.fingerprint,
+                unreadable=json.dumps(unreadable),
+            )
     except OSError as error:
         log.warning(
             "The decoded images cannot be kept in %s (%s): they will be decoded again next time. "

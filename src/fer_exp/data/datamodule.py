@@ -1,7 +1,8 @@
 """The LightningDataModule: class folders, decoded once, served as batches on the training device."""
 
 import logging
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,24 @@ import lightning as L
 import torch
 
 from fer_exp.data import synthetic
+from fer_exp.data.audit import glance
 from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.cache import cache_file, cache_key, default_cache_dir, load_split
-from fer_exp.data.folders import CLASSES, Listing, find_splits, list_images
-from fer_exp.data.imageset import ImageSet, hold_out
+from fer_exp.data.exclusions import read_exclusions
+from fer_exp.data.folders import CLASSES, Layout, Listing, find_splits, list_images, without
+from fer_exp.data.imageset import ImageSet, hold_out, select
 from fer_exp.errors import UserError
 from fer_exp.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
+ON_BAD_IMAGE = ("error", "skip")
+
 # Splits that this process has loaded, by their cache file, each with the key of its files at that time.
-_loaded: dict[Path, tuple[str, ImageSet]] = {}
+_loaded: dict[Path, tuple[str, tuple[ImageSet, dict[str, str]]]] = {}
 _MOST_LOADED = 4  # two data sets with their two splits
+_MOST_NAMED = 20  # unreadable files in a message
+_glanced: set[tuple[str, str]] = set()  # fingerprints of the pairs of splits that were warned of, or found clean
 
 
 class FolderFaces(L.LightningDataModule):
@@ -31,9 +38,20 @@ class FolderFaces(L.LightningDataModule):
         batch_size: images a step.
         seed: of the order of the training images.
         ignore: names of folders among the class folders that are to be passed over.
+        exclude: a list of files that are to be left out (see ``exclusions``); None for none.
+        on_bad_image: ``error`` refuses data with images that cannot be read, ``skip`` leaves these out.
         cache_dir: where decoded images are kept; None for the user's cache folder.
         hold_out: share of each class's training images that takes the place of the validation images, which are then
             not looked at: for choosing settings without seeing what is to be reported.
+
+    Attributes:
+        train_set: the training images, after ``setup``.
+        validation_set: the validation images, after ``setup``.
+        left_out: how many files of each folder were left out, after ``setup``:
+            ``{"train": {"excluded": 0, "unreadable": 0}, "validation": {...}}``; the latter not with ``hold_out``.
+
+    Raises:
+        ValueError: ``on_bad_image`` is neither.
     """
 
     train_set: ImageSet
@@ -45,10 +63,16 @@ class FolderFaces(L.LightningDataModule):
         batch_size: int,
         seed: int,
         ignore: Sequence[str] = (),
+        exclude: str | Path | None = None,
+        on_bad_image: str = "error",
         cache_dir: str | Path | None = None,
         hold_out: float = 0.0,
     ) -> None:
         super().__init__()
+        if on_bad_image not in ON_BAD_IMAGE:
+            raise ValueError(f"data.on_bad_image={on_bad_image}: expected {' or '.join(ON_BAD_IMAGE)}")
+        self.exclude, self.on_bad_image = exclude, on_bad_image
+        self.left_out: dict[str, dict[str, int]] = {}
         self.hold_out = hold_out
         self.root = root
         self.batch_size = batch_size
@@ -57,32 +81,53 @@ class FolderFaces(L.LightningDataModule):
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._loaded = False
 
+    def find(self) -> Layout:
+        """Where the splits lie.
+
+        Raises:
+            UserError: there are none.
+        """
+        return find_splits(self.root)
+
+    def excluded(self, layout: Layout) -> frozenset[str]:
+        """The files that ``exclude`` names, relative to the data folder.
+
+        Raises:
+            UserError: it cannot be read, or names files that are not there.
+        """
+        return frozenset() if self.exclude is None else read_exclusions(self.exclude, layout.root)
+
     def setup(self, stage: str | None = None) -> None:
         """Find, decode (or read from the cache) and report both splits, once.
 
         Raises:
-            UserError: the folders are not as expected, or the batch is larger than the training set.
+            UserError: the folders are not as expected, images cannot be read, or the batch is larger than the training
+                set.
         """
         if self._loaded:
             return
-        layout = find_splits(self.root)
+        layout = self.find()
+        excluded = self.excluded(layout)
         train = list_images(layout.train, self.ignore)
-        self._check_batch_size(len(train.files))
+        left_out_of_train = within(layout, layout.train, excluded)
+        self._check_batch_size(len(without(train, left_out_of_train).files))
         if self.hold_out:
-            self.train_set, self.validation_set = hold_out(self._load(train), self.hold_out)
+            self.train_set, self.validation_set = hold_out(self._load("train", train, left_out_of_train), self.hold_out)
             if not all(self.validation_set.counts):
                 raise UserError(
                     f"data.hold_out={self.hold_out} leaves a class without an image to validate on: give more, or 0."
                 )
-            self._check_batch_size(len(self.train_set))
             log.info(
                 "%d of them are held out of training and take the place of the validation images, which stay unseen.",
                 len(self.validation_set),
             )
         else:
             validation = list_images(layout.validation, self.ignore)
-            self.train_set, self.validation_set = self._load(train), self._load(validation)
+            self.train_set = self._load("train", train, left_out_of_train)
+            self.validation_set = self._load("validation", validation, within(layout, layout.validation, excluded))
+        self._check_batch_size(len(self.train_set))
         _report_counts(self.train_set, self.validation_set)
+        self._warn()
         self._loaded = True
 
     def _check_batch_size(self, images: int) -> None:
@@ -92,28 +137,76 @@ class FolderFaces(L.LightningDataModule):
                 f"give data.batch_size a value from 1 to {images}."
             )
 
-    def _load(self, listing: Listing) -> ImageSet:
+    def _load(self, split: str, listing: Listing, excluded: frozenset[str]) -> ImageSet:
         for given, name in listing.renamed.items():
             log.info("%s/%s/ is taken for the class %s.", listing.folder.name, given, name)
         for name, merged in listing.merged.items():
             together = " and ".join(f"{listing.folder.name}/{folder}/" for folder in merged)
             log.info("%s are one class, %s: their images are put together.", together, name)
-        image_set = self._load_once(listing)
+        image_set, unreadable = self._load_once(listing)
+        # The cache holds the whole folder, so that lists that take turns cost no decoding.
+        unreadable = {file: reason for file, reason in unreadable.items() if file not in excluded}
+        kept = [i for i, file in enumerate(image_set.files) if file not in excluded]
+        if len(kept) < len(image_set):
+            image_set = select(image_set, torch.tensor(kept, dtype=torch.int64))
+        self.left_out[split] = {
+            "excluded": len(listing.files) - len(image_set) - len(unreadable),
+            "unreadable": len(unreadable),
+        }
+        if unreadable:
+            self._tell_unreadable(listing, unreadable)
+        if self.left_out[split]["excluded"]:
+            log.info("%s leaves out %d files of %s.", self.exclude, self.left_out[split]["excluded"], listing.folder)
         log.info("Found %d images belonging to %d classes. (%s)", len(image_set), len(CLASSES), listing.folder)
+        if not all(image_set.counts):
+            emptied = [name for name, count in zip(CLASSES, image_set.counts, strict=True) if not count]
+            raise UserError(
+                f"{listing.folder}: no image of {', '.join(emptied)} is left: the others cannot be read, or "
+                f"data.exclude={self.exclude} names them. Repair them, or shorten the list."
+            )
         return image_set
 
-    def _load_once(self, listing: Listing) -> ImageSet:
+    def _tell_unreadable(self, listing: Listing, unreadable: dict[str, str]) -> None:
+        named = [f"  {listing.folder / file}: {reason}" for file, reason in unreadable.items()]
+        more = [f"  and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+        shown = "\n".join(named[:_MOST_NAMED] + more)
+        head = f"{listing.folder}: {len(named)} of {len(listing.files)} files cannot be read as images"
+        if self.on_bad_image == "skip":
+            log.warning("Warning: %s and are left out:\n%s", head, shown)
+            return
+        raise UserError(
+            f"{head}:\n{shown}\nRepair or remove them, set data.root to a sound copy, or leave them out with "
+            f"data.on_bad_image=skip."
+        )
+
+    def _load_once(self, listing: Listing) -> tuple[ImageSet, dict[str, str]]:
         """Load a split, or take it from an earlier job of the same sweep, unless a file has changed since."""
         place, key = cache_file(listing, self.cache_dir), cache_key(listing)
         if place in _loaded and _loaded[place][0] == key:
             return _loaded[place][1]
         with progress_bar(f"decoding {listing.folder.name}/") as progress:
-            image_set = load_split(listing, self.cache_dir, progress)
+            loaded = load_split(listing, self.cache_dir, progress)
         _loaded.pop(place, None)
-        _loaded[place] = key, image_set
+        _loaded[place] = key, loaded
         while len(_loaded) > _MOST_LOADED:
             del _loaded[next(iter(_loaded))]
-        return image_set
+        return loaded
+
+    def _warn(self) -> None:
+        """Say what is clearly wrong with the images, once for each data set."""
+        pair = (self.train_set.fingerprint, self.validation_set.fingerprint)
+        if pair in _glanced:
+            return
+        _glanced.add(pair)
+        faces = [images.images.squeeze(1).numpy() for images in (self.train_set, self.validation_set)]
+        labels = [images.labels.numpy() for images in (self.train_set, self.validation_set)]
+        if found := glance(faces[0], labels[0], faces[1], labels[1]):
+            log.warning(
+                "Warning: %s. This tells which, and makes a list for data.exclude: "
+                "python -m fer_exp.audit data.root=%s",
+                found,
+                shlex.quote(str(self.root)),
+            )
 
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled batches on the training device (without a trainer, the CPU), the tail dropped."""
@@ -141,6 +234,7 @@ class SyntheticFaces(FolderFaces):
         batch_size: images a step.
         seed: of the order of the training images.
         cache_dir: where the drawings and the decoded images are kept; None for the user's cache folder.
+        on_bad_image: ``error`` or ``skip``, should a drawing be unreadable, on a failing disk for instance.
         hold_out: share of the training images that takes the place of the validation images.
     """
 
@@ -151,19 +245,20 @@ class SyntheticFaces(FolderFaces):
         drawing_seed: int,
         batch_size: int,
         seed: int,
+        on_bad_image: str = "error",
         cache_dir: str | Path | None = None,
         hold_out: float = 0.0,
     ) -> None:
         cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         root = cache / "synthetic" / f"v{synthetic.VERSION}-{train}-{validation}-seed{drawing_seed}"
-        super().__init__(root, batch_size, seed, cache_dir=cache_dir, hold_out=hold_out)
+        super().__init__(root, batch_size, seed, on_bad_image=on_bad_image, cache_dir=cache_dir, hold_out=hold_out)
         self.train, self.validation, self.drawing_seed = train, validation, drawing_seed
 
-    def setup(self, stage: str | None = None) -> None:
-        """Draw the faces where that was not done yet, and read them as any class folders.
+    def find(self) -> Layout:
+        """Draw the faces where that was not done yet; from there on they are class folders as any.
 
         Raises:
-            UserError: the drawings cannot be made or written, or the batch is larger than the training set.
+            UserError: the drawings cannot be made or written.
         """
         root = Path(self.root)
         if not root.exists():
@@ -181,7 +276,13 @@ class SyntheticFaces(FolderFaces):
                     f"The drawn faces cannot be written to {root} ({error.strerror or error}). "
                     "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written."
                 ) from error
-        super().setup(stage)
+        return super().find()
+
+
+def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]:
+    """Of ``files``, relative to the layout's root, those in the split ``folder``, relative to it."""
+    start = folder.relative_to(layout.root).as_posix() + "/"
+    return frozenset(file.removeprefix(start) for file in files if file.startswith(start))
 
 
 def _report_counts(train: ImageSet, validation: ImageSet) -> None:

@@ -7,10 +7,11 @@ import logging
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -23,9 +24,10 @@ _PARALLEL_FROM = 2000  # files; below, starting the worker processes takes longe
 
 Failure = tuple[str, str]  # (file, reason)
 Progress = Callable[[int, int], None]  # called with (files done, files in all)
+Part = TypeVar("Part")
 
 
-def decode_file(path: str | Path) -> np.ndarray:
+def decode_file(path: str | Path | IO[bytes]) -> np.ndarray:
     """Read one image, or the first frame of an animation, as (48, 48) uint8 grey.
 
     The EXIF rotation is applied and transparency is laid on white. 16-bit values keep their upper byte; 32-bit ones
@@ -62,11 +64,16 @@ def _decode_chunk(paths: Sequence[str]) -> tuple[np.ndarray, list[Failure]]:
     for i, path in enumerate(paths):
         try:
             faces[i] = decode_file(path)
-        except UnidentifiedImageError:
-            failures.append((path, "not an image"))
         except Exception as error:  # one odd file must not hide the others from the list
-            failures.append((path, getattr(error, "strerror", None) or str(error) or type(error).__name__))
+            failures.append((path, failure_reason(error)))
     return faces, failures
+
+
+def failure_reason(error: Exception) -> str:
+    """What ``decode_file`` stumbled over, in words that stand beside the file's name."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def decode_files(paths: Sequence[str], progress: Progress | None = None) -> tuple[np.ndarray, list[Failure]]:
@@ -79,41 +86,49 @@ def decode_files(paths: Sequence[str], progress: Progress | None = None) -> tupl
     Returns:
         (N, 48, 48) uint8 in the order of ``paths``, and the files that could not be read, whose places are blank.
     """
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
-    if workers > 1 and len(paths) >= _PARALLEL_FROM:
-        try:
-            return _decode_in_parallel(paths, workers, progress)
-        except (BrokenProcessPool, OSError) as error:
-            # Such as a script that has no `if __name__ == "__main__"`, which every worker would run again.
-            log.warning("The images are decoded by one process, as worker processes cannot work here (%s).", error)
-    return _gather(map(_decode_chunk, _chunks(paths)), len(paths), progress)
-
-
-def _decode_in_parallel(
-    paths: Sequence[str], workers: int, progress: Progress | None
-) -> tuple[np.ndarray, list[Failure]]:
-    # Spawned, not forked: torch's threads may be running in this process, and a fork would copy their locks.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        return _gather(pool.map(_decode_chunk, _chunks(paths)), len(paths), progress)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _chunks(paths: Sequence[str]) -> list[Sequence[str]]:
-    return [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
-
-
-def _gather(
-    parts: Iterable[tuple[np.ndarray, list[Failure]]], total: int, progress: Progress | None
-) -> tuple[np.ndarray, list[Failure]]:
-    faces = np.zeros((total, SIZE, SIZE), np.uint8)
+    faces = np.zeros((len(paths), SIZE, SIZE), np.uint8)
     failures: list[Failure] = []
     done = 0
-    for part, bad in parts:
+    for part, bad in work_through(_decode_chunk, paths):
         faces[done : done + len(part)] = part
         failures += bad
         done += len(part)
         if progress:
-            progress(done, total)
+            progress(done, len(paths))
     return faces, failures
+
+
+def work_through(work: Callable[[Sequence[str]], Part], paths: Sequence[str]) -> Iterator[Part]:
+    """Give ``work`` the files in chunks, on all cores that this process may use.
+
+    Args:
+        work: a function of a module, which worker processes can import; that module had better import no torch.
+        paths: the files.
+
+    Yields:
+        What ``work`` returned for each chunk, in the order of the files.
+    """
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+    chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
+    done = 0
+    if workers > 1 and len(paths) >= _PARALLEL_FROM:
+        try:
+            for part in _work_in_parallel(work, chunks, workers):
+                done += 1
+                yield part
+        except (BrokenProcessPool, OSError) as error:
+            # Such as a script that has no `if __name__ == "__main__"`, which every worker would run again.
+            log.warning("The images are decoded by one process, as worker processes cannot work here (%s).", error)
+    for chunk in chunks[done:]:
+        yield work(chunk)
+
+
+def _work_in_parallel(
+    work: Callable[[Sequence[str]], Part], chunks: Sequence[Sequence[str]], workers: int
+) -> Iterator[Part]:
+    # Spawned, not forked: torch's threads may be running in this process, and a fork would copy their locks.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(work, chunks)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_exp.errors import UserError
@@ -31,8 +31,9 @@ VALIDATION_NAMES = ("validation", "val", "valid", "test")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the two splits of a data folder lie."""
+    """Where the two splits of a data folder lie: at or below its ``root``."""
 
+    root: Path
     train: Path
     validation: Path
 
@@ -77,7 +78,7 @@ def find_splits(root: str | Path) -> Layout:
         if train and validation:
             if (train, validation) != (base / "train", base / "validation"):
                 log.info("Training on the images in %s, validating on those in %s.", train, validation)
-            return Layout(train, validation)
+            return Layout(base, train, validation)
     raise UserError(
         f"data.root={root}: found no pair of train/ and validation/ folders there, nor under images/ "
         f"(val/, valid/ and test/ are taken for validation/ too). It holds: {_names(base)}."
@@ -131,6 +132,17 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
         stamps=tuple(stamp for _, _, stamp in found),
         renamed={given: name for name, names in folders.items() for given in names if given != name},
         merged={name: tuple(names) for name, names in folders.items() if len(names) > 1},
+    )
+
+
+def without(listing: Listing, files: Container[str]) -> Listing:
+    """The listing without those of ``files``, which are relative to its folder."""
+    kept = [i for i, file in enumerate(listing.files) if file not in files]
+    return replace(
+        listing,
+        files=tuple(listing.files[i] for i in kept),
+        labels=tuple(listing.labels[i] for i in kept),
+        stamps=tuple(listing.stamps[i] for i in kept),
     )
 
 

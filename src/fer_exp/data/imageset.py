@@ -60,11 +60,12 @@ def hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
         members = torch.nonzero(images.labels == label).squeeze(1)
         members = members[torch.randperm(len(members), generator=generator)]
         held[members[: round(share * len(members))]] = True
-    kept, parted = (_select(images, torch.nonzero(chosen).squeeze(1)) for chosen in (~held, held))
+    kept, parted = (select(images, torch.nonzero(chosen).squeeze(1)) for chosen in (~held, held))
     return kept, parted
 
 
-def _select(images: ImageSet, indices: Tensor) -> ImageSet:
+def select(images: ImageSet, indices: Tensor) -> ImageSet:
+    """The images at ``indices`` (M,) int64, in that order, as a set with a fingerprint of its own."""
     files = [images.files[i] for i in indices.tolist()]
     return make_image_set(images.images[indices], images.labels[indices], images.classes, files)
 

@@ -1,0 +1,171 @@
+"""Look for what is wrong with a folder of images: ``python -m fer_exp.audit data.root=DIR``.
+
+Imports at the top are light, so that ``--help`` and a wrong key answer at once.
+"""
+
+import json
+import logging
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_exp.atomic import replacing
+from fer_exp.config import CONFIG_DIR, build
+from fer_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from fer_exp.data.audit import Audit
+
+log = logging.getLogger(__name__)
+
+LOG, FINDINGS, EXCLUSIONS = "audit.log", "audit.json", "exclude.txt"
+MOST_DISTANCE = 16  # bits; hashes that differ in more propose nearly all pairs of faces
+
+
+def audit(cfg: DictConfig) -> None:
+    """Look at every file of both splits, print what is wrong, and leave the findings in ``cfg.output_dir``.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        UserError: the configuration or the data are not as they must be; nothing is written.
+    """
+    start = time.perf_counter()
+    folder = Path(cfg.output_dir)
+    check(cfg, folder)
+    log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
+
+    from fer_exp.data.audit import audit as find
+    from fer_exp.data.audit import describe, inspect, propose_exclusions
+    from fer_exp.data.datamodule import within
+    from fer_exp.data.exclusions import write_exclusions
+    from fer_exp.data.folders import list_images, without
+    from fer_exp.figures.findings import draw_sheet, finding_sheets
+    from fer_exp.progress import progress_bar
+
+    data = build(cfg, "data")
+    layout = data.find()
+    excluded = data.excluded(layout)
+    listings = [
+        without(list_images(split, data.ignore), within(layout, split, excluded))
+        for split in (layout.train, layout.validation)
+    ]
+    paths = [listing.folder / file for listing in listings for file in listing.files]
+    log.info("Looking at %s files in %s ...", f"{len(paths):,}", layout.root)
+    with progress_bar("reading") as progress:
+        inspection = inspect([str(path) for path in paths], progress)
+    found = find(
+        files=[path.relative_to(layout.root).as_posix() for path in paths],
+        labels=[label for listing in listings for label in listing.labels],
+        validation=[k == 1 for k, listing in enumerate(listings) for _ in listing.files],
+        inspection=inspection,
+        near_distance=cfg.near_distance,
+        near_correlation=cfg.near_correlation,
+    )
+    log.info("%s", format_summary(found))
+
+    settings = {
+        "root": str(layout.root.resolve()),
+        "exclude": None if data.exclude is None else str(data.exclude),
+        "ignore": list(data.ignore),
+        "near_distance": cfg.near_distance,
+        "near_correlation": cfg.near_correlation,
+    }
+    try:
+        with replacing(folder / FINDINGS) as draft:
+            draft.write_text(json.dumps({"schema": 1, **settings, **describe(found)}, indent=2, allow_nan=False) + "\n")
+        proposal = propose_exclusions(found)
+        write_exclusions(folder / EXCLUSIONS, proposal)
+        for sheet in finding_sheets(found):
+            with replacing(folder / f"{sheet.name}.png") as draft:
+                draw_sheet(sheet).save(draft, "PNG")
+    except OSError as error:
+        raise UserError(f"{folder}: the findings cannot be written there ({error.strerror or error})") from error
+    names = sorted(path.name for path in folder.iterdir())
+    log.info("")
+    log.info("Written to %s in %.0f s: %s", folder, time.perf_counter() - start, ", ".join(names))
+    proposed = sum(not line.startswith("#") for line in proposal)
+    if proposed:
+        log.info("%s names %s files. To train without them, edit it as you like, and give", EXCLUSIONS, f"{proposed:,}")
+        log.info("  data.exclude=%s", shlex.quote(str(folder / EXCLUSIONS)))
+
+
+def check(cfg: DictConfig, folder: Path) -> None:
+    """See to it that the settings are possible, and that no file is written over.
+
+    Raises:
+        UserError: they are not, or ``folder`` holds files.
+    """
+    try:
+        if "data.root" in OmegaConf.missing_keys(cfg):
+            raise UserError("data.root must be set. Name the folder that holds train/ and validation/: data.root=DIR")
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {error}") from error
+    if not cfg.get("data"):
+        raise UserError("data: nothing is chosen; give data=folders data.root=DIR")
+    distance, correlation = cfg.near_distance, cfg.near_correlation
+    if not isinstance(distance, int) or isinstance(distance, bool) or not 0 <= distance <= MOST_DISTANCE:
+        raise UserError(f"near_distance={distance}: expected a whole number from 0 to {MOST_DISTANCE}")
+    if not isinstance(correlation, int | float) or isinstance(correlation, bool) or not 0 < correlation <= 1:
+        raise UserError(f"near_correlation={correlation}: expected a number above 0 and up to 1")
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {LOG}:
+        raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")
+
+
+def format_summary(found: "Audit") -> str:
+    """The findings as a table a person reads: classes first, and then what is wrong, in images of each split."""
+    from fer_exp.data.audit import SPLITS, imbalance, table
+    from fer_exp.data.folders import CLASSES
+
+    counts = found.counts()
+    width = 50
+    lines = ["", f"{'class':<{width}}{'train':>12}{'validation':>12}"]
+    lines += [f"{name:<{width}}{counts[0, c]:>12,}{counts[1, c]:>12,}" for c, name in enumerate(CLASSES)]
+    ratios = [f"{ratio:.1f}" if (ratio := imbalance(of_split)) else "-" for of_split in counts]
+    lines += [f"{'largest class / smallest':<{width}}{ratios[0]:>12}{ratios[1]:>12}", ""]
+    findings = {row: cells for row, cells in table(found).items() if any(cells)}
+    if not findings:
+        return "\n".join([*lines, "Nothing wrong was found."])
+    lines += [f"{'found':<{width}}{SPLITS[0]:>12}{SPLITS[1]:>12}"]
+    lines += [f"{row:<{width}}{train:>12,}{validation:>12,}" for row, (train, validation) in findings.items()]
+    if not found.near_is_complete:
+        lines.append("There are so many near duplicates that the search for them was ended: there are more.")
+    return "\n".join(lines)
+
+
+def _discard(folder: Path) -> None:
+    """Take away what was written for an audit that came to nothing, and nothing else: the folder may be an old one."""
+    if {path.name for path in folder.iterdir()} <= {LOG}:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.close()  # Windows removes no file that is open
+        shutil.rmtree(folder)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="audit")
+def main(cfg: DictConfig) -> None:
+    """The command; exits with status 1 where the images cannot be looked at."""
+    try:
+        audit(cfg)
+    except UserError as error:
+        log.error("Error: %s", error)
+        _discard(Path(HydraConfig.get().runtime.output_dir))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.info("Interrupted.")
+        _discard(Path(HydraConfig.get().runtime.output_dir))
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

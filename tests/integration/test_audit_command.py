@@ -1,0 +1,144 @@
+"""The audit as a person uses it: faults in, a table, findings, pictures and a list for the training out."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from fer_exp import audit
+
+
+@pytest.fixture
+def run_audit(tmp_path, monkeypatch, capfd):
+    """Run the command in this process, in an empty folder; returns (exit status, what was printed)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["fer_exp.audit", *arguments])
+        status = 0
+        try:
+            audit.main()
+        except SystemExit as exit_:
+            status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        printed = capfd.readouterr()
+        return status, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def faulty(faces, tmp_path):
+    """The drawn faces with a leak, a contradiction, a black image and a cut one."""
+    root = tmp_path / "faulty"
+    shutil.copytree(faces, root)
+    shutil.copy(root / "validation/sad/00000.png", root / "train/sad/leak.png")
+    shutil.copy(root / "train/happy/00000.png", root / "train/fear/other.png")
+    Image.new("L", (48, 48)).save(root / "train/angry/black.png")
+    (root / "train/angry/cut.png").write_bytes((root / "train/angry/00000.png").read_bytes()[:500])
+    return root
+
+
+def test_what_is_wrong_is_printed_and_written(run_audit, faulty, tmp_path):
+    status, printed = run_audit(f"data.root={faulty}", "hydra.run.dir=found")
+    assert status == 0, printed
+    rows = {line[:50].strip(): line[50:].split() for line in printed.splitlines() if len(line) == 74}
+    assert rows == {
+        "class": ["train", "validation"],
+        "angry": ["12", "5"],
+        **{name: ["10", "5"] for name in ("disgust", "happy", "neutral", "surprise")},
+        "fear": ["11", "5"],
+        "sad": ["11", "5"],
+        "largest class / smallest": ["1.2", "1.0"],
+        "found": ["train", "validation"],
+        "cannot be read": ["1", "0"],
+        "all pixels alike": ["1", "0"],
+        "same pixels in the other split": ["1", "1"],
+        "same pixels or near duplicate in the other split": ["1", "1"],
+        "same pixels with another label": ["2", "0"],
+        "same pixels as an earlier image of the split": ["1", "0"],
+    }
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {
+        "audit.json", "audit.log", "exclude.txt", "unreadable.png", "empty.png", "contradictions.png", "leaks.png",
+    }  # fmt: skip
+    findings = json.loads((tmp_path / "found/audit.json").read_text())
+    assert findings["root"] == str(faulty)
+    assert findings["counts"]["angry"] == {"train": 12, "validation": 5}
+    assert [entry["file"] for entry in findings["unreadable"]] == ["train/angry/cut.png"]
+    assert (tmp_path / "found/audit.log").read_text() in printed
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_list_it_writes_is_honoured_by_the_training_and_by_itself(run_audit, command, faulty, tmp_path):
+    assert run_audit(f"data.root={faulty}", "hydra.run.dir=found")[0] == 0
+    quick = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.precision=32-true", "data.batch_size=10")
+    exclude = f"data.exclude={tmp_path / 'found/exclude.txt'}"
+    status, printed = command("data=folders", f"data.root={faulty}", *quick)
+    assert (status, "cut.png: " in printed, "data.on_bad_image=skip" in printed) == (1, True, True)
+    status, printed = command("data=folders", f"data.root={faulty}", exclude, *quick, "logger=none")
+    assert status == 0, printed
+    assert "exclude.txt leaves out 5 files of " in printed
+    assert "Found 69 images belonging to 7 classes." in printed
+    assert "fer_exp.audit" not in printed  # nothing is left to warn of
+    status, printed = run_audit(f"data.root={faulty}", exclude)
+    assert (status, "Nothing wrong was found." in printed) == (0, True)
+
+
+def test_the_drawn_faces_are_sound(run_audit, tmp_path):
+    status, printed = run_audit("data=synthetic", "data.train=280", "data.validation=70")
+    assert status == 0, printed
+    assert "Nothing wrong was found." in printed
+    assert "data.exclude" not in printed
+    (folder,) = (tmp_path / "outputs/audits").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"audit.json", "audit.log", "exclude.txt"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], ["data.root must be set", "data.root=DIR"]),
+        (["data.root=nowhere"], ["data.root=nowhere", "no such folder"]),
+        (["data.root={faces}", "data.exclude=no_list"], ["data.exclude=no_list", "cannot be read"]),
+        (["data.root={faces}", "data.on_bad_image=ignore"], ["data.on_bad_image=ignore", "error or skip"]),
+        (["data.root={faces}", "near_distance=17"], ["near_distance=17", "0 to 16"]),
+        (["data.root={faces}", "near_distance=few"], ["near_distance=few", "0 to 16"]),
+        (["data.root={faces}", "near_correlation=90"], ["near_correlation=90", "up to 1"]),
+        (["data.rot={faces}"], ["data.rot"]),
+        (["~data"], ["nothing is chosen"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_gets_one_message_and_leaves_nothing(run_audit, faces, tmp_path, arguments, said):
+    status, printed = run_audit(*(argument.format(faces=faces) for argument in arguments))
+    assert status == 1
+    assert all(part in printed for part in said), printed
+    assert "Traceback" not in printed
+    assert [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()] == []
+
+
+def test_findings_are_not_written_over(run_audit, faces, tmp_path):
+    assert run_audit(f"data.root={faces}", "hydra.run.dir=found")[0] == 0
+    (tmp_path / "found/exclude.txt").write_text("edited by hand\n")
+    status, printed = run_audit(f"data.root={faces}", "hydra.run.dir=found")
+    assert status == 1
+    assert "choose another hydra.run.dir" in printed
+    assert (tmp_path / "found/exclude.txt").read_text() == "edited by hand\n"
+
+
+def test_help_tells_what_it_does_without_loading_torch(tmp_path):
+    start = time.perf_counter()
+    program = "import sys; from fer_exp.audit import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--help"], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "python -m fer_exp.audit data.root=DIR" in done.stdout
+    assert "near_distance: 8" in done.stdout
+    assert time.perf_counter() - start < 10
+    assert list(tmp_path.iterdir()) == []
