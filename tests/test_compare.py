@@ -1,5 +1,6 @@
 """The compare command: its two ways of writing an option, and what it says of a mistake."""
 
+import json
 import sys
 
 import pytest
@@ -41,7 +42,7 @@ def sweep(tmp_path):
         record = RunRecord(folder / str(job), {"config": config, "choices": choices, "seed": seed})
         record.write_epochs([row])
         record.finish("completed", 2.0)
-    write_sweep(folder, ["model=small,large", "seed=0,1"], 4, ["model"])
+    write_sweep(folder, overrides=["model=small,large", "seed=0,1"], jobs=4, swept=["model"])
     return folder
 
 
@@ -60,6 +61,27 @@ def test_a_sweep_is_grouped_by_what_it_swept_and_its_report_lies_beside_its_runs
     assert status == 0
     assert "large is ahead of small by 10.0 points" in printed
     assert (sweep / "report.html").exists()
+
+
+def test_what_was_swept_is_also_known_from_above_the_sweep(command, sweep, tmp_path):
+    printed = command(".")[1]
+    assert "large is ahead of small by 10.0 points" in printed
+
+
+def test_a_swept_key_that_no_run_has_is_passed_over(command, sweep):
+    write_sweep(sweep, swept=["optimizer.momentum", "model"])
+    assert "large is ahead of small by 10.0 points" in command("swept")[1]
+
+
+def test_what_a_study_tuned_may_differ_between_groups(command, sweep):
+    for job in "23":
+        path = sweep / job / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["config"]["optimizer"]["lr"] = 0.2
+        path.write_text(json.dumps(summary))
+    assert "are not compared: they differ in optimizer.lr too" in command("swept")[1]
+    write_sweep(sweep, tuned=["optimizer.lr"])
+    assert "large is ahead of small by 10.0 points" in command("swept")[1]
 
 
 def test_the_report_of_other_runs_gets_a_folder_of_its_own(command, sweep, tmp_path):

@@ -47,10 +47,11 @@ def test_every_study_composes(composed, name):
 def test_every_file_opens_with_a_command_that_composes(composed, path):
     lines = path.read_text().splitlines()
     command = next(line for line in lines if not line.startswith("# @package")).removeprefix("# ")
-    assert command.startswith("python -m fer_exp.train")
+    program = "audit" if path.stem == "audit" else "train"
+    assert command.startswith(f"python -m fer_exp.{program}")
     words = [word for word in command.split(",")[0].split("  ")[0].split()[3:] if word != "-m"]
     OverridesParser.create().parse_overrides(words)
-    composed(*(word.replace("=DIR", "=.") for word in words))
+    composed(*(word.replace("=DIR", "=.") for word in words), config=program)
 
 
 def test_notebook_is_the_default(composed):
@@ -112,6 +113,7 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("model._target_=fer_exp.models.Missing", "model._target_=fer_exp.models.Missing: cannot be imported"),
         ("callbacks.early_stopping.patience=long", "callbacks.early_stopping.patience=long: expected a number"),
         ("resume=nowhere.ckpt", "resume=nowhere.ckpt: there is no such checkpoint"),
+        ("data.on_bad_image=ignore", "data.on_bad_image=ignore: expected error or skip"),
         ("data.hold_out=1", "data.hold_out=1: expected a share in [0, 1)"),
         ("data.hold_out=-0.1", "data.hold_out=-0.1: expected a share"),
         ("data.hold_out=some", "data.hold_out=some: expected"),

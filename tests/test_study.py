@@ -26,7 +26,6 @@ class Launcher:
         self.folder, self.outcome, self.jobs = folder, outcome, []
 
     def launch(self, jobs, first):
-        assert first == len(self.jobs)
         self.jobs += jobs
         return [self.run(first + i, settings) for i, settings in enumerate(jobs)]
 
@@ -34,8 +33,12 @@ class Launcher:
         settings = as_dict(job)
         outcome = self.outcome(settings)
         folder = self.folder / str(number)
-        config = {"callbacks": {}, "data": {"hold_out": settings["data.hold_out"]}, "optimizer": {}}
-        config["optimizer"] = {k.split(".")[1]: v for k, v in settings.items() if k.startswith("optimizer.")}
+        stopping = {"patience": settings.get("callbacks.early_stopping.patience")}
+        config = {
+            "callbacks": {"early_stopping": stopping if stopping["patience"] else None},
+            "data": {"hold_out": settings["data.hold_out"]},
+            "optimizer": {k.split(".")[1]: v for k, v in settings.items() if k.startswith("optimizer.")},
+        }
         record = RunRecord(folder, {"config": config, "seed": settings["seed"]})
         accuracies = [] if outcome == "failed" else [0.9, 1 / 7] if outcome == "diverged" else [outcome / 2, outcome]
         record.write_epochs([row(i, a, outcome == "diverged") for i, a in enumerate(accuracies, 1)])
@@ -62,8 +65,9 @@ def study(tmp_path):
     def run(outcome=lambda settings: 0.5, arguments=("data=folders",), arms=ARMS, trials=8, seeds=3, seed=0, **changes):
         study = Study(OmegaConf.create(arms), trials, seeds, hold_out=0.1, points_seed=0)
         study.__dict__ |= changes
-        study.study_config = OmegaConf.create({"seed": seed, "hydra": {"sweep": {"dir": str(tmp_path)}}})
+        study.config = OmegaConf.create({"seed": seed, "hydra": {"sweep": {"dir": str(tmp_path)}}})
         study.launcher = Launcher(tmp_path, outcome)
+        study.validate_batch_is_legal = lambda jobs: None
         study.sweep(list(arguments))
         jobs = [as_dict(job) for job in study.launcher.jobs]
         return [j for j in jobs if j["data.hold_out"] > 0], [j for j in jobs if j["data.hold_out"] == 0]
@@ -80,11 +84,9 @@ def test_every_arm_gets_the_same_number_of_trials_under_the_same_conditions(stud
         assert all(t == of_arm[0] for t in of_arm)
         assert of_arm[0] == {"data": "folders", "optimizer": name, "data.hold_out": 0.1, "seed": 0}
     assert len({t["optimizer.lr"] for t in trials}) > 8
-    assert read_sweep(tmp_path) == {
-        "overrides": ["data=folders"],
-        "jobs": len(trials) + len(finals),
-        "swept": ["optimizer"],
-    }
+    sweep = read_sweep(tmp_path)
+    assert (sweep["jobs"], sweep["swept"]) == (len(trials) + len(finals), ["optimizer"])
+    assert sweep["tuned"] == ["optimizer.lr", "optimizer.momentum"]
 
 
 def test_the_best_trial_of_each_arm_is_run_again_on_seeds_that_no_trial_had(study):
@@ -106,8 +108,10 @@ def test_trials_are_held_out_of_training_and_finals_are_not(study):
 
 
 def test_a_diverged_trial_is_scored_as_it_ended_and_spends_its_budget(study, caplog):
-    # It had 0.9 in its first epoch, more than any other.
-    trials, finals = study(lambda s: "diverged" if s["optimizer.lr"] > 1e-3 else 0.3)
+    # It had 0.9 in its first epoch, more than any other; with early stopping the best epoch is what counts.
+    stopping = {"callbacks.early_stopping.patience": 3}
+    arms = {name: {**arm, **stopping} for name, arm in ARMS.items()}
+    trials, finals = study(lambda s: "diverged" if s["optimizer.lr"] > 1e-3 else 0.3, arms=arms)
     assert len(trials) == 16
     assert all(f["optimizer.lr"] <= 1e-3 for f in finals)
 
@@ -117,10 +121,27 @@ def test_an_arm_whose_trials_all_diverged_still_reports(study):
     assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
 
 
-def test_an_arm_without_any_result_is_said_and_left_out(study, caplog):
-    _, finals = study(lambda s: "failed" if s["optimizer"] == "sgd" else 0.3)
-    assert {f["optimizer"] for f in finals} == {"adam"}
-    assert "sgd: no trial came to a result" in caplog.text
+def test_an_arm_without_any_result_is_said_and_left_out(study, caplog, tmp_path):
+    trials, finals = study(lambda s: "failed" if s["optimizer"] == "adam" else 0.3)
+    assert {f["optimizer"] for f in finals} == {"sgd"}
+    assert "adam: no trial came to a result" in caplog.text
+    assert read_sweep(tmp_path)["jobs"] == len(trials) + len(finals)
+    # The places of its runs stay free.
+    numbers = sorted(int(path.name) for path in tmp_path.iterdir() if path.is_dir())
+    assert numbers == [*range(16), 19, 20, 21]
+
+
+def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study, tmp_path):
+    first = {}
+
+    def outcome(settings):
+        first.setdefault("lr", settings["optimizer.lr"])
+        return first.get("retried", "failed") if settings["optimizer.lr"] == first["lr"] else 0.3
+
+    finals = study(outcome)[1]
+    first["retried"] = 0.9  # now it would win
+    assert study(outcome)[1] == finals
+    assert all(f["optimizer.lr"] != first["lr"] for f in finals if f["optimizer"] == "adam")
 
 
 def test_a_winner_on_the_edge_of_its_range_is_said(study, caplog):
@@ -128,7 +149,7 @@ def test_a_winner_on_the_edge_of_its_range_is_said(study, caplog):
     study(lambda s: min(0.9, s["optimizer.lr"] ** 0.1))
     lines = [line for line in caplog.text.splitlines() if "the best of 8 trials" in line]
     assert len(lines) == 2
-    assert all(line.endswith(" optimizer.lr: on the edge of its range.") for line in lines)
+    assert all(line.endswith(" optimizer.lr: at the end of what was tried.") for line in lines)
 
 
 def test_points_fill_the_range_of_an_interval_evenly_in_its_logarithm():
@@ -145,6 +166,13 @@ def test_points_are_the_same_each_time_and_others_with_another_seed():
     assert trial_points(arm, 5, 0) == trial_points(arm, 5, 0) != trial_points(arm, 5, 1)
     assert trial_points(arm, 9, 0)[:5] == trial_points(arm, 5, 0)
     assert {as_dict(point)["optimizer.momentum"] for point in trial_points(arm, 9, 0)} == {0, 0.9}
+
+
+def test_an_interval_between_whole_numbers_has_whole_numbers():
+    points = trial_points(parse_arm("a", {"data.batch_size": "int(interval(16, 128))"}), 20, 0)
+    sizes = [as_dict(point)["data.batch_size"] for point in points]
+    assert all(isinstance(size, int) and 16 <= size <= 128 for size in sizes)
+    assert len(set(sizes)) > 15
 
 
 def test_an_arm_without_a_space_is_tried_as_it_is():
@@ -165,9 +193,16 @@ def test_an_arm_without_a_space_is_tried_as_it_is():
         ({"arms": {}}, "hydra.sweeper.arms: there is none"),
         (
             {"arms": {"a": {"optimizer.lr": "interval(1, 0)"}}},
-            "optimizer.lr=interval(1, 0): expected interval(LOW, HIGH)",
+            "optimizer.lr=interval(1, 0): expected interval(LOW, HIGH) with LOW below HIGH",
         ),
-        ({"arms": {"a": {"optimizer.lr": "tag(log, interval(0, 1))"}}}, "and LOW above 0 for tag(log, ...)"),
+        ({"arms": {"a": {"optimizer.lr": "tag(lg, interval(0.1, 1))"}}}, "expected no tag but log"),
+        (
+            {"arms": {"a": {"optimizer.lr": "shuffle(1, 2)"}}},
+            "optimizer.lr=shuffle(1, 2): expected interval(LOW, HIGH)",
+        ),
+        ({"arms": {"a": {"optimizer.lr": "interval(1, 2"}}}, "hydra.sweeper.arms.a: "),
+        ({"arms": {"a": {"optimizer": "glob(*)"}}}, "optimizer=glob(*): expected interval(LOW, HIGH)"),
+        ({"arms": {"a": {"optimizer.lr": "tag(log, interval(0, 1))"}}}, "expected LOW above 0 for tag(log"),
     ],
     ids=str,
 )

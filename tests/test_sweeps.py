@@ -3,16 +3,15 @@
 import pytest
 from omegaconf import OmegaConf
 
+from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError
 from fer_exp.records import RunRecord, write_sweep
+from fer_exp.resuming import plain
 from fer_exp.sweeps import (
-    check_folder,
     check_sweep_folder,
-    earlier_attempt,
     format_job,
     format_seconds,
     jobs_at_once,
-    plain,
     plan_sweep,
     same_as_earlier_job,
 )
@@ -50,6 +49,7 @@ def test_jobs_that_share_the_cores_are_counted(launcher, jobs, at_once):
         (["seed=range(5)"], None, 5, []),
         (["optimizer.lr=1e-3,1e-2", "+model.width=choice(1,2)"], {"seed": "0,1"}, 8, ["optimizer.lr", "+model.width"]),
         (["optimizer=adam"], None, 1, []),
+        (["optimizer=glob(*)"], None, None, ["optimizer"]),
     ],
 )
 def test_jobs_and_swept_keys_are_known_before(overrides, params, jobs, swept):
@@ -68,68 +68,23 @@ def test_seconds_are_told_in_the_unit_that_suits(seconds, text):
     assert format_seconds(seconds) == text
 
 
-def test_a_run_s_folder_is_new_or_its_own(tmp_path):
-    check_folder(tmp_path / "new", None)
-    (tmp_path / "hydra/.hydra").mkdir(parents=True)
-    check_folder(tmp_path / "hydra", None)
-    own = tmp_path / "own"
-    (own / "checkpoints").mkdir(parents=True)
-    (own / "summary.json").write_text("{}")
-    check_folder(own, str(own / "checkpoints/last.ckpt"))
-    with pytest.raises(UserError, match="holds the record of another run"):
-        check_folder(own, None)
-    with pytest.raises(UserError, match="holds the record of another run"):
-        check_folder(own, str(tmp_path / "other/checkpoints/last.ckpt"))
-
-
 def test_a_sweep_s_folder_is_new_or_its_own(tmp_path):
-    assert check_sweep_folder(tmp_path / "new", ["seed=0,1"]) is False
-    write_sweep(tmp_path / "own", ["seed=0,1"], 2, [])
-    assert check_sweep_folder(tmp_path / "own", ["seed=0,1"]) is True
+    sweeper = {"_target_": BASIC_SWEEPER, "max_batch_size": None}
+    assert check_sweep_folder(tmp_path / "new", ["seed=0,1"], sweeper) is False
+    own = tmp_path / "own"
+    write_sweep(own, overrides=["seed=0,1"], sweeper=sweeper, jobs=2, swept=[])
+    (own / f".sweep.json.1{DRAFT}").write_text("")  # killed while it was written
+    assert check_sweep_folder(own, ["seed=0,1,2"], sweeper) is False  # no job had begun: nothing is lost
+    RunRecord(own / "0", {}).finish("completed", 1.0)
+    assert check_sweep_folder(own, ["seed=0,1"], sweeper) is True
     with pytest.raises(UserError, match=r"holds another sweep \(seed=0,1\)"):
-        check_sweep_folder(tmp_path / "own", ["seed=0,1,2"])
+        check_sweep_folder(own, ["seed=0,1,2"], sweeper)
+    with pytest.raises(UserError, match=r"holds another sweep \(with other settings of hydra.sweeper, .*null"):
+        check_sweep_folder(own, ["seed=0,1"], {**sweeper, "max_batch_size": 4})
     (tmp_path / "files").mkdir()
     (tmp_path / "files/thesis.txt").write_text("")
     with pytest.raises(UserError, match="holds other files"):
-        check_sweep_folder(tmp_path / "files", ["seed=0,1"])
-
-
-@pytest.mark.parametrize(
-    ("status", "has_checkpoint", "found"),
-    [
-        ("completed", True, "finished"),
-        ("diverged", False, "finished"),
-        ("running", True, "resume"),
-        ("interrupted", True, "resume"),
-        ("failed", True, "resume"),
-        ("running", False, "new"),
-        ("failed", False, "new"),
-    ],
-)
-def test_what_an_earlier_try_left_of_a_job(tmp_path, status, has_checkpoint, found):
-    config = {"seed": 0, "output_dir": "here", "resume": None}
-    RunRecord(tmp_path, {"config": config}).finish(status, 1.0)
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / "curves.png").write_text("")
-    last = tmp_path / "checkpoints/last.ckpt"
-    if has_checkpoint:
-        last.parent.mkdir()
-        last.write_text("")
-    # Where the run lies and what it resumes is not what it is set to.
-    attempt = earlier_attempt(tmp_path, {"seed": 0, "output_dir": "there", "resume": "x"})
-    assert attempt == (found, last if found == "resume" else None)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {".hydra"} if found == "new" else "curves.png" in left
-    if found != "new":
-        with pytest.raises(UserError, match="holds the record of a run with other settings"):
-            earlier_attempt(tmp_path, {"seed": 1, "output_dir": "there", "resume": None})
-
-
-def test_a_job_that_left_nothing_is_new(tmp_path):
-    assert earlier_attempt(tmp_path, {"seed": 0}) == ("new", None)
-    assert earlier_attempt(tmp_path / "not_there", {"seed": 0}) == ("new", None)
-    (tmp_path / "summary.json").write_text("{")  # not ours: our own are replaced whole
-    assert earlier_attempt(tmp_path, {"seed": 0}) == ("new", None)
+        check_sweep_folder(tmp_path / "files", ["seed=0,1"], sweeper)
 
 
 def test_a_swept_value_that_changes_nothing_is_found(composed, tmp_path):
@@ -142,7 +97,7 @@ def test_a_swept_value_that_changes_nothing_is_found(composed, tmp_path):
 
 
 def test_the_line_of_a_job_tells_which_what_and_how_long(tmp_path):
-    write_sweep(tmp_path, ["data=folders", "seed=0,1,2,3"], 4, [])
+    write_sweep(tmp_path, overrides=["data=folders", "seed=0,1,2,3"], jobs=4)
     best = {"epoch": 3, "val_acc": 0.51234}
     RunRecord(tmp_path / "0", {}).finish("completed", 60.0, best=best)
     RunRecord(tmp_path / "1", {}).finish("diverged", 120.0, error="the loss was lost")

@@ -76,6 +76,7 @@ def test_summary_tells_the_run(run):
     assert summary["seed"] == 0
     assert summary["params"] == {"trainable": 4_474_759, "non_trainable": 3_968}
     assert summary["data"]["train"] == 70
+    assert summary["data"]["left_out"]["train"] == {"excluded": 0, "unreadable": 0}
     assert summary["data"]["classes"] == list(CLASSES)
     assert torch.__version__.startswith(summary["environment"]["versions"]["torch"])
     assert summary["environment"]["precision"] == "32-true"

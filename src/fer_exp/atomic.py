@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DRAFT = ".draft"  # the end of a draft's name; one that was left behind was never finished
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -13,7 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader sees the old content or the new, never a part; a writer that fails or is killed leaves the old.
     """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")
     try:
         yield draft
         with draft.open("rb+") as file:

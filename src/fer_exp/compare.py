@@ -8,13 +8,12 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_exp.errors import UserError
-from fer_exp.records import SWEEP, read_sweep
+from fer_exp.records import SWEEP
 
 if TYPE_CHECKING:
     from fer_exp.comparison.runs import Measure
@@ -47,13 +46,16 @@ def compare_folders(
     """
     from fer_exp.comparison.analysis import compare
     from fer_exp.comparison.report import format_answer, write_report
-    from fer_exp.comparison.runs import find_runs
+    from fer_exp.comparison.runs import find_runs, find_sweeps
 
     if target is not None and not 0 < target <= 1:
         raise UserError(f"target={target}: expected an accuracy in (0, 1], e.g. target=0.6")
     runs, notes = find_runs(places)
-    comparison = compare(runs, group_by or _swept(places), target, baseline, measure, notes)
-    print(format_answer(comparison))
+    sweeps = find_sweeps(places)
+    swept, tuned = (list(dict.fromkeys(key for s in sweeps for key in s[name])) for name in ("swept", "tuned"))
+    # Of what was swept, that which runs have: a group that was deleted, for one, has no value.
+    swept = [key for key in swept if any(run.value(key) is not None for run in runs)]
+    comparison = compare(runs, group_by or swept or ["optimizer"], target, baseline, measure, notes, tuned)
     try:
         output.mkdir(parents=True, exist_ok=True)
         written = write_report(comparison, output)
@@ -61,15 +63,8 @@ def compare_folders(
         raise UserError(
             f"{output}: the report cannot be written there ({error.strerror or error}); choose another --output"
         ) from error
+    print(format_answer(comparison))
     print(f"\nWritten to {output}: {', '.join(path.name for path in written)}")
-
-
-def _swept(places: Sequence[Path]) -> list[str]:
-    keys: list[str] = []
-    for place in places:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # no sweep, or a file that find_runs tells of
-            keys += read_sweep(place)["swept"]
-    return list(dict.fromkeys(keys)) or ["optimizer"]
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:

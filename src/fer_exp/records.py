@@ -9,9 +9,11 @@ import csv
 import io
 import json
 import math
+import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -114,7 +116,7 @@ class RunRecord:
         self.summary["updated"] = _now()
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / SUMMARY) as draft:
-            draft.write_text(json.dumps(_without_nan(self.summary), indent=2, allow_nan=False) + "\n")
+            draft.write_text(json.dumps(without_nan(self.summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
@@ -129,7 +131,7 @@ def is_finite(figures: Mapping[str, Any]) -> bool:
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """Read ``summary.json``."""
-    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     return summary
 
 
@@ -139,34 +141,60 @@ def read_history(folder: Path) -> list[Row]:
         return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in csv.DictReader(file)]
 
 
+def mark_failed(folder: Path, facts: Mapping[str, Any], error: str) -> None:
+    """Record that a run failed: in the record that it left, or, where it left none, in one that tells ``facts``."""
+    record = RunRecord(folder, facts)
+    if (folder / SUMMARY).exists():
+        record.summary = read_summary(folder)
+    record.finish("failed", record.summary["seconds"]["total"], error=error)
+
+
+def record_folders(place: Path) -> Iterator[Path]:
+    """Folders of runs in and below ``place``, in the order of their names; what lies inside one is not looked at."""
+    for folder, subfolders, names in os.walk(place):
+        subfolders.sort(key=natural)
+        if SUMMARY in names:
+            subfolders.clear()
+            yield Path(folder)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts 2 before 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
 def read_sweep(folder: Path) -> dict[str, Any]:
-    """Read ``sweep.json``: what ``write_sweep`` was given."""
-    sweep: dict[str, Any] = json.loads((folder / SWEEP).read_text())
+    """Read ``sweep.json``.
+
+    Returns:
+        overrides: those of the command, as they were given.
+        sweeper: the settings of Hydra's sweeper.
+        jobs: their number; None where the sweeper decides as it goes.
+        swept: the keys that tell the jobs apart, but for the seed.
+        tuned: the keys that a study chose for each arm by itself.
+        winners: for each arm of a study the overrides that it chose.
+    """
+    sweep: dict[str, Any] = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
     return sweep
 
 
-def write_sweep(folder: Path, overrides: Sequence[str], jobs: int | None, swept: Sequence[str]) -> None:
-    """Write ``sweep.json``.
-
-    Args:
-        folder: of the sweep; made if need be.
-        overrides: those of the command, as they were given.
-        jobs: their number; None where the sweeper decides as it goes.
-        swept: the keys that tell the jobs apart, but for the seed.
-    """
+def write_sweep(folder: Path, **facts: Any) -> None:
+    """Write ``sweep.json``, or replace some of its facts: see ``read_sweep``."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = read_sweep(folder) if (folder / SWEEP).exists() else {"tuned": [], "winners": {}}
     with replacing(folder / SWEEP) as draft:
-        draft.write_text(
-            json.dumps({"overrides": list(overrides), "jobs": jobs, "swept": list(swept)}, indent=2) + "\n"
-        )
+        draft.write_text(json.dumps({**before, **facts}, indent=2) + "\n", encoding="utf-8")
 
 
-def describe_data(train: "ImageSet", validation: "ImageSet") -> dict[str, Any]:
-    """Sizes, classes and fingerprints of both splits, for the summary."""
+def describe_data(
+    train: "ImageSet", validation: "ImageSet", left_out: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """Sizes, classes and fingerprints of both splits, and how many files were left out, for the summary."""
     return {
         "train": len(train),
         "validation": len(validation),
         "classes": list(train.classes),
+        "left_out": {split: dict(counts) for split, counts in left_out.items()},
         "fingerprint": {"train": train.fingerprint, "validation": validation.fingerprint},
     }
 
@@ -199,12 +227,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return value

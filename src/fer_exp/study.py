@@ -14,21 +14,22 @@ It is a sweeper of Hydra's, so that any launcher runs its jobs.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from fer_exp.errors import UserError
-from fer_exp.records import write_sweep
+from fer_exp.records import read_sweep, write_sweep
 from fer_exp.sweeps import refuse
 
 log = logging.getLogger(__name__)
@@ -39,22 +40,22 @@ class Study(Sweeper):
 
     Args:
         arms: for each name the keys that make the arm: fixed values (``optimizer: sgd``), and spaces in Hydra's words
-            (``optimizer.lr: tag(log, interval(1e-4, 1))``, ``optimizer.momentum: choice(0, 0.9)``).
+            (``optimizer.lr: tag(log, interval(1e-4, 1))``, ``data.batch_size: int(interval(16, 128))``,
+            ``optimizer.momentum: choice(0, 0.9)``).
         trials: of each arm.
         seeds: number of fresh seeds that each winner is run on.
         hold_out: share of the training images that trials are validated on.
         points_seed: scrambles the quasi-random sequence.
     """
 
-    def __init__(
-        self, arms: DictConfig, trials: int, seeds: int, hold_out: float, points_seed: int, **kwargs: Any
-    ) -> None:
+    def __init__(self, arms: DictConfig, trials: int, seeds: int, hold_out: float, points_seed: int) -> None:
+        super().__init__()
         self.arms: dict[str, dict[str, Any]] = OmegaConf.to_container(arms)  # type: ignore[assignment]
         self.trials, self.seeds, self.hold_out, self.points_seed = trials, seeds, hold_out, points_seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's: take what is needed to launch jobs."""
-        self.study_config = config
+        self.hydra_context, self.config = hydra_context, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -65,28 +66,51 @@ class Study(Sweeper):
         Args:
             arguments: overrides of the command line; they hold for all jobs.
         """
+        assert self.config is not None
         try:
             self._check(arguments)
             arms = {name: parse_arm(name, space) for name, space in self.arms.items()}
         except UserError as error:
             refuse(error)
-        folder = Path(self.study_config.hydra.sweep.dir)
-        common = list(dict.fromkeys(o.key_or_group for arm in arms.values() for o in arm if not _is_space(o)))
-        write_sweep(folder, arguments, len(arms) * (self.trials + self.seeds), common)
-
-        seed = self.study_config.seed
-        points = {name: trial_points(arm, self.trials, self.points_seed) for name, arm in arms.items()}
-        jobs = [(name, point) for name in arms for point in points[name]]
-        log.info("Study: %d trials for each of %s.", self.trials, ", ".join(arms))
-        trials = self.launcher.launch(
-            [[*arguments, *point, f"data.hold_out={self.hold_out}", f"seed={seed}"] for _, point in jobs], 0
+        folder, seed = Path(self.config.hydra.sweep.dir).absolute(), self.config.seed
+        keys = [(o.key_or_group, _is_space(o)) for arm in arms.values() for o in arm]
+        write_sweep(
+            folder,
+            jobs=len(arms) * (self.trials + self.seeds),
+            swept=list(dict.fromkeys(key for key, is_space in keys if not is_space)),
+            tuned=list(dict.fromkeys(key for key, is_space in keys if is_space)),
         )
 
-        winners = self._choose(jobs, trials)
+        points = {name: trial_points(arm, self.trials, self.points_seed) for name, arm in arms.items()}
+        own = [(name, point) for name in arms for point in points[name]]
+        jobs = [[*arguments, *point, f"data.hold_out={self.hold_out}", f"seed={seed}"] for _, point in own]
+        self.validate_batch_is_legal(jobs)  # a mistake in the last arm is found before the first trains
+        log.info("Study: %d trials for each of %s.", self.trials, ", ".join(arms))
+        trials = list(self.launcher.launch(jobs, 0))
+
+        # What was chosen once stays: a trial that failed, and is run again later, comes too late to be reported.
+        winners = {**self._choose(own, trials), **read_sweep(folder)["winners"]}
+        write_sweep(folder, winners=winners, jobs=len(jobs) + len(winners) * self.seeds)
         fresh = [seed + i for i in range(1, self.seeds + 1)]
-        finals = [[*arguments, *point, "data.hold_out=0.0", f"seed={s}"] for s in fresh for point in winners.values()]
         log.info("Study: the winners once more, with the seeds %s.", ", ".join(map(str, fresh)))
-        return [*trials, *(self.launcher.launch(finals, len(jobs)) if finals else ())]
+        return [*trials, *self._run_winners(arguments, winners, fresh, len(jobs))]
+
+    def _run_winners(
+        self, arguments: list[str], winners: Mapping[str, list[str]], seeds: Sequence[int], first: int
+    ) -> Iterator[JobReturn]:
+        """Run the winners on fresh seeds; each arm has job numbers of its own, winner or not."""
+        batches: list[tuple[int, list[list[str]]]] = []
+        for i, name in enumerate(self.arms):
+            number = first + i * self.seeds
+            if name not in winners:
+                continue
+            finals = [[*arguments, *winners[name], "data.hold_out=0.0", f"seed={seed}"] for seed in seeds]
+            if batches and batches[-1][0] + len(batches[-1][1]) == number:
+                batches[-1][1].extend(finals)
+            else:
+                batches.append((number, finals))
+        for number, finals in batches:
+            yield from self.launcher.launch(finals, number)
 
     def _check(self, arguments: Sequence[str]) -> None:
         for name, value, least in (("trials", self.trials, 1), ("seeds", self.seeds, 1)):
@@ -121,7 +145,7 @@ class Study(Sweeper):
                 log.error("%s: no trial came to a result; it cannot be run on fresh seeds.", name)
                 continue
             winners[name] = of_arm[tuning.winner]
-            edges = f" {', '.join(tuning.edges)}: on the edge of its range." if tuning.edges else ""
+            edges = f" {', '.join(tuning.edges)}: at the end of what was tried." if tuning.edges else ""
             log.info(
                 "%s: the best of %d trials is %s (val_acc %.4f on images held out of training).%s",
                 name, len(of_arm), " ".join(winners[name]), score(tuning.winner, measure), edges,
@@ -133,20 +157,34 @@ def parse_arm(name: str, space: Mapping[str, Any]) -> list[Override]:
     """Read an arm's keys in Hydra's override grammar.
 
     Raises:
-        UserError: a space is no log-uniform or uniform interval and no choice.
+        UserError: a space is no uniform or log-uniform interval and no choice or range.
     """
-    overrides = OverridesParser.create().parse_overrides([f"{key}={_as_text(value)}" for key, value in space.items()])
+    try:
+        overrides = OverridesParser.create().parse_overrides(
+            [f"{key}={_as_text(value)}" for key, value in space.items()]
+        )
+    except HydraException as error:
+        raise UserError(f"hydra.sweeper.arms.{name}: {error}") from error
     for override in overrides:
-        if override.is_interval_sweep():
-            interval = override.value()
-            assert isinstance(interval, IntervalSweep)
-            start, end = interval.start, interval.end
-            if start is None or end is None or not start < end or ("log" in interval.tags and start <= 0):
-                raise UserError(
-                    f"hydra.sweeper.arms.{name}: {override.input_line}: expected interval(LOW, HIGH) with LOW below "
-                    f"HIGH, and LOW above 0 for tag(log, ...)"
-                )
+        if problem := _problem(override):
+            raise UserError(f"hydra.sweeper.arms.{name}: {override.input_line}: expected {problem}")
     return overrides
+
+
+def _problem(override: Override) -> str | None:
+    """What was expected in place of a space that trials cannot be drawn from."""
+    value = override.value()
+    if not override.is_sweep_override():
+        return None
+    if isinstance(value, IntervalSweep):
+        if value.start is None or value.end is None or not value.start < value.end:
+            return "interval(LOW, HIGH) with LOW below HIGH"
+        if value.tags - {"log"}:
+            return "no tag but log: tag(log, interval(LOW, HIGH))"
+        return "LOW above 0 for tag(log, interval(LOW, HIGH))" if value.tags and value.start <= 0 else None
+    if isinstance(value, ChoiceSweep | RangeSweep) and not value.shuffle:
+        return None
+    return "interval(LOW, HIGH), tag(log, interval(LOW, HIGH)), choice(A, B) or range(START, STOP)"
 
 
 def trial_points(arm: Sequence[Override], trials: int, seed: int) -> list[list[str]]:
@@ -179,6 +217,8 @@ def _at(space: Override, u: float) -> str:
     assert interval.end is not None
     low, high = float(interval.start), float(interval.end)
     value = low * (high / low) ** u if "log" in interval.tags else low + u * (high - low)
+    if isinstance(interval.start, int) and isinstance(interval.end, int):  # as for a batch size
+        return str(round(value))
     return f"{value:.3g}"  # three digits: more say nothing
 
 

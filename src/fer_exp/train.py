@@ -3,11 +3,14 @@
 Imports at the top are light, so that ``--help`` and a wrong key answer at once; torch is imported by the training.
 """
 
+import io
 import logging
 import shutil
+import signal
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,13 @@ from fer_exp.config import (
     oddities,
 )
 from fer_exp.errors import UserError
-from fer_exp.records import DIRECTION, SUMMARY, RunRecord, read_summary, read_sweep
-from fer_exp.sweeps import HYDRA_FILES, check_folder, earlier_attempt, jobs_at_once, plain, same_as_earlier_job
+from fer_exp.records import DIRECTION, RunRecord, mark_failed, read_summary, read_sweep, record_folders
+from fer_exp.resuming import check_folder, claim, earlier_attempt, is_hydras, plain
+from fer_exp.sweeps import EXIT_FAILED, KeepRecords, end_sweep, jobs_at_once, same_as_earlier_job
 
 log = logging.getLogger(__name__)
+
+_refused: list[Path] = []  # folders of jobs that this process did not run
 
 
 def train(cfg: DictConfig, brief: bool = False) -> float:
@@ -48,7 +54,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     """
     start = time.perf_counter()
     folder, config = Path(cfg.output_dir), plain(cfg)
-    check_folder(folder, cfg.resume)
+    check_folder(folder, cfg.resume, config)
     log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
     check_config(cfg)
 
@@ -80,7 +86,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     datamodule = build(cfg, "data")
     datamodule.setup()
     classes = datamodule.train_set.classes
-    data = describe_data(datamodule.train_set, datamodule.validation_set)
+    data = describe_data(datamodule.train_set, datamodule.validation_set, datamodule.left_out)
 
     settings = {
         "model": named(cfg.model),
@@ -142,18 +148,21 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
         # The weights are now those of the best epoch: what they get right, class by class.
         trainer.validate(classifier, datamodule=datamodule, verbose=False)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        record.finish(
-            "interrupted" if interrupted else "failed",
-            recorder.seconds,
-            restored=recorder.restored_row(trainer) if interrupted else None,
-            error=None if interrupted else f"{type(error).__name__}: {error}",
-        )
-        if interrupted:
-            last = folder / "checkpoints/last.ckpt"
-            go_on = f" Go on with resume={last}" if last.exists() else ""
-            log.info("Interrupted after %d epochs.%s", len(recorder.rows), go_on)
+    except (KeyboardInterrupt, SystemExit) as error:
+        record.finish("interrupted", recorder.seconds, restored=recorder.restored_row(trainer))
+        last = folder / "checkpoints/last.ckpt"
+        go_on = f" Go on with resume={last}" if last.exists() else ""
+        log.info("Interrupted after %d epochs.%s", len(recorder.rows), go_on)
+        # As a shell tells them: 128 and the signal. Lightning exits with 1 after Ctrl-C, with none after SIGTERM.
+        raise SystemExit(128 + (signal.SIGINT if error.args == (1,) else signal.SIGTERM)) from error
+    except Exception as error:
+        with suppress(OSError):  # on a full disk the record stays as it was after the last epoch
+            record.finish("failed", recorder.seconds, error=f"{type(error).__name__}: {error}")
+        if _is_about_writing(error):
+            raise UserError(
+                f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). What was saved before is "
+                f"whole: make room, and go on with the same command, hydra.run.dir={folder} and resume=auto"
+            ) from error
         raise
     status = "diverged" if recorder.diverged else "completed"
     record.finish(status, recorder.seconds, error=recorder.diverged, **recorder.outcome(trainer))
@@ -167,6 +176,11 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     return float("nan") if best is None else float(best["val_acc"])
 
 
+def _is_about_writing(error: Exception) -> bool:
+    """Whether a file could not be written; torch's writer of checkpoints says so with a RuntimeError."""
+    return isinstance(error, OSError) or any(word in str(error) for word in ("PytorchStreamWriter", "iostream error"))
+
+
 def _choices() -> dict[str, str]:
     """What was chosen in each group, by name; empty where the configuration was not composed by the command."""
     if not HydraConfig.initialized():
@@ -177,7 +191,7 @@ def _choices() -> dict[str, str]:
 
 def _discard(folder: Path) -> None:
     """Take away what Hydra wrote for a run that could not begin, and nothing else: the folder may be an old one."""
-    if {path.name for path in folder.iterdir()} <= HYDRA_FILES:
+    if all(is_hydras(path) for path in folder.iterdir()):
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.close()  # Windows removes no file that is open
@@ -239,6 +253,29 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning's call of torch's old name
 
 
+def _go_on(cfg: DictConfig, folder: Path) -> bool:
+    """Let a run go on from what an earlier try left in its folder; False where that try had finished it.
+
+    Raises:
+        UserError: what lies there is another run.
+    """
+    found, checkpoint = earlier_attempt(folder, plain(cfg))
+    if found == "finished":
+        log.info("This run was finished before.")
+        return False
+    if checkpoint is not None:
+        log.info("Going on from %s.", checkpoint)
+        cfg.resume = str(checkpoint)
+    elif cfg.resume == "auto":
+        cfg.resume = None
+    return True
+
+
+def _result(folder: Path) -> float:
+    best = read_summary(folder)["best"]
+    return float(best["val_acc"]) if best else float("nan")
+
+
 def train_job(cfg: DictConfig) -> float:
     """Run one job of a sweep, unless an earlier try of the sweep did.
 
@@ -248,41 +285,40 @@ def train_job(cfg: DictConfig) -> float:
         The best validation accuracy; NaN if there is none.
     """
     hydra_cfg = HydraConfig.get()
-    folder, sweep = Path(hydra_cfg.runtime.output_dir), Path(hydra_cfg.sweep.dir)
-    config = plain(cfg)
+    folder, sweep = Path(hydra_cfg.runtime.output_dir), Path(hydra_cfg.runtime.cwd, hydra_cfg.sweep.dir)
     try:
-        begun, checkpoint = earlier_attempt(folder, config)
-    except UserError as error:
+        with claim(folder):
+            return _train_or_fail(cfg, folder, sweep) if _go_on(cfg, folder) else _result(folder)
+    except UserError as error:  # the folder is another run's
         log.error("Error: %s", error)
-        sys.exit(1)
-    if begun == "finished":
-        best = read_summary(folder)["best"]
-        log.info("This job was finished before.")
-        return best["val_acc"] if best else float("nan")
-    if checkpoint is not None:
-        log.info("This job goes on from %s.", checkpoint)
-        cfg.resume = str(checkpoint)
-    twin = same_as_earlier_job(cfg, sweep, hydra_cfg.job.num)
-    if twin is not None:
-        log.warning("Warning: the settings are those of job %d: what is swept changes nothing.", twin)
+        _refused.append(folder)
+        return float("nan")
+    except (KeyboardInterrupt, SystemExit) as error:
+        log.info("The same command with hydra.sweep.dir=%s goes on with this sweep.", sweep)
+        raise SystemExit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else error.code) from error
+
+
+def _train_or_fail(cfg: DictConfig, folder: Path, sweep: Path) -> float:
+    """Train; whatever goes wrong is said and recorded, and does not end the sweep."""
     from fer_exp.hardware import available_cores, share_cores
 
-    share_cores(jobs_at_once(hydra_cfg.launcher, read_sweep(sweep)["jobs"], available_cores()))
-    facts = {"config": config, "choices": _choices(), "seed": cfg.seed}
+    hydra_cfg = HydraConfig.get()
+    facts = {"config": plain(cfg), "choices": _choices(), "seed": cfg.seed}
     facts |= {group: named(cfg[group]) for group in ("optimizer", "model") if cfg.get(group)}
     try:
+        twin = same_as_earlier_job(cfg, sweep, hydra_cfg.job.num)
+        if twin is not None:
+            log.warning("Warning: the settings are those of job %d: what is swept changes nothing.", twin)
+        share_cores(jobs_at_once(hydra_cfg.launcher, read_sweep(sweep)["jobs"], available_cores()))
         return train(cfg, brief=True)
     except UserError as error:
         log.error("Error: %s", error)
         reason = str(error)
-    except Exception as error:  # of any kind: one job's failure does not end the sweep
+    except Exception as error:
         log.exception("This job failed.")
         reason = f"{type(error).__name__}: {error}"
-    except BaseException:
-        log.info("The same command with hydra.sweep.dir=%s goes on with this sweep.", sweep)
-        raise
-    if not (folder / SUMMARY).exists() or read_summary(folder)["status"] != "failed":
-        RunRecord(folder, facts).finish("failed", 0.0, error=reason)
+    with suppress(OSError):  # on a full disk its record stays as it was
+        mark_failed(folder, facts, reason)
     return float("nan")
 
 
@@ -291,21 +327,40 @@ def run(cfg: DictConfig) -> float:
     """What Hydra calls with the composed configuration, for a run or a job of a sweep."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train_job(cfg)
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return train(cfg)
+        with claim(folder):
+            if cfg.resume == "auto" and not _go_on(cfg, folder):
+                return _result(folder)
+            return train(cfg)
     except UserError as error:
         log.error("Error: %s", error)
-        _discard(Path(HydraConfig.get().runtime.output_dir))
+        _discard(folder)
         sys.exit(1)
     except KeyboardInterrupt:  # before the training began; Lightning answers it during one
         log.info("Interrupted before the training began.")
-        _discard(Path(HydraConfig.get().runtime.output_dir))
+        _discard(folder)
         sys.exit(130)
 
 
 def main() -> None:
     """The command: one run, or with ``-m`` a sweep; exits with a status other than 0 where it did not all succeed."""
-    run()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a log file in an old encoding has no sign for infinity
+    KeepRecords.sweep = None
+    _refused.clear()
+    status = 0
+    try:
+        run()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    # Also where a launcher gave up, so that what was finished before is told; a person who ended it knows.
+    if KeepRecords.sweep is not None and status < 128 and any(record_folders(KeepRecords.sweep)):
+        came_of_it = end_sweep(KeepRecords.sweep)
+        status = status or came_of_it
+    if status or _refused:
+        sys.exit(status or EXIT_FAILED)
 
 
 if __name__ == "__main__":

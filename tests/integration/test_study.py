@@ -47,11 +47,8 @@ def test_a_study_ends_with_the_comparison_of_fresh_runs(command, quick, faces, t
 
     assert [(t["choices"]["optimizer"], t["seed"]) for t in trials] == [("adam", 0)] * 2 + [("sgd", 0)] * 2
     assert [(f["choices"]["optimizer"], f["seed"]) for f in finals] == [
-        ("adam", 1),
-        ("sgd", 1),
-        ("adam", 2),
-        ("sgd", 2),
-    ]
+        ("adam", 1), ("adam", 2), ("sgd", 1), ("sgd", 2),
+    ]  # fmt: skip
     # The fixed-budget arm: nothing stops a run early or cuts its rate.
     assert all(s["config"]["callbacks"]["early_stopping"] is None for s in summaries)
     assert all(not s["config"].get("scheduler") for s in summaries)
@@ -96,6 +93,3 @@ def test_jobs_run_in_parallel_share_the_cores_and_are_compared(child, quick, tmp
     assert {s["environment"]["threads"] for s in summaries} == {max(1, available_cores() // 2)}
     assert "Jobs: 2 completed." in result.stdout
     assert (tmp_path / "swept/report.html").exists()
-    # Both began before either ended: their seconds are not comparable, and the report says so.
-    assert max(s["started"] for s in summaries) < min(s["updated"] for s in summaries)
-    assert "the seconds of parallel jobs are not comparable" in (tmp_path / "swept/comparison.md").read_text()

@@ -57,7 +57,7 @@ def test_a_sweep_goes_on_after_a_job_that_cannot_begin(command, quick, tmp_path)
     assert status == 1
     assert "Invalid learning rate: -1" in printed
     assert "Jobs: 1 failed, 1 completed." in printed
-    assert "The same command with hydra.sweep.dir=swept runs those again" in printed
+    assert "/swept runs those again that came to no result." in printed
     done = records(tmp_path / "swept")
     assert [summary["status"] for summary in done.values()] == ["failed", "completed"]
     assert "Invalid learning rate" in done["0"]["error"]
@@ -128,8 +128,46 @@ def test_a_finished_sweep_given_again_runs_nothing(command, quick, tmp_path):
     assert len(before) == 2 * (2 + 4 + 3)  # record, pictures, checkpoints
     status, printed = command(*sweep)
     assert status == 0
-    assert printed.count("This job was finished before.") == 2
+    assert printed.count("This run was finished before.") == 2
     assert {path: path.read_bytes() for path in results} == before
+
+
+def test_folders_of_jobs_may_be_named_otherwise(command, quick, tmp_path):
+    sweep = ("hydra.sweep.dir=swept", "hydra.sweep.subdir='${hydra:runtime.choices.optimizer}/${hydra:job.num}'")
+    status, printed = command("-m", *sweep, "optimizer=adam,sgd", "optimizer.lr=-1", *quick)
+    assert status == 1
+    assert "Jobs: 2 failed." in printed
+    assert (tmp_path / "swept/sgd/1/summary.json").exists()
+
+
+def test_a_launcher_that_gives_up_leaves_the_answer_of_what_was_finished(command, quick, tmp_path, monkeypatch):
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    launch = BasicLauncher.launch
+
+    def give_up(self, jobs, initial_job_idx):
+        launch(self, jobs[:1], initial_job_idx)
+        raise RuntimeError("a worker died")
+
+    monkeypatch.setattr(BasicLauncher, "launch", give_up)
+    status, printed = command("-m", "hydra.sweep.dir=swept", "seed=0,1", *quick)
+    assert status == 1
+    assert "a worker died" in printed
+    assert "Jobs: 1 completed, 1 not begun." in printed
+    assert (tmp_path / "swept/report.html").exists()
+
+
+def test_a_job_in_a_folder_that_another_process_holds_is_left_to_it(command, quick, tmp_path):
+    from fer_exp.resuming import claim
+
+    assert command("-m", "hydra.sweep.dir=swept", "seed=0", *quick)[0] == 0
+    record = (tmp_path / "swept/0/summary.json").read_text().replace("completed", "running")
+    (tmp_path / "swept/0/summary.json").write_text(record)
+    with claim(tmp_path / "swept/0"):
+        status, printed = command("-m", "hydra.sweep.dir=swept", "seed=0", *quick)
+    assert status == 1
+    assert "another process is training in this folder" in printed
+    assert (tmp_path / "swept/0/summary.json").read_text() == record
 
 
 def test_the_folder_of_another_sweep_is_refused(command, quick, tmp_path):
@@ -206,7 +244,7 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been(command, child, faces, whole,
     assert [s["status"] for s in records(tmp_path / "killed").values()] == ["completed", "running"]
     status, printed = command(*sweep)
     assert status == 0, printed
-    assert ("This job goes on from" in printed) is resumes
+    assert ("Going on from" in printed) is resumes
     for job in "01":
         assert figures(tmp_path / "killed" / job) == figures(whole / job)
         summaries = [read_summary(sweep / job) for sweep in (whole, tmp_path / "killed")]

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
+from fer_exp.atomic import replacing
 from fer_exp.callbacks.recorder import Recorder
 from fer_exp.classifier import Classifier
 from fer_exp.data.datamodule import FolderFaces
@@ -93,7 +94,8 @@ class Pictures(L.Callback):
         self._keep(trainer, "confusion_matrix", figure)
 
     def _keep(self, trainer: L.Trainer, name: str, figure: Figure) -> None:
-        figure.savefig(self.folder / f"{name}.png", dpi=100)
+        with replacing(self.folder / f"{name}.png") as draft:
+            figure.savefig(draft, dpi=100, format="png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_figure(name, figure, len(self.recorder.rows))

@@ -1,6 +1,7 @@
 """The run record and the printed line of each epoch."""
 
 import logging
+import signal
 import time
 from typing import Any
 
@@ -87,6 +88,11 @@ class Recorder(callbacks.Checkpoint):
         if stopping := _stopped(trainer):
             events.append(f"Early stopping: no better {stopping.monitor} in {stopping.patience} epochs")
         return events
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let a second Ctrl-C end the process at once; Lightning ignores it until a first one is dealt with."""
+        if isinstance(exception, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def outcome(self, trainer: L.Trainer) -> dict[str, Any]:
         """How the training ended, as facts for the summary: ``stopped_by`` and ``restored``."""

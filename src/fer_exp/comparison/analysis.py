@@ -16,11 +16,11 @@ from fer_exp.comparison.runs import (
     Setting,
     differing_keys,
     in_short,
-    natural,
 )
 from fer_exp.comparison.statistics import CONFIDENCE, PairedDifference, Spread, paired_difference, spread
 from fer_exp.comparison.tuning import Tuning, tune
 from fer_exp.errors import UserError
+from fer_exp.records import FINISHED, natural
 
 MEASURES: tuple[Measure, Measure] = ("best", "final")
 UNITS = ("epochs", "steps", "seconds")
@@ -113,6 +113,7 @@ def compare(
     baseline: str | None = None,
     measure: Measure | None = None,
     notes: Iterable[str] = (),
+    tuned: Sequence[str] = (),
 ) -> Comparison:
     """Compare runs.
 
@@ -124,6 +125,7 @@ def compare(
         measure: the epoch that the sentences are about; None for the last where all runs trained for a fixed number
             of epochs (it is not chosen by the validation images), and for the best where early stopping ended them.
         notes: what is to be said before these runs are trusted.
+        tuned: keys that a study chose for each group by itself, so that groups may differ in them.
 
     Raises:
         UserError: no run has a key to group by, or there is no group called ``baseline``.
@@ -153,12 +155,13 @@ def compare(
     if baseline is not None and baseline not in labels:
         raise UserError(f"baseline={baseline}: there is no such group; there are {', '.join(labels)}")
     base = groups[labels.index(baseline)] if baseline is not None else groups[0]
-    differences = tuple(_difference(group, base, group_by, measure) for group in groups if group is not base)
+    differences = tuple(_difference(group, base, [*group_by, *tuned], measure) for group in groups if group is not base)
     all_counted = [run for group in groups for run in group.counted]
     notes += [*_unfinished(reporting), *_unlike_circumstances(all_counted)]
     notes += [*_shared_machines(runs), *_incomplete_records(reporting)]
     differing, shared = _settings_of(groups)
-    tunings = tuple(tune(label, members, measure) for label, members in _by_value(trials, group_by))
+    trial_measure = default_measure([trial for trial in trials if trial.counts])  # as the study chose
+    tunings = tuple(tune(label, members, trial_measure) for label, members in _by_value(trials, group_by))
     notes += [*_unlike_trials(tunings)]
     return Comparison(
         tuple(group_by), measure, target, target_is_given, groups, differences, tuple(notes), differing, shared, tunings
@@ -236,9 +239,9 @@ def _group(label: str, members: Sequence[Run], counted: tuple[Run, ...], target:
     return Group(label, tuple(members), counted, spreads, to_target, reached)
 
 
-def _difference(group: Group, base: Group, group_by: Sequence[str], measure: Measure) -> Difference:
+def _difference(group: Group, base: Group, asked_for: Sequence[str], measure: Measure) -> Difference:
     both = [*group.runs, *base.runs]
-    unlike = [key for key in differing_keys(both) if not _is_asked_for(key, both, group_by)]
+    unlike = [key for key in differing_keys(both) if not _is_asked_for(key, both, asked_for)]
     if unlike:
         reasons = _listed(in_short(unlike, both))
         sentence = f"{group.label} and {base.label} are not compared: they differ in {reasons} too."
@@ -308,7 +311,7 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[str]:
             kept = "counted as they ended" if status == "diverged" else "in no figure"
             places = _listed([str(run.folder) for run in of_status])
             yield f"{meaning}: {len(of_status)} of {len(runs)} runs, {kept}: {places}{shown}."
-    if empty := [run for run in runs if run.status in ("completed", "diverged") and not run.counts]:
+    if empty := [run for run in runs if run.status in FINISHED and not run.counts]:
         places = _listed([str(run.folder) for run in empty])
         yield f"{len(empty)} of {len(runs)} runs ended without an epoch, and are in no figure: {places}."
 
@@ -369,6 +372,10 @@ def _unlike_trials(tunings: Sequence[Tuning]) -> Iterator[str]:
     for tuning in tunings:
         if "data.fingerprint" in tuning.varied:
             yield f"Trials of {tuning.label} were validated on unlike images: their scores cannot be compared."
+    results = {tuning.label: sum(trial.counts for trial in tuning.trials) for tuning in tunings}
+    if len(set(results.values())) > 1:
+        told = ", ".join(f"{label} {count}" for label, count in results.items())
+        yield f"The groups were tuned with unequal numbers of trials that came to a result: {told}."
 
 
 def _keys_that_differ(runs: Sequence[Run]) -> str:

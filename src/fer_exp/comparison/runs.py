@@ -3,9 +3,9 @@
 import csv
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,6 +20,7 @@ from fer_exp.errors import UserError
 from fer_exp.records import (
     COLUMNS,
     DIRECTION,
+    FINISHED,
     HISTORY,
     SCHEMA,
     STATUSES,
@@ -27,9 +28,11 @@ from fer_exp.records import (
     SWEEP,
     Row,
     best_row,
+    natural,
     read_history,
     read_summary,
     read_sweep,
+    record_folders,
 )
 
 Setting = str | int | float | bool | None
@@ -81,7 +84,7 @@ class Run:
     @property
     def counts(self) -> bool:
         """Whether the run came to a result of its own: it ended by itself, divergence included."""
-        return self.status in ("completed", "diverged") and self.epochs > 0
+        return self.status in FINISHED and self.epochs > 0
 
     @property
     def seed(self) -> int:
@@ -133,10 +136,11 @@ class Run:
     def figure(self, measure: Measure, name: str) -> float:
         """A validation figure at the epoch of the best val_acc, or at the last epoch.
 
-        A run that diverged before its first epoch ended has no best epoch: it is scored by what the lost network
-        got. A loss that is not finite counts as infinity, and another figure that is not as 0.
+        A run that diverged is scored as it ended, by what its lost network got, whatever it had reached before. A loss
+        that is not finite counts as infinity, and another figure that is not as 0.
         """
-        value = float(self.history[name][self._best if measure == "best" else -1])
+        is_best = measure == "best" and self.status != "diverged"
+        value = float(self.history[name][self._best if is_best else -1])
         worst = np.inf if DIRECTION[name] == "min" else 0.0
         return value if np.isfinite(value) else worst
 
@@ -186,6 +190,19 @@ def find_runs(places: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, notes
 
 
+def find_sweeps(places: Iterable[Path]) -> list[dict[str, Any]]:
+    """What is recorded of the sweeps in and below ``places``; what cannot be read is left to ``find_runs`` to tell."""
+    sweeps: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for place in places:
+        for folder, names in _walk(place, seen, []):
+            if SWEEP in names:
+                with suppress(*_UNREADABLE):
+                    sweep = read_sweep(folder)
+                    sweeps.append({key: list(sweep.get(key, [])) for key in ("swept", "tuned")})
+    return sweeps
+
+
 def read_run(folder: Path) -> Run:
     """Read one record.
 
@@ -196,7 +213,7 @@ def read_run(folder: Path) -> Run:
     summary = read_summary(folder)
     _check(summary)
     rows: list[Row] = read_history(folder) if (folder / HISTORY).exists() else []
-    if summary["status"] in ("completed", "diverged") and len(rows) != summary["epochs"]:
+    if summary["status"] in FINISHED and len(rows) != summary["epochs"]:
         raise ValueError(f"{HISTORY} has {len(rows)} epochs, and {SUMMARY} says {summary['epochs']}")
     history = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in COLUMNS}
     best = best_row(rows)
@@ -329,7 +346,7 @@ def _yaml(path: Path) -> Mapping[str, Any] | None:
 def _missing_jobs(folder: Path) -> Iterator[str]:
     try:
         jobs = read_sweep(folder)["jobs"]
-        missing = 0 if jobs is None else jobs - sum((child / SUMMARY).exists() for child in folder.iterdir())
+        missing = 0 if jobs is None else jobs - sum(1 for _ in record_folders(folder))
     except _UNREADABLE as error:
         yield f"{folder / SWEEP} cannot be read ({_reason(error)}): whether jobs are missing is not known."
         return
@@ -362,8 +379,3 @@ def _walk(place: Path, seen: set[str], notes: list[str]) -> Iterator[tuple[Path,
             subfolders.clear()
         subfolders.sort(key=natural)
         yield Path(folder), set(names)
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sort names by this to have 2 before 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -26,13 +26,8 @@ class Tuning:
 
 
 def score(trial: Run, measure: Measure) -> float:
-    """The val_acc of a trial on the images held out of training; 0 for one that came to no result.
-
-    A diverged trial is scored as it ended: by what its lost network got.
-    """
-    if not trial.counts:
-        return 0.0
-    return trial.figure("final" if trial.status == "diverged" else measure, "val_acc")
+    """The val_acc of a trial that came to a result, on the images held out of training."""
+    return trial.figure(measure, "val_acc")
 
 
 def tune(label: str, trials: Sequence[Run], measure: Measure) -> Tuning:

@@ -1,0 +1,139 @@
+"""A run's folder: whether it may be written to, what an earlier try left there, and who holds it."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from fer_exp.atomic import DRAFT
+from fer_exp.errors import UserError
+from fer_exp.records import FINISHED, SUMMARY, read_summary, without_nan
+
+# What a run that was killed before its record began may have left.
+_BEFORE_THE_RECORD = {"samples.png", "model.png", "checkpoints", "tensorboard"}
+_NO_SETTINGS = {"output_dir", "resume"}  # keys that say where a run is done, not what
+
+
+def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) -> None:
+    """See to it that no run writes over another's record, nor among other files.
+
+    Args:
+        folder: of the run.
+        resume: as in the configuration: None, a checkpoint, or ``auto`` to go on with what lies in ``folder``.
+        config: the run's configuration, plain and unresolved.
+
+    Raises:
+        UserError: ``folder`` holds files, and is not the folder of the run that is to be resumed.
+    """
+    names = {path.name for path in folder.iterdir() if not is_hydras(path)} if folder.is_dir() else set()
+    if not names or (resume == "auto" and names <= _BEFORE_THE_RECORD):
+        return
+    if resume == "auto" and SUMMARY in names:
+        _check_same_run(folder, config)
+    elif resume is None or folder.resolve() != Path(resume).resolve().parents[1]:
+        held = "the record of another run" if SUMMARY in names else "other files"
+        hint = "; resume=auto goes on with it" if SUMMARY in names else ""
+        raise UserError(f"{folder} holds {held}: choose another hydra.run.dir, or remove it{hint}.")
+
+
+def earlier_attempt(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path | None]:
+    """What an earlier try left of this run. What is of no use in its folder is taken away.
+
+    Args:
+        folder: of the run.
+        config: the run's configuration, plain and unresolved, as the record holds it.
+
+    Returns:
+        ``("finished", None)``, ``("resume", checkpoint)`` or ``("new", None)``.
+
+    Raises:
+        UserError: what lies there was made with other settings.
+    """
+    last = folder / "checkpoints/last.ckpt"
+    if (folder / SUMMARY).exists():
+        status = _read_status(folder)
+        if status in FINISHED or last.exists():
+            _check_same_run(folder, config)
+        if status in FINISHED:
+            return "finished", None
+    if last.exists():
+        for draft in folder.rglob(f"*{DRAFT}"):
+            draft.unlink()
+        return "resume", last
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not is_hydras(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return "new", None
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run while it trains; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    lock = FileLock(folder / ".hydra/lock")
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder}: another process is training in this folder; choose another, or wait.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_hydras(path: Path) -> bool:
+    """Whether Hydra wrote this to a run's folder before the run began."""
+    return path.name == ".hydra" or path.suffix == ".log"
+
+
+def _read_status(folder: Path) -> str:
+    try:
+        return str(read_summary(folder)["status"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / SUMMARY} cannot be read ({error}): choose another folder, or remove it.") from error
+
+
+def _check_same_run(folder: Path, config: Mapping[str, Any]) -> None:
+    before = read_summary(folder).get("config")
+    if before is not None and (changed := changed_settings(before, config)):
+        raise UserError(
+            f"{folder} holds the record of a run with other settings ({'; '.join(changed)}): give the same, or choose "
+            f"another folder."
+        )
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, the settings that are not as they were; where a run is done is no setting.
+
+    Args:
+        before: a record's configuration.
+        now: a configuration, plain and unresolved.
+    """
+    earlier, later = ({k: v for k, v in each.items() if k not in _NO_SETTINGS} for each in (before, without_nan(now)))
+    return _changed(earlier, later, "")
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
+    changed = []
+    for key in sorted({*before, *now}):
+        was, is_ = before.get(key), now.get(key)
+        if isinstance(was, Mapping) and isinstance(is_, Mapping):
+            changed += _changed(was, is_, f"{prefix}{key}.")
+        elif was != is_:
+            changed.append(f"{prefix}{key} was {was} and is {is_}")
+    return changed
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    """A configuration as plain values, its interpolations as they stand."""
+    container = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

@@ -1,0 +1,101 @@
+"""A run's folder: what may be written there, and what an earlier try left."""
+
+import math
+
+import pytest
+
+from fer_exp.atomic import DRAFT
+from fer_exp.errors import UserError
+from fer_exp.records import RunRecord
+from fer_exp.resuming import check_folder, claim, earlier_attempt
+
+
+def test_a_run_s_folder_is_new_or_its_own(tmp_path):
+    check_folder(tmp_path / "new", None, {})
+    (tmp_path / "hydra/.hydra").mkdir(parents=True)
+    check_folder(tmp_path / "hydra", None, {})
+    own = tmp_path / "own"
+    (own / "checkpoints").mkdir(parents=True)
+    RunRecord(own, {"config": {"optimizer": {"lr": 0.1}}}).finish("running", 0.0)
+    check_folder(own, str(own / "checkpoints/last.ckpt"), {})
+    check_folder(own, "auto", {"optimizer": {"lr": 0.1}, "resume": "auto", "output_dir": "here"})
+    with pytest.raises(UserError, match=r"holds the record of another run.*; resume=auto goes on with it"):
+        check_folder(own, None, {})
+    with pytest.raises(UserError, match="holds the record of another run"):
+        check_folder(own, str(tmp_path / "other/checkpoints/last.ckpt"), {})
+    with pytest.raises(UserError, match=r"other settings \(optimizer.lr was 0.1 and is 0.2; seed was None and is 1\)"):
+        check_folder(own, "auto", {"optimizer": {"lr": 0.2}, "seed": 1})
+    (own / "summary.json").unlink()
+    check_folder(own, "auto", {})  # killed before its record began
+    (own / "thesis.txt").write_text("")
+    with pytest.raises(UserError, match=r"holds other files: choose another hydra.run.dir, or remove it\.$"):
+        check_folder(own, "auto", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "has_checkpoint", "found"),
+    [
+        ("completed", True, "finished"),
+        ("diverged", False, "finished"),
+        ("running", True, "resume"),
+        ("interrupted", True, "resume"),
+        ("failed", True, "resume"),
+        ("running", False, "new"),
+        ("failed", False, "new"),
+    ],
+)
+def test_what_an_earlier_try_left_of_a_job(tmp_path, status, has_checkpoint, found):
+    config = {"seed": 0, "output_dir": "here", "resume": None}
+    RunRecord(tmp_path, {"config": config}).finish(status, 1.0)
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / "curves.png").write_text("")
+    last = tmp_path / "checkpoints/last.ckpt"
+    if has_checkpoint:
+        last.parent.mkdir()
+        last.write_text("")
+    # Where the run lies and what it resumes is not what it is set to.
+    attempt = earlier_attempt(tmp_path, {"seed": 0, "output_dir": "there", "resume": "x"})
+    assert attempt == (found, last if found == "resume" else None)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".hydra"} if found == "new" else "curves.png" in left
+    if found != "new":
+        with pytest.raises(UserError, match=r"a run with other settings \(seed was 0 and is 1\)"):
+            earlier_attempt(tmp_path, {"seed": 1, "output_dir": "there", "resume": None})
+
+
+def test_a_run_that_failed_before_it_trained_may_have_its_settings_mended(tmp_path):
+    RunRecord(tmp_path, {"config": {"optimizer": {"lr": -1}}}).finish("failed", 1.0)
+    assert earlier_attempt(tmp_path, {"optimizer": {"lr": 1}}) == ("new", None)
+
+
+def test_a_setting_without_a_number_in_json_is_not_another_one(tmp_path):
+    config = {"optimizer": {"clip": math.inf}}
+    RunRecord(tmp_path, {"config": config}).finish("completed", 1.0)
+    assert earlier_attempt(tmp_path, config) == ("finished", None)
+
+
+def test_drafts_that_a_killed_process_left_are_taken_away(tmp_path):
+    RunRecord(tmp_path, {}).finish("running", 1.0)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").write_text("")
+    (tmp_path / f"checkpoints/.last.ckpt.1{DRAFT}").write_text("")
+    earlier_attempt(tmp_path, {})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_is_held_by_one_process(tmp_path):
+    with claim(tmp_path / "run"):
+        with pytest.raises(UserError, match="another process is training in this folder"), claim(tmp_path / "run"):
+            pass
+        with claim(tmp_path / "other"):
+            pass
+    with claim(tmp_path / "run"):
+        pass
+
+
+def test_a_job_that_left_nothing_is_new(tmp_path):
+    assert earlier_attempt(tmp_path, {"seed": 0}) == ("new", None)
+    assert earlier_attempt(tmp_path / "not_there", {"seed": 0}) == ("new", None)
+    (tmp_path / "summary.json").write_text("{")  # not ours: our own are replaced whole
+    with pytest.raises(UserError, match="cannot be read"):
+        earlier_attempt(tmp_path, {"seed": 0})
