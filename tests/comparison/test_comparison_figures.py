@@ -200,7 +200,7 @@ def test_learning_rate_of_trials_marks_the_chosen_one_and_the_edge(make_run):
     stars = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "*"]
     assert sorted(stars) == [(0.01, 0.4), (1.0, 0.5)]
     assert dots(axes, "x") == [(1.0, 0.1)]
-    assert {"sgd: 1 chosen, on the edge of its range", "adam: 0.01 chosen"} <= set(legend(figure))
+    assert {"sgd: 1 chosen, at the end of what was tried", "adam: 0.01 chosen"} <= set(legend(figure))
 
 
 def test_no_line_is_drawn_where_other_settings_changed_with_every_rate(make_run):

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,13 @@ from fer_exp.train import main
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
-    """Run the command in this process, in an empty folder; returns (exit status, what was printed)."""
+def run_main(tmp_path, monkeypatch, capfd):
+    """Run a command's ``main`` in this process, in an empty folder; returns (exit status, what was printed)."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> tuple[int, str]:
+    def run(main: Callable[[], None], *arguments: str) -> tuple[int, str]:
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["fer_exp.train", *arguments])
+        monkeypatch.setattr(sys, "argv", [main.__module__, *arguments])
         status = 0
         try:
             main()
@@ -28,6 +30,12 @@ def command(tmp_path, monkeypatch, capfd):
         return status, printed.out + printed.err
 
     return run
+
+
+@pytest.fixture
+def command(run_main):
+    """The training command: ``command("optimizer=sgd")``."""
+    return partial(run_main, main)
 
 
 @pytest.fixture

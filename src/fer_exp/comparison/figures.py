@@ -250,11 +250,11 @@ def learning_rate_figure(comparison: Comparison) -> Figure | None:
                 alpha=0.85,
             )
         label = sweep.label
-        if sweep.tuning and sweep.tuning.winner and sweep.tuning.winner.counts:
+        if sweep.tuning and sweep.tuning.winner:
             winner = sweep.tuning.winner
             label += f": {_rate(winner):g} chosen"
             if "optimizer.lr" in sweep.tuning.edges:
-                label += ", on the edge of its range"
+                label += ", at the end of what was tried"
             axes.plot(
                 _rate(winner),
                 score(winner, measure),

@@ -113,9 +113,9 @@ class FolderFaces(L.LightningDataModule):
         self._check_batch_size(len(without(train, left_out_of_train).files))
         if self.hold_out:
             self.train_set, self.validation_set = hold_out(self._load("train", train, left_out_of_train), self.hold_out)
-            if not all(self.validation_set.counts):
+            if not all([*self.train_set.counts, *self.validation_set.counts]):
                 raise UserError(
-                    f"data.hold_out={self.hold_out} leaves a class without an image to validate on: give more, or 0."
+                    f"data.hold_out={self.hold_out} leaves a class without an image to train or to validate on."
                 )
             log.info(
                 "%d of them are held out of training and take the place of the validation images, which stay unseen.",
