@@ -26,7 +26,11 @@ def test_a_run_s_folder_is_new_or_its_own(tmp_path):
     with pytest.raises(UserError, match=r"other settings \(optimizer.lr was 0.1 and is 0.2; seed was None and is 1\)"):
         check_folder(own, "auto", {"optimizer": {"lr": 0.2}, "seed": 1})
     (own / "summary.json").unlink()
-    check_folder(own, "auto", {})  # killed before its record began
+    for left in ("samples.png", f".model.png.1{DRAFT}", "history.csv"):  # killed before its record began
+        (own / left).write_text("")
+    check_folder(own, "auto", {})
+    with pytest.raises(UserError, match="holds other files"):
+        check_folder(own, None, {})
     (own / "thesis.txt").write_text("")
     with pytest.raises(UserError, match=r"holds other files: choose another hydra.run.dir, or remove it\.$"):
         check_folder(own, "auto", {})

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError
-from fer_exp.records import FINISHED, SUMMARY, read_summary, without_nan
+from fer_exp.records import FINISHED, HISTORY, SUMMARY, read_summary, without_nan
 
 # What a run that was killed before its record began may have left.
-_BEFORE_THE_RECORD = {"samples.png", "model.png", "checkpoints", "tensorboard"}
+_BEFORE_THE_RECORD = {"samples.png", "model.png", "checkpoints", "tensorboard", HISTORY}
 _NO_SETTINGS = {"output_dir", "resume"}  # keys that say where a run is done, not what
 
 
@@ -30,7 +30,8 @@ def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) ->
         UserError: ``folder`` holds files, and is not the folder of the run that is to be resumed.
     """
     names = {path.name for path in folder.iterdir() if not is_hydras(path)} if folder.is_dir() else set()
-    if not names or (resume == "auto" and names <= _BEFORE_THE_RECORD):
+    unknown = {name for name in names - _BEFORE_THE_RECORD if not name.endswith(DRAFT)}
+    if not names or (resume == "auto" and not unknown):
         return
     if resume == "auto" and SUMMARY in names:
         _check_same_run(folder, config)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from fer_exp.callbacks.checkpoints import Checkpoints
 from fer_exp.callbacks.early_stopping import EarlyStopping, RestoreBestWeights
 from fer_exp.classifier import Classifier
 from fer_exp.config import build, build_optimizer_factories
@@ -129,3 +130,13 @@ def test_a_stopped_run_that_is_resumed_trains_no_further(composed, tmp_path):
     assert resumed.current_epoch == trainer.current_epoch == 4
     assert again.rates == []
     assert again.epoch_of_weights == first.epoch_of_weights == 1
+
+
+def test_a_last_checkpoint_never_knows_of_a_best_one_that_is_not_there(composed, tmp_path, monkeypatch):
+    def die(*_):
+        raise RuntimeError("killed between the two")
+
+    monkeypatch.setattr(Checkpoints, "_copy", die)
+    with pytest.raises(RuntimeError, match="killed between the two"):
+        replay(composed(), [1.0], tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]

@@ -45,10 +45,12 @@ class Checkpoints(callbacks.Checkpoint):
         is_best = self.best_value is None or self.sign * value > self.sign * self.best_value
         if is_best:
             self.best_value = value
-        with replacing(self.folder / "last.ckpt") as draft:
+        # The best first: last.ckpt knows of it, and a run that is killed between the two does this epoch again.
+        name = "best.ckpt" if is_best else "last.ckpt"
+        with replacing(self.folder / name) as draft:
             trainer.save_checkpoint(draft)
         if is_best:
-            self._copy(self.folder / "last.ckpt", "best.ckpt")
+            self._copy(self.folder / "best.ckpt", "last.ckpt")
 
     def _copy(self, source: Path, name: str) -> None:
         with replacing(self.folder / name) as draft:
