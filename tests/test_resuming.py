@@ -1,5 +1,6 @@
 """A run's folder: what may be written there, and what an earlier try left."""
 
+import logging
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError
 from fer_exp.records import RunRecord
-from fer_exp.resuming import check_folder, claim, earlier_attempt
+from fer_exp.resuming import check_folder, claim, discard, earlier_attempt
 
 
 def test_a_run_s_folder_is_new_or_its_own(tmp_path):
@@ -103,3 +104,26 @@ def test_a_job_that_left_nothing_is_new(tmp_path):
     (tmp_path / "summary.json").write_text("{")  # not ours: our own are replaced whole
     with pytest.raises(UserError, match="cannot be read"):
         earlier_attempt(tmp_path, {"seed": 0})
+
+
+@pytest.fixture
+def hydra_log(tmp_path):
+    """A folder as Hydra leaves it before a run begins, its log open."""
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    handler = logging.FileHandler(tmp_path / "run/train.log")
+    logging.getLogger().addHandler(handler)
+    yield tmp_path / "run"
+    logging.getLogger().removeHandler(handler)
+    handler.close()
+
+
+def test_a_command_that_came_to_nothing_leaves_nothing(hydra_log):
+    discard(hydra_log)
+    assert not hydra_log.exists()
+
+
+@pytest.mark.parametrize("name", ["thesis.log", "thesis.txt"])
+def test_what_others_left_in_a_folder_is_never_taken_away(hydra_log, name):
+    (hydra_log / name).write_text("years of work")
+    discard(hydra_log)
+    assert (hydra_log / name).read_text() == "years of work"

@@ -6,7 +6,6 @@ Imports at the top are light, so that ``--help`` and a wrong key answer at once.
 import json
 import logging
 import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.atomic import replacing
 from fer_exp.config import CONFIG_DIR, build
 from fer_exp.errors import UserError
+from fer_exp.resuming import discard
 
 if TYPE_CHECKING:
     from fer_exp.data.audit import Audit
@@ -46,9 +46,8 @@ def audit(cfg: DictConfig) -> None:
 
     from fer_exp.data.audit import audit as find
     from fer_exp.data.audit import describe, inspect, propose_exclusions
-    from fer_exp.data.datamodule import within
     from fer_exp.data.exclusions import write_exclusions
-    from fer_exp.data.folders import list_images, without
+    from fer_exp.data.folders import list_images, within, without
     from fer_exp.figures.findings import draw_sheet, finding_sheets
     from fer_exp.progress import progress_bar
 
@@ -143,15 +142,6 @@ def format_summary(found: "Audit") -> str:
     return "\n".join(lines)
 
 
-def _discard(folder: Path) -> None:
-    """Take away what was written for an audit that came to nothing, and nothing else: the folder may be an old one."""
-    if {path.name for path in folder.iterdir()} <= {LOG}:
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.close()  # Windows removes no file that is open
-        shutil.rmtree(folder)
-
-
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="audit")
 def main(cfg: DictConfig) -> None:
     """The command; exits with status 1 where the images cannot be looked at."""
@@ -159,11 +149,11 @@ def main(cfg: DictConfig) -> None:
         audit(cfg)
     except UserError as error:
         log.error("Error: %s", error)
-        _discard(Path(HydraConfig.get().runtime.output_dir))
+        discard(Path(HydraConfig.get().runtime.output_dir))
         sys.exit(1)
     except KeyboardInterrupt:
         log.info("Interrupted.")
-        _discard(Path(HydraConfig.get().runtime.output_dir))
+        discard(Path(HydraConfig.get().runtime.output_dir))
         sys.exit(130)
 
 

@@ -4,7 +4,6 @@ Reads run records and nothing else: of one sweep or many, old ones, or copies fr
 """
 
 import argparse
-import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from fer_exp.records import SWEEP
 
 if TYPE_CHECKING:
     from fer_exp.comparison.runs import Measure
-
-log = logging.getLogger(__name__)
 
 _OPTION = re.compile(r"(group_by|target|baseline|measure|output)=(.*)")
 

@@ -13,7 +13,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_exp.data.folders import CLASSES
+from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE
 from fer_exp.errors import UserError
 from fer_exp.records import DIRECTION
 
@@ -129,8 +129,8 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if "batch_size" in cfg.data and not _is_whole(cfg.data.batch_size, at_least=1):
         yield f"data.batch_size={cfg.data.batch_size}: expected a whole number from 1 up"
-    if cfg.data.get("on_bad_image", "error") not in ("error", "skip"):
-        yield f"data.on_bad_image={cfg.data.on_bad_image}: expected error or skip"
+    if cfg.data.get("on_bad_image", "error") not in ON_BAD_IMAGE:
+        yield f"data.on_bad_image={cfg.data.on_bad_image}: expected {' or '.join(ON_BAD_IMAGE)}"
     held_out = cfg.data.get("hold_out", 0)
     if isinstance(held_out, bool) or not isinstance(held_out, int | float) or not 0 <= held_out < 1:
         yield f"data.hold_out={held_out}: expected a share in [0, 1)"

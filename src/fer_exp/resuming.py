@@ -1,8 +1,9 @@
 """A run's folder: whether it may be written to, what an earlier try left there, and who holds it."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) ->
     if not names or (resume == "auto" and not unknown):
         return
     if resume == "auto" and SUMMARY in names:
-        _check_same_run(folder, config)
+        _check_same_run(folder, _read_summary(folder), config)
     elif resume is None or folder.resolve() != Path(resume).resolve().parents[1]:
         held = "the record of another run" if SUMMARY in names else "other files"
         hint = "; resume=auto goes on with it" if SUMMARY in names else ""
@@ -56,10 +57,10 @@ def earlier_attempt(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path 
     """
     last = folder / "checkpoints/last.ckpt"
     if (folder / SUMMARY).exists():
-        status = _read_status(folder)
-        if status in FINISHED or last.exists():
-            _check_same_run(folder, config)
-        if status in FINISHED:
+        summary = _read_summary(folder)
+        if summary["status"] in FINISHED or last.exists():
+            _check_same_run(folder, summary, config)
+        if summary["status"] in FINISHED:
             return "finished", None
     if last.exists():
         for draft in folder.rglob(f"*{DRAFT}"):
@@ -95,15 +96,30 @@ def is_hydras(path: Path) -> bool:
     return path.name == ".hydra" or path.suffix == ".log"
 
 
-def _read_status(folder: Path) -> str:
+def discard(folder: Path) -> None:
+    """Take away what Hydra wrote for a command that came to nothing, and nothing else: the folder may be an old one."""
+    if not all(is_hydras(path) for path in folder.iterdir()):
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
+            handler.close()  # Windows removes no file that is open
+            Path(handler.baseFilename).unlink(missing_ok=True)
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with suppress(OSError):  # a log of somebody else's keeps the folder
+        folder.rmdir()
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
     try:
-        return str(read_summary(folder)["status"])
+        summary = read_summary(folder)
+        _ = summary["status"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / SUMMARY} cannot be read ({error}): choose another folder, or remove it.") from error
+    return summary
 
 
-def _check_same_run(folder: Path, config: Mapping[str, Any]) -> None:
-    before = read_summary(folder).get("config")
+def _check_same_run(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    before = summary.get("config")
     if before is not None and (changed := changed_settings(before, config)):
         raise UserError(
             f"{folder} holds the record of a run with other settings ({'; '.join(changed)}): give the same, or choose "

@@ -200,9 +200,9 @@ def trial_points(arm: Sequence[Override], trials: int, seed: int) -> list[list[s
     spaces = [override for override in arm if _is_space(override)]
     cube = qmc.Halton(len(spaces), scramble=True, rng=seed).random(trials) if spaces else [[]] * trials
     points = []
-    for coordinates in cube:
-        place = dict(zip(map(id, spaces), coordinates, strict=True))
-        points.append([f"{o.get_key_element()}={_at(o, place[id(o)]) if id(o) in place else _fixed(o)}" for o in arm])
+    for coordinates in map(iter, cube):
+        values = [_at(o, next(coordinates)) if _is_space(o) else str(o.get_value_element_as_str()) for o in arm]
+        points.append([f"{o.get_key_element()}={value}" for o, value in zip(arm, values, strict=True)])
     return points
 
 
@@ -220,10 +220,6 @@ def _at(space: Override, u: float) -> str:
     if isinstance(interval.start, int) and isinstance(interval.end, int):  # as for a batch size
         return str(round(value))
     return f"{value:.3g}"  # three digits: more say nothing
-
-
-def _fixed(override: Override) -> str:
-    return str(override.get_value_element_as_str())
 
 
 def _is_space(override: Override) -> bool:

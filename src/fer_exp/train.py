@@ -5,7 +5,6 @@ Imports at the top are light, so that ``--help`` and a wrong key answer at once;
 
 import io
 import logging
-import shutil
 import signal
 import sys
 import time
@@ -31,7 +30,7 @@ from fer_exp.config import (
 )
 from fer_exp.errors import UserError
 from fer_exp.records import DIRECTION, RunRecord, mark_failed, read_summary, read_sweep, record_folders
-from fer_exp.resuming import check_folder, claim, earlier_attempt, is_hydras, plain
+from fer_exp.resuming import check_folder, claim, discard, earlier_attempt, plain
 from fer_exp.sweeps import EXIT_FAILED, KeepRecords, end_sweep, jobs_at_once, same_as_earlier_job
 
 log = logging.getLogger(__name__)
@@ -189,15 +188,6 @@ def _choices() -> dict[str, str]:
     return {group: str(choices[group]) for group in (*GROUPS, "experiment") if choices.get(group)}
 
 
-def _discard(folder: Path) -> None:
-    """Take away what Hydra wrote for a run that could not begin, and nothing else: the folder may be an old one."""
-    if all(is_hydras(path) for path in folder.iterdir()):
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.close()  # Windows removes no file that is open
-        shutil.rmtree(folder)
-
-
 def _tell_result(record: RunRecord) -> None:
     summary = record.summary
     log.info("")
@@ -335,11 +325,11 @@ def run(cfg: DictConfig) -> float:
             return train(cfg)
     except UserError as error:
         log.error("Error: %s", error)
-        _discard(folder)
+        discard(folder)
         sys.exit(1)
     except KeyboardInterrupt:  # before the training began; Lightning answers it during one
         log.info("Interrupted before the training began.")
-        _discard(folder)
+        discard(folder)
         sys.exit(130)
 
 

@@ -224,7 +224,7 @@ def learning_rate_figure(comparison: Comparison) -> Figure | None:
     sweeps = _sweeps(comparison)
     if not sweeps:
         return None
-    measure = comparison.measure
+    measure = comparison.trials[0].measure if comparison.trials else comparison.measure
     best = sorted(sweeps, key=lambda sweep: -max(score(run, measure) for run in sweep.runs))[:MOST_CURVES]
     drawn = [sweep for sweep in sweeps if any(sweep is one for one in best)]
     colors = _colors(comparison)

@@ -305,10 +305,11 @@ def _difference_grid(comparison: Comparison) -> _Grid:
 
 
 def _choosing(comparison: Comparison) -> Iterator[str]:
-    yield (
-        "Trials were validated on images held out of the training folder; those that report were not looked at. "
-        f"The score is {comparison.measure} val_acc there."
-    )
+    if comparison.trials:
+        yield (
+            "Trials were validated on images held out of the training folder; those that report were not looked at. "
+            f"The score is {comparison.trials[0].measure} val_acc there."
+        )
     for tuning in comparison.trials:
         if tuning.edges:
             yield (
@@ -328,7 +329,7 @@ def _trial_grid(comparison: Comparison) -> _Grid:
                 str(sum(trial.status == "diverged" for trial in tuning.trials)),
                 str(sum(not trial.counts for trial in tuning.trials)),
                 _chosen(tuning),
-                f"{_points(score(winner, comparison.measure))} %" if winner else NOTHING,
+                f"{_points(score(winner, tuning.measure))} %" if winner else NOTHING,
                 ", ".join(tuning.edges) or NOTHING,
                 f"{sum(trial.epochs for trial in tuning.trials):,}",
                 f"{sum(map(_total_seconds, tuning.trials)) / 3600:,.2f}",

@@ -12,6 +12,7 @@ class Tuning:
 
     Attributes:
         label: the group's name.
+        measure: the epoch whose val_acc is the score.
         trials: all its trials, failed ones included.
         winner: the best of them; None if none came to a result.
         varied: the settings that the trials differ in.
@@ -19,6 +20,7 @@ class Tuning:
     """
 
     label: str
+    measure: Measure
     trials: tuple[Run, ...]
     winner: Run | None
     varied: tuple[str, ...]
@@ -36,7 +38,7 @@ def tune(label: str, trials: Sequence[Run], measure: Measure) -> Tuning:
     with_result = [trial for trial in trials if trial.counts]
     winner = max(with_result, key=lambda trial: score(trial, measure), default=None)
     edges = tuple(key for key in varied if winner and _is_edge(winner.value(key), [t.value(key) for t in trials]))
-    return Tuning(label, tuple(trials), winner, varied, edges)
+    return Tuning(label, measure, tuple(trials), winner, varied, edges)
 
 
 def _is_edge(value: object, tried: Sequence[object]) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from fer_exp.data.audit import glance
 from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.cache import cache_file, cache_key, default_cache_dir, load_split
 from fer_exp.data.exclusions import read_exclusions
-from fer_exp.data.folders import CLASSES, Layout, Listing, find_splits, list_images, without
+from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE, Layout, Listing, find_splits, list_images, within, without
 from fer_exp.data.imageset import ImageSet, hold_out, select
 from fer_exp.errors import UserError
 from fer_exp.progress import progress_bar
 
 log = logging.getLogger(__name__)
-
-ON_BAD_IMAGE = ("error", "skip")
 
 # Splits that this process has loaded, by their cache file, each with the key of its files at that time.
 _loaded: dict[Path, tuple[str, tuple[ImageSet, dict[str, str]]]] = {}
@@ -277,12 +275,6 @@ class SyntheticFaces(FolderFaces):
                     "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written."
                 ) from error
         return super().find()
-
-
-def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]:
-    """Of ``files``, relative to the layout's root, those in the split ``folder``, relative to it."""
-    start = folder.relative_to(layout.root).as_posix() + "/"
-    return frozenset(file.removeprefix(start) for file in files if file.startswith(start))
 
 
 def _report_counts(train: ImageSet, validation: ImageSet) -> None:

@@ -5,7 +5,6 @@ Imports neither torch nor lightning: the worker processes start with this module
 
 import logging
 import multiprocessing
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -108,7 +107,9 @@ def work_through(work: Callable[[Sequence[str]], Part], paths: Sequence[str]) ->
     Yields:
         What ``work`` returned for each chunk, in the order of the files.
     """
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+    from fer_exp.hardware import available_cores  # here, because it imports torch, and workers import this module
+
+    workers = min(available_cores(), 16)
     chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
     done = 0
     if workers > 1 and len(paths) >= _PARALLEL_FROM:

@@ -28,6 +28,8 @@ NESTINGS = (".", "images", "images/images")
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("validation", "val", "valid", "test")
 
+ON_BAD_IMAGE = ("error", "skip")  # what may be done about images that cannot be read
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -133,6 +135,12 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
         renamed={given: name for name, names in folders.items() for given in names if given != name},
         merged={name: tuple(names) for name, names in folders.items() if len(names) > 1},
     )
+
+
+def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]:
+    """Of ``files``, relative to the layout's root, those in the split ``folder``, relative to it."""
+    start = folder.relative_to(layout.root).as_posix() + "/"
+    return frozenset(file.removeprefix(start) for file in files if file.startswith(start))
 
 
 def without(listing: Listing, files: Container[str]) -> Listing:
