@@ -1,15 +1,27 @@
+import copy
+import math
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.config import (
     CONFIG_DIR,
     build,
     build_optimizer_factories,
     check_config,
+    check_resume,
     named,
     oddities,
 )
+from fer_exp.data.imageset import PREPROCESSING
 from fer_exp.errors import UserError
 
 CONFIGS = sorted(
@@ -107,17 +119,45 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("+optimizer.rho=0.9", "optimizer.rho: Adam takes no such key; it takes params, lr, betas"),
         ("optimizer.lr=fast", "optimizer.lr=fast: expected a number"),
         ("model.dropout=much", "model.dropout=much: expected a number"),
-        ("model.num_classes=7.5", "model.num_classes=7.5: expected a whole number"),
+        ("model.num_classes=7.5", "model.num_classes=7.5: expected 7"),
         ("model.fast_dropout=3", "model.fast_dropout=3: expected true or false"),
         ("+model.width=2", "model.width: NotebookCNN takes no such key; it takes num_classes"),
         ("model._target_=fer_exp.models.Missing", "model._target_=fer_exp.models.Missing: cannot be imported"),
-        ("callbacks.early_stopping.patience=long", "callbacks.early_stopping.patience=long: expected a number"),
+        ("callbacks.early_stopping.patience=long", "callbacks.early_stopping.patience=long: expected a whole number"),
         ("resume=nowhere.ckpt", "resume=nowhere.ckpt: there is no such checkpoint"),
         ("data.on_bad_image=ignore", "data.on_bad_image=ignore: expected error or skip"),
         ("data.hold_out=1", "data.hold_out=1: expected a share in [0, 1)"),
         ("data.hold_out=-0.1", "data.hold_out=-0.1: expected a share"),
         ("data.hold_out=some", "data.hold_out=some: expected"),
         ("channels_last=yes_please", "channels_last=yes_please: expected true or false"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: expected a finite number from 0 up"),
+        ("optimizer.lr=inf", "optimizer.lr=inf: expected a finite number from 0 up"),
+        ("optimizer.lr=null", "optimizer.lr=None: expected a number"),
+        ("optimizer.lr=true", "optimizer.lr=True: expected a number"),
+        ("optimizer.lr=[1]", "optimizer.lr=[1]: expected a number"),
+        ("optimizer.lr=${nope}", "cannot be resolved: Interpolation key 'nope' not found full_key: optimizer.lr"),
+        ("optimizer.betas=[0.9]", "optimizer.betas=[0.9]: expected a list of 2, each a number"),
+        ("optimizer.betas=[0.9,nan]", "optimizer.betas=[0.9, nan]: expected a list of 2, each a number"),
+        ("optimizer.eps=nan", "optimizer.eps=nan: expected a finite number"),
+        ("optimizer.eps=null", "optimizer.eps=None: expected a number"),
+        ("scheduler.factor=-0.5", "scheduler.factor=-0.5: expected a finite number from 0 up"),
+        ("scheduler.min_lr=nan", "scheduler.min_lr=nan: expected a finite number from 0 up"),
+        ("scheduler.mode=sideways", "scheduler.mode=sideways: expected min or max"),
+        ("trainer.deterministic=maybe", "trainer.deterministic=maybe: expected true or false or warn"),
+        ("model.fast_dropout=null", "model.fast_dropout=None: expected true or false"),
+        ("data.seed=-1", "data.seed=-1: expected a whole number from 0 up"),
+        ("monitor=[val_loss]", "monitor=['val_loss']: no such figure is logged"),
+        ("resume=3", "resume=3: there is no such checkpoint"),
+        ("output_dir=null", "output_dir=None: expected a folder"),
+        ("callbacks.checkpoints=5", "callbacks.checkpoints=5: expected keys and values"),
+        ("~trainer.max_epochs", "trainer.max_epochs: is not there"),
+        ("~data.batch_size", "data.batch_size: is not there"),
+        ("~channels_last", "channels_last: is not there"),
+        ("~model._target_", "model: has no _target_, the class to make"),
+        ("optimizer._target_=5", "optimizer._target_=5: cannot be imported"),
+        ("optimizer._target_=os.system", "os.system: expected a class that is a kind of torch.optim"),
+        ("model._target_=builtins.eval", "builtins.eval: expected a class that is a kind of torch.nn"),
+        ("callbacks.checkpoints._target_=shutil.rmtree", "shutil.rmtree: expected a class that is a kind of lightning"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(composed, override, said):
@@ -138,6 +178,162 @@ def test_a_wrong_value_is_named_with_what_was_expected(composed, override, said)
 def test_a_value_that_the_class_refuses_is_named(composed, override, said):
     with pytest.raises(UserError, match=said.replace(".", r"\.")):
         build_optimizer_factories(composed(override))
+
+
+def test_what_is_no_class_of_its_group_is_not_called(composed, tmp_path):
+    # Hydra refuses some functions; none is called here, whatever Hydra thinks of it.
+    touched = tmp_path / "touched"
+    with pytest.raises(UserError, match="expected a class"):
+        check_config(composed("optimizer._target_=pathlib.Path.touch", f"+optimizer.self={touched}"))
+    assert not touched.exists()
+
+
+RATES = ("optimizer.lr", "scheduler.factor", "scheduler.min_lr")
+SAMPLED = (
+    *RATES, "seed", "monitor", "channels_last", "resume", "output_dir", "nope", "optimizer", "optimizer.betas",
+    "optimizer.eps", "optimizer.amsgrad", "optimizer._target_", "optimizer._partial_", "optimizer.nope", "scheduler",
+    "scheduler.patience", "scheduler.mode", "scheduler.cooldown", "data", "data.batch_size", "data.hold_out",
+    "data.seed", "data.on_bad_image", "model.dropout", "model.num_classes", "model.fast_dropout", "trainer",
+    "trainer.max_epochs", "trainer.accelerator", "trainer.limit_train_batches", "trainer.gradient_clip_val",
+    "callbacks", "callbacks.checkpoints", "callbacks.early_stopping.patience", "callbacks.early_stopping.monitor",
+)  # fmt: skip
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("val_loss")
+VALUES = SCALARS | st.lists(SCALARS, max_size=3)
+
+
+@pytest.fixture(scope="module")
+def default():
+    """The configuration of a run without any choice."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("train", ["output_dir=here"])
+
+
+@pytest.mark.parametrize(("keys", "examples"), [(SAMPLED, 150), (RATES, 50)], ids=["any key", "rates"])
+def test_any_value_of_any_key_passes_or_is_refused_with_words(default, keys, examples):
+    @settings(derandomize=True, deadline=None, max_examples=examples)
+    @given(key=st.sampled_from(keys), value=VALUES)
+    def holds(key, value):
+        cfg = copy.deepcopy(default)
+        OmegaConf.set_struct(cfg, False)
+        try:
+            OmegaConf.update(cfg, key, value, merge=False)
+        except OmegaConfBaseException:  # a half of an interpolation: Hydra composes no such configuration
+            assume(False)
+        try:
+            check_config(cfg)
+            build_optimizer_factories(cfg)
+        except UserError:
+            return
+        list(oddities(cfg))
+        for given_rate in filter(None, (OmegaConf.select(cfg, path) for path in RATES)):
+            for rate in given_rate if OmegaConf.is_list(given_rate) else [given_rate]:
+                assert math.isfinite(rate)
+                assert rate >= 0
+
+    holds()
+
+
+CHECKPOINT = {
+    "epoch": 1,
+    "hyper_parameters": {"settings": {"seed": 0, "model": {"name": "NotebookCNN"}, "preprocessing": PREPROCESSING}},
+    "optimizer_states": [{"step": 2}],
+    "state_dict": {"weight": torch.arange(6.0)},
+}
+SETTINGS = CHECKPOINT["hyper_parameters"]["settings"]
+
+
+def resume(path, wanted=SETTINGS):
+    check_resume(str(path), wanted, max_epochs=9, folder=Path("elsewhere"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A small checkpoint that can be gone on from."""
+    torch.save(CHECKPOINT, tmp_path / "last.ckpt")
+    resume(tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("seed", 1, "seed was 0 and is 1"),
+        ("model", {"name": "ResNet18"}, "model was {'name': 'NotebookCNN'} and is {'name': 'ResNet18'}"),
+        ("classes", ["angry"], "classes was None and is ['angry']"),
+        ("preprocessing", {**PREPROCESSING, "scale": "1/127.5 - 1"}, "preprocessing was {'size': [48, 48]"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_by_the_name_of_each(checkpoint, key, value, said):
+    with pytest.raises(UserError, match="that run had other settings") as error:
+        resume(checkpoint, {**SETTINGS, key: value})
+    assert said in str(error.value)
+
+
+def test_a_checkpoint_from_before_the_preprocessing_was_told_had_the_first_one(tmp_path):
+    older = copy.deepcopy(CHECKPOINT)
+    del older["hyper_parameters"]["settings"]["preprocessing"]
+    torch.save(older, tmp_path / "older.ckpt")
+    resume(tmp_path / "older.ckpt", {**SETTINGS, "preprocessing": {"size": [48, 48], "grey": True, "scale": "1/255"}})
+    with pytest.raises(UserError, match="preprocessing was"):
+        resume(tmp_path / "older.ckpt", {**SETTINGS, "preprocessing": {"size": [64, 64], "grey": True}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({k: v for k, v in CHECKPOINT.items() if k != lacking} for lacking in CHECKPOINT),
+        {**CHECKPOINT, "epoch": "one"},
+        {**CHECKPOINT, "hyper_parameters": {}},
+        {**CHECKPOINT, "hyper_parameters": {"settings": "odd"}},
+        [CHECKPOINT],
+    ],
+    ids=lambda content: str(content)[:40],
+)
+def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match="not a checkpoint to go on from"):
+        resume(tmp_path / "odd.ckpt")
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="not a checkpoint to go on from"):
+        resume(tmp_path)
+
+
+def test_a_changed_bit_among_the_weights_is_noticed(checkpoint):
+    content = checkpoint.read_bytes()
+    weights = CHECKPOINT["state_dict"]["weight"].numpy().tobytes()
+    assert content.count(weights) == 1
+    checkpoint.write_bytes(content.replace(weights, weights[:-1] + b"\x41"))
+    with pytest.raises(UserError, match=r"not a checkpoint to go on from \(.* is damaged\)"):
+        resume(checkpoint)
+
+
+def test_a_damaged_checkpoint_is_refused_or_the_same(checkpoint):
+    whole = checkpoint.read_bytes()
+    place = st.integers(0, len(whole))
+    changed = st.one_of(
+        place.map(lambda end: whole[:end]),
+        st.tuples(place, st.integers(0, 8), st.binary(max_size=8)).map(
+            lambda cut: whole[: cut[0]] + cut[2] + whole[cut[0] + cut[1] :]
+        ),
+    )
+
+    @settings(derandomize=True, deadline=None, max_examples=300)
+    @given(content=changed)
+    def holds(content):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "last.ckpt"
+            path.write_bytes(content)
+            try:
+                resume(path)
+            except UserError:
+                return
+            same = torch.load(path, weights_only=True)
+            assert torch.equal(same.pop("state_dict")["weight"], CHECKPOINT["state_dict"]["weight"])
+            assert same == {key: value for key, value in CHECKPOINT.items() if key != "state_dict"}
+
+    holds()
 
 
 def test_dropout_that_bytes_cannot_give_is_refused(composed):

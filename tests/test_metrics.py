@@ -27,8 +27,15 @@ def test_a_class_never_seen_nor_predicted_counts_as_zero():
     assert tally.macro_f1 == pytest.approx(2 / 3)
 
 
+def test_batches_are_counted_until_the_first_that_is_lost():
+    tally = EpochTally(2)
+    for loss in (1.0, 2.0, float("inf"), 1.0, float("nan")):
+        tally.update(torch.tensor(loss), torch.eye(2), torch.tensor([0, 1]))
+    assert tally.finite_batches == 2
+
+
 def test_reset_forgets():
     tally = EpochTally(2)
     tally.update(torch.tensor(5.0), torch.eye(2), torch.tensor([0, 1]))
     tally.reset()
-    assert (tally.loss, tally.accuracy, int(tally.confusion.sum())) == (0, 0, 0)
+    assert (tally.loss, tally.accuracy, int(tally.confusion.sum()), tally.finite_batches) == (0, 0, 0, 0)

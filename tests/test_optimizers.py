@@ -51,3 +51,18 @@ def test_the_state_survives_a_save_and_a_load(composed, name, tmp_path):
     resumed = make_optimizer(other.parameters())
     resumed.load_state_dict(saved["optimizer"])
     assert steps(other, resumed, x, y, 5) == expected
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if "fused:" in (CONFIG_DIR / f"optimizer/{name}.yaml").read_text()]
+)
+def test_one_pass_over_the_weights_computes_the_same(composed, name):
+    weights = []
+    for fused in ("true", "false"):
+        make_optimizer, _ = build_optimizer_factories(composed(f"optimizer={name}", f"optimizer.fused={fused}"))
+        network, x, y = problem()
+        steps(network, make_optimizer(network.parameters()), x, y, 20)
+        weights.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    start = torch.cat([p.detach().flatten() for p in problem()[0].parameters()])
+    assert (weights[0] - start).abs().max() > 1e-2
+    assert torch.allclose(weights[0], weights[1], rtol=1e-4, atol=1e-6)

@@ -1,11 +1,24 @@
 import json
 import math
+import tempfile
 from datetime import datetime
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_exp.atomic import replacing
-from fer_exp.records import COLUMNS, RunRecord, best_row, read_history, read_summary
+from fer_exp.records import (
+    COLUMNS,
+    RunRecord,
+    best_row,
+    digest,
+    read_history,
+    read_summary,
+    read_sweep,
+    write_sweep,
+)
 
 
 def row(epoch, val_acc, **changes):
@@ -31,6 +44,65 @@ def test_history_is_read_back_to_the_last_digit(tmp_path):
     assert (tmp_path / "history.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
+ROWS = st.lists(
+    st.tuples(*(st.integers() if kind is int else st.floats() for kind in COLUMNS.values())).map(
+        lambda values: dict(zip(COLUMNS, values, strict=True))
+    ),
+    max_size=4,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(rows=ROWS)
+def test_any_history_is_read_back(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        RunRecord(Path(folder), {}).write_epochs(rows)
+        read = read_history(Path(folder))
+        assert repr(read) == repr(rows)  # where NaN is NaN and -0.0 is not 0.0
+        assert json.loads((Path(folder) / "summary.json").read_text())["history"] == digest(read)
+
+
+def test_a_history_is_known_by_its_figures(tmp_path):
+    rows = [row(1, 0.5), row(2, 0.6, val_loss=math.nan)]
+    assert digest(rows) == digest([{**each, "lr": 1e-3} for each in rows])
+    assert digest(rows) != digest([rows[0], {**rows[1], "train_acc": math.nextafter(0.4, 1)}])
+    assert digest(rows) != digest(rows[:1])
+    RunRecord(tmp_path, {}).write_epochs(rows)
+    text = (tmp_path / "history.csv").read_bytes()
+    (tmp_path / "history.csv").write_bytes(text.replace(b"\n", b"\r\n"))  # as git may check it out
+    assert digest(read_history(tmp_path)) == read_summary(tmp_path)["history"]
+
+
+def test_a_history_that_was_cut_within_a_figure_is_not_read(tmp_path):
+    RunRecord(tmp_path, {}).write_epochs([row(1, 0.5, val_seconds=1.75)])
+    text = (tmp_path / "history.csv").read_text()
+    (tmp_path / "history.csv").write_text(text.removesuffix("5\n"))
+    with pytest.raises(ValueError, match=r"history\.csv ends in the middle of a line"):
+        read_history(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "sweep.json is empty"),
+        ("[]", "sweep.json holds no mapping"),
+        ("[" * 100_000, "sweep.json is nested too deeply"),
+        ('{"jobs": "three"}', "its jobs is 'three'"),
+        ('{"jobs": true}', "its jobs is True"),
+        ('{"swept": {"seed": 1}}', "its swept is"),
+        ('{"overrides": [1]}', "its overrides are not all text"),
+        ('{"winners": ["adam"]}', "its winners is"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_damaged_sweep_is_neither_read_nor_written_over(tmp_path, text, reason):
+    (tmp_path / "sweep.json").write_text(text)
+    for refused in (lambda: read_sweep(tmp_path), lambda: write_sweep(tmp_path, jobs=3)):
+        with pytest.raises(ValueError, match=reason):
+            refused()
+    assert (tmp_path / "sweep.json").read_text() == text
+
+
 def test_nan_survives_in_the_history_and_is_null_in_the_summary(tmp_path):
     RunRecord(tmp_path, {}).write_epochs([row(1, 1 / 7, train_loss=math.nan)])
     assert math.isnan(read_history(tmp_path)[0]["train_loss"])
@@ -46,6 +118,7 @@ def test_a_record_has_every_key_from_its_first_moment(tmp_path):
     assert summary == {
         "schema": 2, "status": "running", "seed": 0, "epochs": 0, "best": None, "last": None, "restored": None,
         "stopped_by": None, "seconds": {"train": 0, "validation": 0, "total": 0}, "error": None,
+        "history": digest([]),
     }  # fmt: skip
     assert read_history(tmp_path) == []
 

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -88,22 +90,94 @@ def test_drafts_that_a_killed_process_left_are_taken_away(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_a_folder_is_held_by_one_process(tmp_path):
-    with claim(tmp_path / "run"):
-        with pytest.raises(UserError, match="another process is training in this folder"), claim(tmp_path / "run"):
+HOLD = """
+import sys
+from pathlib import Path
+from fer_exp.resuming import claim
+with claim(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A run's folder that another process trains in; it has not got further than to claim it."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield tmp_path / "run"
+        process.stdin.close()
+
+
+def test_a_folder_is_held_by_one_process(held, tmp_path):
+    for refused in (lambda: claim(held).__enter__(), lambda: check_folder(held, "auto", {})):
+        with pytest.raises(UserError, match="run: another process is training in this folder; choose another, or wait"):
+            refused()
+    with claim(tmp_path / "other"):
+        check_folder(tmp_path / "other", None, {})  # one's own
+        with pytest.raises(UserError, match="another process"):
+            claim(tmp_path / "other").__enter__()
+
+
+def test_what_another_process_has_begun_is_not_taken_away(held):
+    discard(held)
+    assert (held / ".hydra/lock").exists()
+
+
+def test_a_process_that_ended_holds_nothing(tmp_path):
+    for _ in range(2):
+        with claim(tmp_path / "run"):
             pass
-        with claim(tmp_path / "other"):
-            pass
-    with claim(tmp_path / "run"):
-        pass
+    discard(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(UserError, match=r"/file is a file: choose another hydra\.run\.dir"):
+            check_folder(folder, None, {})
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.hydra").write_text("")
+    with pytest.raises(UserError, match=r"run cannot be written \(File exists\): choose another hydra\.run\.dir"):
+        claim(tmp_path / "run").__enter__()
 
 
 def test_a_job_that_left_nothing_is_new(tmp_path):
     assert earlier_attempt(tmp_path, {"seed": 0}) == ("new", None)
     assert earlier_attempt(tmp_path / "not_there", {"seed": 0}) == ("new", None)
-    (tmp_path / "summary.json").write_text("{")  # not ours: our own are replaced whole
-    with pytest.raises(UserError, match="cannot be read"):
-        earlier_attempt(tmp_path, {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "summary.json is empty"),
+        (b"\0" * 4096, "summary.json is empty"),
+        (b'{"schema": 2, "sta', "Unterminated string"),
+        (b"\xff\xfe\x00", "decode"),
+        (b"[" * 100_000, "summary.json is nested too deeply"),
+        (b"[1]", "summary.json holds no mapping"),
+        (b"{}", "summary.json is not that of a run"),
+        (b'{"schema": 99}', "its schema is 99"),
+        (b'{"schema": 2}', "summary.json lacks status, epochs, seconds"),
+        (b'{"schema": 2, "status": ["completed"], "epochs": 1, "seconds": {}}', "its status is ['completed']"),
+        (b'{"schema": 2, "status": "running", "epochs": "1", "seconds": {}}', "its epochs is '1'"),
+        (b'{"schema": 2, "status": "running", "epochs": 1, "seconds": {}, "config": "adam"}', "its config is 'adam'"),
+        (b'{"schema": 2, "status": "running", "epochs": 1, "seconds": {}, "best": {"val_acc": "x"}}', "its val_acc is"),
+    ],
+    ids=lambda value: str(value[:30]),
+)
+def test_a_damaged_record_is_neither_gone_on_from_nor_taken_away(tmp_path, content, reason):
+    (tmp_path / "summary.json").write_bytes(content)  # not ours: our own are replaced whole
+    for refused in (lambda: earlier_attempt(tmp_path, {}), lambda: check_folder(tmp_path, "auto", {})):
+        with pytest.raises(UserError, match=r"summary\.json cannot be read \(.*\): choose another") as error:
+            refused()
+        assert reason in str(error.value)
+    assert (tmp_path / "summary.json").read_bytes() == content
 
 
 @pytest.fixture

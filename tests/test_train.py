@@ -2,6 +2,8 @@
 
 import logging
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from fer_exp.classifier import Classifier
 from fer_exp.config import CONFIG_DIR
 from fer_exp.data.datamodule import FolderFaces
 from fer_exp.data.folders import CLASSES
@@ -66,7 +69,7 @@ def test_history_has_a_row_an_epoch(run):
 
 
 def test_summary_tells_the_run(run):
-    folder, _, _, value, _ = run
+    folder, cfg, _, value, _ = run
     summary, rows = read_summary(folder), read_history(folder)
     assert summary["status"] == "completed"
     assert summary["stopped_by"] == "max_epochs"
@@ -77,7 +80,13 @@ def test_summary_tells_the_run(run):
     assert summary["params"] == {"trainable": 4_474_759, "non_trainable": 3_968}
     assert summary["data"]["train"] == 70
     assert summary["data"]["left_out"]["train"] == {"excluded": 0, "unreadable": 0}
+    assert summary["data"]["validation"] == 35
     assert summary["data"]["classes"] == list(CLASSES)
+    assert summary["config"]["data"]["root"] == cfg.data.root
+    data = FolderFaces(cfg.data.root, 10, 0)
+    data.setup()
+    fingerprints = {"train": data.train_set.fingerprint, "validation": data.validation_set.fingerprint}
+    assert summary["data"]["fingerprint"] == fingerprints
     assert torch.__version__.startswith(summary["environment"]["versions"]["torch"])
     assert summary["environment"]["precision"] == "32-true"
     assert summary["best"] == max(rows, key=lambda row: row["val_acc"])
@@ -151,6 +160,11 @@ def test_tensorboard_shows_training_and_validation_under_the_same_tags(run):
 def test_tensorboard_has_pictures_graph_rate_and_hyper_parameters(run):
     events = read_events(run[0] / "tensorboard")
     assert set(events.Tags()["images"]) == {"samples", "model", "curves", "confusion_matrix"}
+    for name, epoch in (("samples", 0), ("model", 0), ("curves", 3), ("confusion_matrix", 3)):
+        (picture,) = events.Images(name)
+        assert picture.step == epoch
+        assert picture.encoded_image_string == (run[0] / f"{name}.png").read_bytes()
+        assert (picture.width, picture.height) == Image.open(run[0] / f"{name}.png").size
     assert events.Tags()["graph"]
     assert [event.value for event in events.Scalars("lr")] == pytest.approx([1e-4] * 3)
     assert events.Scalars("result/val_acc")[0].value == pytest.approx(read_summary(run[0])["best"]["val_acc"])
@@ -187,6 +201,8 @@ def test_a_resumed_run_that_changes_its_settings_is_refused(small, tmp_path, res
     for override, said in (
         ("optimizer.lr=0.5", "optimizer was .*lr.: 0.001.* and is .*lr.: 0.5"),
         ("optimizer=sgd", "optimizer was .*Adam.* and is .*SGD"),
+        ("model=resnet18", "model was .*NotebookCNN.* and is .*ResNet18"),
+        ("data.hold_out=0.5", "fingerprint was .* and is "),
         ("seed=1", "seed was 0 and is 1"),
         ("data.batch_size=12", "batch_size was 10 and is 12"),
         ("scheduler.factor=0.5", "scheduler was"),
@@ -206,14 +222,42 @@ def test_a_file_that_is_no_checkpoint_is_refused(small, tmp_path_factory, conten
 
 
 def test_a_checkpoint_that_carries_code_is_refused_and_not_run(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evil")
+
     class Evil:
         def __reduce__(self):
-            return (print, ("code was run",))
+            return (Path.touch, (folder / "code was run",))
 
-    file = tmp_path_factory.mktemp("evil") / "last.ckpt"
-    torch.save({"hyper_parameters": Evil()}, file)
+    torch.save({"epoch": 0, "hyper_parameters": Evil()}, folder / "last.ckpt")
     with pytest.raises(UserError, match="not a checkpoint to go on from"):
-        train(small(f"resume={file}"))
+        train(small(f"resume={folder}/last.ckpt"))
+    assert not (folder / "code was run").exists()
+
+
+def test_a_checkpoint_that_was_cut_short_is_refused(small, tmp_path, resumable):
+    whole = resumable.read_bytes()
+    for length in (1, 1000, len(whole) // 2, len(whole) - 1):
+        resumable.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="not a checkpoint to go on from"):
+            train(small(f"resume={resumable}"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_other_classes_or_preprocessing_is_refused_and_an_older_one_is_not(small, tmp_path, resumable):
+    checkpoint = torch.load(resumable, weights_only=True)
+    settings = checkpoint["hyper_parameters"]["settings"]
+    assert settings["preprocessing"] == {"size": [48, 48], "grey": True, "scale": "1/255"}
+    for key, other in (("classes", ["happy", "sad"]), ("preprocessing", {"size": [64, 64], "grey": False})):
+        checkpoint["hyper_parameters"]["settings"] = {**settings, key: other}
+        torch.save(checkpoint, resumable)
+        with pytest.raises(UserError, match=f"{key} was .* and is "):
+            train(small(f"resume={resumable}"))
+    assert list(tmp_path.iterdir()) == []
+    del settings["preprocessing"]
+    checkpoint["hyper_parameters"]["settings"] = settings
+    torch.save(checkpoint, resumable)
+    train(small(f"resume={resumable}"))
+    assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
 
 
 def test_a_run_is_resumed_in_its_own_folder_and_in_no_other_run_s(small, resumable, tmp_path_factory):
@@ -264,9 +308,65 @@ def test_a_run_whose_loss_is_lost_says_so(small, tmp_path):
     assert math.isnan(value)
     assert summary["status"] == "diverged"
     assert summary["stopped_by"] == "divergence"
-    assert "no longer finite in epoch 1" in summary["error"]
+    assert summary["error"].startswith(
+        "the training loss was no longer finite in epoch 1 (step 2, learning rate 1.0e+30); "
+        "no epoch had finite figures. A smaller optimizer.lr may help"
+    )
     assert (summary["epochs"], summary["best"], summary["restored"]) == (1, None, None)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def in_epoch(monkeypatch, epoch, change):
+    """Do something to the classifier before each training step of an epoch (from 1)."""
+    original = Classifier.training_step
+
+    def step(self, batch, index):
+        if self.current_epoch == epoch - 1:
+            change(self, index)
+        return original(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+
+
+def lose_loss(classifier, index):
+    if index == 3:  # what the tally would see
+        classifier.train_tally.update(torch.tensor(math.nan), torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64))
+
+
+def lose_weights(classifier, index):
+    classifier.network.layers.norm1.running_var.fill_(math.inf)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lose_loss, "the training loss was no longer finite in epoch 3 (step 18, learning rate 1.0e-03)"),
+        (lose_weights, "the weights were no longer finite in epoch 3 (step 21, learning rate 1.0e-03)"),
+    ],
+)
+def test_a_run_that_is_lost_later_keeps_what_it_had(small, tmp_path, monkeypatch, change, said):
+    in_epoch(monkeypatch, 3, change)
+    train(small("trainer.max_epochs=5"))
+    rows, summary = read_history(tmp_path), read_summary(tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert summary["status"] == "diverged"
+    loss, val_loss, val_acc = (f"{rows[1][name]:.4f}" for name in ("train_loss", "val_loss", "val_acc"))
+    assert summary["error"] == (
+        f"{said}; epoch 2 was the last with finite figures: loss {loss}, val_loss {val_loss}, val_acc {val_acc}. "
+        "A smaller optimizer.lr may help"
+    )
+    assert summary["best"]["epoch"] < 3
+    for name in ("best", "last", "restored"):
+        checkpoint = torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert checkpoint["epoch"] < 2 or name == "restored"
+        assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+def test_a_folder_that_is_removed_under_a_run_is_said(small, tmp_path, monkeypatch):
+    in_epoch(monkeypatch, 2, lambda classifier, index: shutil.rmtree(tmp_path / "run", ignore_errors=index > 0))
+    with pytest.raises(UserError, match="run was removed while the run trained, and its record with it: run it again"):
+        train(small(f"output_dir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_breaks_says_so(small, tmp_path, monkeypatch):
@@ -282,8 +382,6 @@ def test_an_interrupted_run_says_so(small, tmp_path, monkeypatch, caplog):
         if self.current_epoch == 1:
             raise KeyboardInterrupt
         return original(self, *_)
-
-    from fer_exp.classifier import Classifier
 
     original = Classifier.training_step
     monkeypatch.setattr(Classifier, "training_step", interrupt)
@@ -312,6 +410,19 @@ def test_nothing_is_written_when_the_settings_are_wrong(small, tmp_path):
     with pytest.raises(UserError, match=r"data\.batch_size=71 fills no batch from the 70 training images"):
         train(small("data.batch_size=71"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_from_disk_is_the_one_from_memory(small, tmp_path):
+    for in_memory in ("true", "false"):
+        train(small(f"data.in_memory={in_memory}", f"output_dir={tmp_path / in_memory}"))
+    assert figures(tmp_path / "false") == figures(tmp_path / "true")
+
+
+def test_a_batch_of_one_has_nothing_to_normalise_over(small):
+    with pytest.raises(
+        UserError, match=r"data\.batch_size=1: NotebookCNN normalises over the batch; expected 2 or more"
+    ):
+        train(small("data.batch_size=1"))
 
 
 def test_another_network_is_one_yaml_and_one_module(small, tmp_path):

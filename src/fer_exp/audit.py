@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.atomic import replacing
 from fer_exp.config import CONFIG_DIR, build
 from fer_exp.errors import UserError
+from fer_exp.explaining import call
 from fer_exp.resuming import discard
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def audit(cfg: DictConfig) -> None:
     from fer_exp.data.audit import describe, inspect, propose_exclusions
     from fer_exp.data.exclusions import write_exclusions
     from fer_exp.data.folders import list_images, within, without
+    from fer_exp.data.names import legible
     from fer_exp.figures.findings import draw_sheet, finding_sheets
     from fer_exp.progress import progress_bar
 
@@ -59,7 +61,7 @@ def audit(cfg: DictConfig) -> None:
         for split in (layout.train, layout.validation)
     ]
     paths = [listing.folder / file for listing in listings for file in listing.files]
-    log.info("Looking at %s files in %s ...", f"{len(paths):,}", layout.root)
+    log.info("Looking at %s files in %s ...", f"{len(paths):,}", legible(layout.root))
     with progress_bar("reading") as progress:
         inspection = inspect([str(path) for path in paths], progress)
     found = find(
@@ -143,8 +145,8 @@ def format_summary(found: "Audit") -> str:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="audit")
-def main(cfg: DictConfig) -> None:
-    """The command; exits with status 1 where the images cannot be looked at."""
+def run(cfg: DictConfig) -> None:
+    """What Hydra calls with the composed configuration."""
     try:
         audit(cfg)
     except UserError as error:
@@ -155,6 +157,11 @@ def main(cfg: DictConfig) -> None:
         log.info("Interrupted.")
         discard(Path(HydraConfig.get().runtime.output_dir))
         sys.exit(130)
+
+
+def main() -> None:
+    """The command; exits with status 1 where the images cannot be looked at."""
+    call(run)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,9 @@ class Classifier(L.LightningModule):
             "val_macro_f1": self.val_tally.macro_f1,
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],  # before the schedule acts
         }
+        if not self.is_finite():
+            # A variance of infinity, say, makes a constant network whose loss is finite: that is no result.
+            figures["val_loss"] = float("nan")
         # float64, on the CPU: callbacks compare what the history shows, to the last digit.
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()})
         schedule = self.lr_schedulers()
@@ -107,6 +110,11 @@ class Classifier(L.LightningModule):
             schedule.step(figures[self.monitor])
         elif isinstance(schedule, LRScheduler):
             schedule.step()
+
+    def is_finite(self) -> bool:
+        """Whether all weights, and statistics such as those of batch norm, are finite."""
+        values = [value for value in self.network.state_dict().values() if value.is_floating_point()]
+        return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Nothing: ``on_validation_epoch_end`` steps the schedule."""

@@ -1,33 +1,48 @@
 """The configuration: where it lies, what it may say, and how its parts become objects."""
 
 import inspect
+import logging
 import math
+import os
 import types
 import typing
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, in_line
 from fer_exp.records import DIRECTION
+from fer_exp.resuming import run_of
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ lies inside the package; in a checkout, beside src/.
 CONFIG_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
 
 # `${direction:val_loss}` is "min"; an unknown figure is named by check_config, not by the interpolation.
-OmegaConf.register_new_resolver("direction", lambda name: DIRECTION.get(name, "min"), replace=True)
+OmegaConf.register_new_resolver("direction", lambda name: DIRECTION.get(str(name), "min"), replace=True)
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # get_object logs what it raises, and we say it
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 GROUPS = ("trainer", "data", "model", "optimizer", "scheduler", "callbacks", "logger")
-KEYS = ("seed", "monitor", "channels_last", "resume", "output_dir", *GROUPS, "experiment")
+_OWN = ("seed", "monitor", "channels_last", "resume", "output_dir")
+KEYS = (*_OWN, *GROUPS, "experiment")
+MAY_BE_NONE = ("scheduler", "logger")
+_LIMITS = ("limit_train_batches", "limit_val_batches")
+# What must be there whatever is chosen; conf/ has a value for each.
+_NEEDED = (
+    *_OWN,
+    "data.batch_size",
+    *(f"trainer.{key}" for key in ("max_epochs", "accelerator", "precision", *_LIMITS)),
+)
 # What the command itself gives to lightning.Trainer.
 _TRAINER_OWN = {
     "devices",
@@ -59,7 +74,7 @@ def check_config(cfg: DictConfig) -> None:
     Raises:
         UserError: names every problem found, each with what was given, what was expected and the key to change.
     """
-    if absent := [group for group in GROUPS if group not in ("scheduler", "logger") and not cfg.get(group)]:
+    if absent := [group for group in GROUPS if group not in MAY_BE_NONE and not cfg.get(group)]:
         raise UserError(f"{', '.join(absent)}: nothing is chosen; give e.g. optimizer=adam")
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
@@ -70,8 +85,9 @@ def check_config(cfg: DictConfig) -> None:
             )
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {error}") from error
-    problems = [*_check_values(cfg), *_check_monitors(cfg), *_check_targets(cfg)]
+        raise UserError(f"the configuration cannot be resolved: {in_line(error)}") from error
+    problems = [*_check_shape(cfg)] or [*_check_values(cfg), *_check_monitors(cfg), *_check_targets(cfg)]
+    problems = list({problem.partition(":")[0]: problem for problem in reversed(problems)}.values())[::-1]  # one a key
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise UserError(lines.strip(" -") if len(problems) == 1 else f"{len(problems)} settings are wrong:\n{lines}")
@@ -88,8 +104,8 @@ def build(cfg: DictConfig, group: str) -> Any:
         return None
     try:
         return instantiate(node)
-    except InstantiationException as error:
-        raise UserError(f"{group}: {_cause(error)!s}. Given: {_given(node)}") from error
+    except (InstantiationException, TypeError) as error:
+        raise UserError(f"{group}: {in_line(_cause(error))}. Given: {_given(node)}") from error
 
 
 def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
@@ -107,32 +123,58 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
     try:
         tried = optimizer([torch.nn.Parameter(torch.zeros(1))])
     except Exception as error:  # whatever an optimizer of any package raises is about its settings
-        raise UserError(f"optimizer: {error}. Given: {_given(cfg.optimizer)}") from error
+        raise UserError(f"optimizer: {in_line(error)}. Given: {_given(cfg.optimizer)}") from error
     if scheduler is not None:
         try:
             scheduler(tried)
         except Exception as error:
-            raise UserError(f"scheduler: {error}. Given: {_given(cfg.scheduler)}") from error
+            raise UserError(f"scheduler: {in_line(error)}. Given: {_given(cfg.scheduler)}") from error
     return optimizer, scheduler
 
 
+def _check_shape(cfg: DictConfig) -> Iterator[str]:
+    """The keys that all else is looked up by must be there, and the groups must be groups."""
+    nodes = {group: cfg.get(group) for group in GROUPS}
+    if isinstance(cfg.callbacks, DictConfig):
+        nodes |= {f"callbacks.{name!s}": callback for name, callback in cfg.callbacks.items()}
+    for path, node in nodes.items():
+        if not (node is None or isinstance(node, DictConfig)):
+            yield f"{path}={node}: expected keys and values, as the YAML of a choice has them"
+    for path in _NEEDED:
+        group, _, key = path.rpartition(".")
+        node = cfg[group] if group else cfg
+        if isinstance(node, DictConfig) and key not in node:
+            yield f"{path}: is not there; give a value, or leave it as it was"
+
+
 def _check_values(cfg: DictConfig) -> Iterator[str]:
-    for key in sorted(set(cfg) - set(KEYS)):  # type: ignore[arg-type]
+    for key in sorted(str(key) for key in cfg if key not in KEYS):
         yield f"{key}: there is no such key; there are {', '.join(KEYS)}"
-    if not _is_whole(cfg.seed, at_least=0) or cfg.seed >= 2**32:
-        yield f"seed={cfg.seed}: expected a whole number from 0 up to 2**32 - 1"
+    for path, seed in (("seed", cfg.seed), ("data.seed", cfg.data.get("seed", cfg.seed))):
+        if not _is_whole(seed, at_least=0) or seed >= 2**32:
+            yield f"{path}={seed}: expected a whole number from 0 up to 2**32 - 1"
+            break  # data.seed is seed where nothing else is said
+    if not isinstance(cfg.output_dir, str) or not cfg.output_dir:
+        yield f"output_dir={cfg.output_dir}: expected a folder; leave it out, and choose by hydra.run.dir"
     if cfg.model.get("num_classes", len(CLASSES)) != len(CLASSES):
         yield f"model.num_classes={cfg.model.num_classes}: expected {len(CLASSES)}: {', '.join(CLASSES)}"
     if not isinstance(cfg.channels_last, bool):
         yield f"channels_last={cfg.channels_last}: expected true or false"
-    if cfg.resume is not None and not Path(cfg.resume).is_file():
+    if cfg.resume is not None and not os.path.isfile(str(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
-    if "batch_size" in cfg.data and not _is_whole(cfg.data.batch_size, at_least=1):
+    if not _is_number(rate := cfg.optimizer.get("lr", 0.0)):
+        yield f"optimizer.lr={rate}: expected a number"
+    for path in ("optimizer.lr", "scheduler.factor", "scheduler.min_lr"):
+        given = OmegaConf.select(cfg, path)
+        rates = given if isinstance(given, ListConfig) else [given]
+        if any(_is_number(rate) and not 0 <= rate < math.inf for rate in rates):
+            yield f"{path}={given}: expected a finite number from 0 up"
+    if not _is_whole(cfg.data.batch_size, at_least=1):
         yield f"data.batch_size={cfg.data.batch_size}: expected a whole number from 1 up"
     if cfg.data.get("on_bad_image", "error") not in ON_BAD_IMAGE:
         yield f"data.on_bad_image={cfg.data.on_bad_image}: expected {' or '.join(ON_BAD_IMAGE)}"
     held_out = cfg.data.get("hold_out", 0)
-    if isinstance(held_out, bool) or not isinstance(held_out, int | float) or not 0 <= held_out < 1:
+    if not _is_number(held_out) or not 0 <= held_out < 1:
         yield f"data.hold_out={held_out}: expected a share in [0, 1)"
     trainer = cfg.trainer
     if not _is_whole(trainer.max_epochs, at_least=1):
@@ -141,21 +183,21 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"trainer.accelerator={trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}"
     if trainer.precision not in PRECISIONS:
         yield f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}"
-    for key in ("limit_train_batches", "limit_val_batches"):
+    for key in _LIMITS:
         value = trainer[key]
         if not (_is_whole(value, at_least=1) or (isinstance(value, float) and 0 < value <= 1)):
             yield f"trainer.{key}={value}: expected a share in (0, 1] or a number of batches from 1 up"
-    for key in sorted(_TRAINER_OWN & set(trainer)):
+    for key in sorted(_TRAINER_OWN.intersection(trainer)):
         yield f"trainer.{key}: this is set by the command (one device; validation after each epoch); leave it out"
 
 
 def _check_monitors(cfg: DictConfig) -> Iterator[str]:
     logged = f"logged in each epoch are {', '.join(DIRECTION)}"
-    if cfg.monitor not in DIRECTION:
+    if not _is_figure(cfg.monitor):
         yield f"monitor={cfg.monitor}: no such figure is logged; {logged}"
     for name, callback in cfg.callbacks.items():
         watched: Any = callback.get("monitor") if callback else None
-        if watched not in DIRECTION:
+        if not _is_figure(watched):
             if watched not in (None, cfg.monitor):
                 yield f"callbacks.{name}.monitor={watched}: no such figure is logged; {logged}"
         elif callback.get("mode") not in (None, DIRECTION[watched]):
@@ -164,12 +206,24 @@ def _check_monitors(cfg: DictConfig) -> Iterator[str]:
                 f"{'lower' if DIRECTION[watched] == 'min' else 'higher'} it is; expected {DIRECTION[watched]}"
             )
     mode = cfg.scheduler.get("mode") if cfg.get("scheduler") else None
-    if mode in ("min", "max") and cfg.monitor in DIRECTION and mode != DIRECTION[cfg.monitor]:
+    if mode in ("min", "max") and _is_figure(cfg.monitor) and mode != DIRECTION[cfg.monitor]:
         yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {DIRECTION[cfg.monitor]}"
 
 
 def _check_targets(cfg: DictConfig) -> Iterator[str]:
-    """Each ``_target_`` must exist, and take the keys beside it with values of their kinds."""
+    """Each ``_target_`` must be a class of its group's kind, and take the keys beside it with values of their kinds."""
+    import lightning as L
+    import torch
+    from lightning.pytorch.loggers import Logger
+
+    kinds = {
+        "data": L.LightningDataModule,
+        "model": torch.nn.Module,
+        "optimizer": torch.optim.Optimizer,
+        "scheduler": torch.optim.lr_scheduler.LRScheduler,
+        "callbacks": L.Callback,
+        "logger": Logger,
+    }
     nodes = {group: cfg.get(group) for group in ("data", "model", "optimizer", "scheduler", "logger")}
     nodes |= {f"callbacks.{name}": callback for name, callback in cfg.callbacks.items()}
     for path, node in nodes.items():
@@ -181,14 +235,20 @@ def _check_targets(cfg: DictConfig) -> Iterator[str]:
         try:
             target = get_object(node._target_)
         except Exception as error:
-            yield f"{path}._target_={node._target_}: cannot be imported ({error})"
+            yield f"{path}._target_={node._target_}: cannot be imported ({in_line(error)})"
             continue
-        arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-        yield from _check_arguments(path, target, arguments)
-    from lightning import Trainer
-
-    checked = {*_TRAINER_OWN, "max_epochs", "accelerator", "precision", "limit_train_batches", "limit_val_batches"}
-    yield from _check_arguments("trainer", Trainer, {k: v for k, v in cfg.trainer.items() if k not in checked})
+        if not isinstance(node.get("_partial_", False), bool):
+            yield f"{path}._partial_={node._partial_}: expected true or false"
+        kind = kinds[path.partition(".")[0]]
+        # Seen to before anything is called: a function of that name might do whatever it likes.
+        if not (inspect.isclass(target) and issubclass(target, kind)):
+            expected = f"{kind.__module__}.{kind.__name__}"
+            yield f"{path}._target_={node._target_}: expected a class that is a kind of {expected}"
+            continue
+        apart = ("_target_", "_partial_", *(["seed"] if path == "data" else []))  # the seed was looked at before
+        yield from _check_arguments(path, target, {key: value for key, value in node.items() if key not in apart})
+    checked = {*_TRAINER_OWN, "max_epochs", "accelerator", "precision", *_LIMITS}
+    yield from _check_arguments("trainer", L.Trainer, {k: v for k, v in cfg.trainer.items() if k not in checked})
 
 
 def _check_arguments(path: str, target: Callable[..., Any], arguments: dict[str, Any]) -> Iterator[str]:
@@ -210,41 +270,76 @@ def _check_arguments(path: str, target: Callable[..., Any], arguments: dict[str,
 
 def _kind_mismatch(value: Any, hint: Any, default: Any) -> str | None:
     """The kind that was expected, in words, where ``value`` is surely of another one."""
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = set(typing.get_args(hint)) if is_union else {hint}
-    if value is None or hint is None:
+    if hint is None:
         # Without a hint a number in the signature still tells that a number is meant.
-        is_number = isinstance(default, int | float) and not isinstance(default, bool)
-        return "a number" if is_number and isinstance(value, str) else None
-    if kinds & {int, float} and kinds <= {int, float, types.NoneType}:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return "a number"
-        if float not in kinds and not isinstance(value, int):
-            return "a whole number"
-        if not math.isfinite(value):
-            return "a finite number"
-    if kinds <= {bool, types.NoneType} and not isinstance(value, bool):
-        return "true or false"
-    if isinstance(default, int | float) and not isinstance(default, bool) and isinstance(value, str):
-        return "a number"
-    return None
+        return "a number" if _is_number(default) and isinstance(value, str) else None
+    kinds = _kinds(hint)
+    if (value is None and default is None) or any(_may_be(value, kind) for kind in kinds):
+        return None
+    if float in kinds and isinstance(value, float):
+        return "a finite number"
+    return _in_words(hint)
+
+
+_WORDS: dict[Any, str] = {float: "a number", int: "a whole number", bool: "true or false", types.NoneType: "null"}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _in_words(hint: Any) -> str:
+    words, kinds = [], _kinds(hint)
+    for kind in kinds:
+        arguments = typing.get_args(kind)
+        if typing.get_origin(kind) is tuple:
+            words.append(f"a list of {len(arguments)}, each {_in_words(arguments[0])}")
+        elif typing.get_origin(kind) is typing.Literal:
+            words += map(str, arguments)
+        elif kind is not int or float not in kinds:
+            words.append(_WORDS.get(kind, ""))
+    return " or ".join(filter(None, words))
+
+
+def _may_be(value: Any, kind: Any) -> bool:
+    """Whether ``value`` may stand where ``kind`` is hinted; what is not known is left to the class."""
+    if kind is types.NoneType:
+        return value is None
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return _is_number(value) and isinstance(value, int)
+    if kind is float:
+        return _is_number(value) and math.isfinite(value)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is list:
+        return isinstance(value, ListConfig) and not any(_kind_mismatch(part, arguments[0], ...) for part in value)
+    if origin is tuple and ... not in arguments:
+        return (
+            isinstance(value, ListConfig)
+            and len(value) == len(arguments)
+            and not any(_kind_mismatch(part, hint, ...) for part, hint in zip(value, arguments, strict=True))
+        )
+    return getattr(kind, "__name__", None) != "Tensor"  # YAML has none
 
 
 def oddities(cfg: DictConfig) -> Iterator[str]:
     """Settings that are allowed and work against each other, in words."""
     stopping = cfg.callbacks.get("early_stopping")
     schedule = cfg.get("scheduler") or OmegaConf.create({})
-    plateau = "ReduceLROnPlateau" in schedule.get("_target_", "")
-    if stopping and plateau and stopping.patience <= schedule.patience + 1:
-        yield (
-            f"early stopping (callbacks.early_stopping.patience={stopping.patience}) may end the run in the same epoch "
-            f"in which the plateau schedule first cuts the rate (after {schedule.patience + 1} bad epochs), so that no "
-            f"cut ever acts. callbacks.early_stopping.patience=10 or experiment=notebook_patient gives it time."
-        )
+    plateau = "ReduceLROnPlateau" in schedule.get("_target_", "") and "patience" in schedule
     if plateau and cfg.trainer.max_epochs <= schedule.patience + 1:
         yield (
             f"trainer.max_epochs={cfg.trainer.max_epochs} ends the run before the plateau schedule can cut the rate "
             f"(scheduler.patience={schedule.patience})."
+        )
+    elif stopping and "patience" in stopping and plateau and stopping.patience <= schedule.patience + 1:
+        yield (
+            f"early stopping (callbacks.early_stopping.patience={stopping.patience}) may end the run in the same epoch "
+            f"in which the plateau schedule first cuts the rate (after {schedule.patience + 1} bad epochs), so that no "
+            f"cut ever acts. callbacks.early_stopping.patience=10 or experiment=notebook_patient gives it time."
         )
 
 
@@ -270,27 +365,45 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
     """
     import torch
 
+    from fer_exp.data.imageset import PREPROCESSING
+
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch compares no checksum, and goes on from whatever it finds
+                raise ValueError(f"{damaged} is damaged")
         # Plain values and tensors only: a file that carries code is refused, not run.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        before, epochs = checkpoint["hyper_parameters"]["settings"], checkpoint["epoch"] + 1
-        _ = checkpoint["optimizer_states"]
-    except Exception as error:  # whatever a file of any kind makes the reader raise
+        epochs = checkpoint["epoch"] + 1
+        _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
+        # Older checkpoints do not tell the preprocessing: there had been this one alone.
+        before = {"preprocessing": PREPROCESSING, **checkpoint["hyper_parameters"]["settings"]}
+        changed = [
+            f"{name} was {before.get(name)} and is {value}"
+            for name, value in settings.items()
+            if before.get(name) != value
+        ]
+    except Exception as error:  # whatever a file of any kind makes the readers raise
+        reason = str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
         raise UserError(
-            f"resume={path}: this is not a checkpoint to go on from ({type(error).__name__}); "
+            f"resume={path}: this is not a checkpoint to go on from ({reason}); "
             "expected the checkpoints/last.ckpt of a run"
         ) from error
-    changed = [
-        f"{name} was {before.get(name)} and is {value}" for name, value in settings.items() if before.get(name) != value
-    ]
     if changed:
         raise UserError(
             f"resume={path}: that run had other settings: {'; '.join(changed)}. Give the same, or begin a new run."
         )
-    if epochs > max_epochs or (epochs == max_epochs and Path(path).resolve().parents[1] != folder.resolve()):
+    if epochs > max_epochs or (epochs == max_epochs and run_of(path) != folder.resolve()):
         raise UserError(
             f"resume={path}: that run has trained {epochs} epochs, and trainer.max_epochs={max_epochs} leaves none."
         )
+
+
+def _is_figure(name: Any) -> bool:
+    return isinstance(name, str) and name in DIRECTION
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any, at_least: int) -> bool:

@@ -1,5 +1,6 @@
 """TensorBoard: what a run shows there."""
 
+import io
 import math
 from argparse import Namespace
 from collections.abc import Mapping
@@ -8,10 +9,15 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.figure import Figure
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import FileWriter, SummaryWriter
+from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
+
+# Graphs that were traced in this process. torch never frees what it traced, some megabytes in each run of a sweep.
+_graphs: dict[tuple[str, tuple[int, ...]], Any] = {}
 
 
 class TensorBoardLogger(Logger):
@@ -54,15 +60,18 @@ class TensorBoardLogger(Logger):
             elif name != "epoch":
                 self._writer("").add_scalar(name, value, epoch)
 
-    def log_figure(self, tag: str, figure: Figure, epoch: int) -> None:
-        """Write a picture."""
-        self._writer("").add_figure(tag, figure, epoch, close=False)
+    def log_picture(self, tag: str, png: bytes, epoch: int) -> None:
+        """Write a PNG file as it is."""
+        # torch's writer takes figures and pixels only, and would draw or compress what is drawn and compressed already.
+        width, height = Image.open(io.BytesIO(png)).size
+        picture = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)  # 4: RGBA
+        self._file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), epoch)
 
     @rank_zero_only
     def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
         """Write the graph at ``input_array`` (N, C, H, W); Lightning's own call, without one, does nothing."""
         if input_array is not None:
-            self._writer("").add_graph(model, input_array)
+            self._file_writer().add_graph(_graph(model, input_array))
 
     def log_result(self, params: Mapping[str, Any], figures: Mapping[str, float]) -> None:
         """Write a run's hyper-parameters with its final figures: a row of the HParams tab.
@@ -70,12 +79,10 @@ class TensorBoardLogger(Logger):
         Figures that are not finite are left out: the tab cannot sort by them.
         """
         figures = {f"result/{name}": value for name, value in figures.items() if math.isfinite(value)}
-        writer = self._writer("")
         for summary in hparams(dict(params), figures):
-            assert writer.file_writer is not None
-            writer.file_writer.add_summary(summary)
+            self._file_writer().add_summary(summary)
         for name, value in figures.items():
-            writer.add_scalar(name, value)
+            self._writer("").add_scalar(name, value)
 
     def finalize(self, status: str) -> None:
         """Flush, or close after a failure; after a success ``log_result`` is still to come."""
@@ -94,3 +101,16 @@ class TensorBoardLogger(Logger):
         if part not in self._writers:
             self._writers[part] = SummaryWriter(str(self._folder / part))
         return self._writers[part]
+
+    def _file_writer(self) -> FileWriter:
+        writer = self._writer("").file_writer
+        assert writer is not None
+        return writer
+
+
+def _graph(model: nn.Module, example: Tensor) -> Any:
+    """The graph of ``model`` as TensorBoard stores it; networks whose layers are equal have the same."""
+    key = f"{type(model).__module__}.{model}", tuple(example.shape)
+    if key not in _graphs:
+        _graphs[key] = graph(model, example)
+    return _graphs[key]

@@ -7,7 +7,7 @@ from torch import Tensor
 class EpochTally:
     """Sum of losses and confusion matrix over the batches of an epoch.
 
-    ``update`` launches work on the device and waits for nothing; ``loss``, ``accuracy`` and ``macro_f1`` wait.
+    ``update`` launches work on the device and waits for nothing; what is read from the tally waits.
 
     Args:
         num_classes: C.
@@ -21,6 +21,8 @@ class EpochTally:
         """Start an epoch on ``device``."""
         self._loss_sum = torch.zeros((), device=device)
         self._confusion = torch.zeros(self.num_classes**2, dtype=torch.int64, device=device)
+        self._is_finite = torch.ones((), dtype=torch.bool, device=device)
+        self._finite_batches = torch.zeros((), dtype=torch.int64, device=device)
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch.
@@ -30,7 +32,10 @@ class EpochTally:
             logits: (B, C).
             labels: (B,) int64.
         """
-        self._loss_sum += loss.detach() * len(labels)
+        loss = loss.detach()
+        self._loss_sum += loss * len(labels)
+        self._is_finite &= loss.isfinite()
+        self._finite_batches += self._is_finite
         cells = labels * self.num_classes + logits.detach().argmax(dim=1)
         self._confusion.scatter_add_(0, cells, torch.ones_like(cells))
 
@@ -38,6 +43,11 @@ class EpochTally:
     def confusion(self) -> Tensor:
         """(C, C) int64 on the CPU: rows are true classes, columns predicted ones."""
         return self._confusion.view(self.num_classes, self.num_classes).cpu()
+
+    @property
+    def finite_batches(self) -> int:
+        """Number of batches before the first one whose loss was not finite."""
+        return int(self._finite_batches)
 
     @property
     def loss(self) -> float:

@@ -6,6 +6,7 @@ and holds every epoch that it finished.
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -55,6 +56,27 @@ FINISHED = ("completed", "diverged")  # the run came to a result of its own
 
 Row = dict[str, int | float]
 
+# Keys of summary.json and sweep.json whose kind readers count on; where a key is absent they know what to do.
+_SUMMARY_KINDS: Mapping[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "epochs": (int,),
+    "history": (str, type(None)),
+    "best": (dict, type(None)),
+    "seconds": (dict,),
+    "config": (dict, type(None)),
+    "choices": (dict,),
+    "data": (dict, type(None)),
+    "environment": (dict, type(None)),
+}
+_SWEEP_KINDS: Mapping[str, tuple[type, ...]] = {
+    "overrides": (list,),
+    "sweeper": (dict,),
+    "jobs": (int, type(None)),
+    "swept": (list,),
+    "tuned": (list,),
+    "winners": (dict,),
+}
+
 
 class RunRecord:
     """Writes the record of one run.
@@ -75,6 +97,7 @@ class RunRecord:
             "updated": None,  # when this file was last written
             **facts,
             "epochs": 0,
+            "history": None,  # tells whether history.csv is the one that this file was written with
             "best": None,
             "last": None,
             "restored": None,
@@ -89,10 +112,11 @@ class RunRecord:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         with replacing(self.folder / HISTORY) as draft:
             draft.write_text(text.getvalue())
-        self.summary |= {"epochs": len(rows), "best": best_row(rows), "last": rows[-1] if rows else None}
+        self.summary |= {"epochs": len(rows), "history": digest(rows)}
+        self.summary |= {"best": best_row(rows), "last": rows[-1] if rows else None}
         self.summary["seconds"] |= {
             "train": round(sum(row["train_seconds"] for row in rows), 3),
             "validation": round(sum(row["val_seconds"] for row in rows), 3),
@@ -112,9 +136,13 @@ class RunRecord:
         self.summary["seconds"]["total"] = round(seconds, 3)
         self._write_summary()
 
+    def _make_folder(self) -> None:
+        if self.summary["updated"] is None:  # once: a folder that is removed under a run is not made up again
+            self.folder.mkdir(parents=True, exist_ok=True)
+
     def _write_summary(self) -> None:
+        self._make_folder()
         self.summary["updated"] = _now()
-        self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / SUMMARY) as draft:
             draft.write_text(json.dumps(without_nan(self.summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -130,15 +158,65 @@ def is_finite(figures: Mapping[str, Any]) -> bool:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read ``summary.json``."""
-    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    """Read ``summary.json``.
+
+    Raises:
+        OSError: there is none that can be read.
+        ValueError: it is not that of a run; says why.
+    """
+    summary = _read_json(folder / SUMMARY)
+    if not isinstance(summary.get("schema"), int):
+        raise ValueError(f"{SUMMARY} is not that of a run")
+    if summary["schema"] > SCHEMA:
+        raise ValueError(f"its schema is {summary['schema']}, and this version knows up to {SCHEMA}")
+    if missing := [key for key in ("status", "epochs", "seconds") if summary.get(key) is None]:
+        raise ValueError(f"{SUMMARY} lacks {', '.join(missing)}")
+    if summary["status"] not in STATUSES:
+        raise ValueError(f"its status is {summary['status']}; expected one of {', '.join(STATUSES)}")
+    _check_kinds(summary, _SUMMARY_KINDS)
+    _check_kinds(summary.get("best") or {}, dict.fromkeys(COLUMNS, (int, float, type(None))))
+    _check_kinds(summary["seconds"], dict.fromkeys(("train", "validation", "total"), (int, float)))
     return summary
 
 
 def read_history(folder: Path) -> list[Row]:
-    """Read ``history.csv``: one dict an epoch, the keys and types of ``COLUMNS``."""
-    with (folder / HISTORY).open(newline="") as file:
-        return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in csv.DictReader(file)]
+    """Read ``history.csv``: one dict an epoch, the keys and types of ``COLUMNS``.
+
+    Raises:
+        OSError: there is none that can be read.
+        ValueError, KeyError, TypeError, csv.Error: it is not one, or only a part of one.
+    """
+    with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
+        text = file.read()
+    if not text.endswith("\n"):
+        raise ValueError(f"{HISTORY} ends in the middle of a line")
+    return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of a history's rows, whatever ends their lines, in hexadecimal."""
+    plain = [[kind(row[name]) for name, kind in COLUMNS.items()] for row in rows]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping; raises OSError, or ValueError that says what is wrong with it."""
+    text = path.read_text(encoding="utf-8")
+    if not text.strip("\0 \r\n\t"):
+        raise ValueError(f"{path.name} is empty")
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no mapping")
+    return content
+
+
+def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> None:
+    for key, expected in kinds.items():
+        if key in values and (not isinstance(values[key], expected) or isinstance(values[key], bool)):
+            raise ValueError(f"its {key} is {values[key]!r:.60}, which is of the wrong kind")
 
 
 def mark_failed(folder: Path, facts: Mapping[str, Any], error: str) -> None:
@@ -173,8 +251,16 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         swept: the keys that tell the jobs apart, but for the seed.
         tuned: the keys that a study chose for each arm by itself.
         winners: for each arm of a study the overrides that it chose.
+
+    Raises:
+        OSError: there is none that can be read.
+        ValueError: it is not that of a sweep; says why.
     """
-    sweep: dict[str, Any] = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+    sweep = _read_json(folder / SWEEP)
+    _check_kinds(sweep, _SWEEP_KINDS)
+    for key in ("overrides", "swept", "tuned"):
+        if not all(isinstance(item, str) for item in sweep.get(key, [])):
+            raise ValueError(f"its {key} are not all text")
     return sweep
 
 

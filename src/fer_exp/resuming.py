@@ -16,6 +16,7 @@ from fer_exp.records import FINISHED, HISTORY, SUMMARY, read_summary, without_na
 
 # What a run that was killed before its record began may have left.
 _BEFORE_THE_RECORD = {"samples.png", "model.png", "checkpoints", "tensorboard", HISTORY}
+_claimed: set[Path] = set()  # folders that this process holds
 _NO_SETTINGS = {"output_dir", "resume"}  # keys that say where a run is done, not what
 
 
@@ -28,18 +29,29 @@ def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) ->
         config: the run's configuration, plain and unresolved.
 
     Raises:
-        UserError: ``folder`` holds files, and is not the folder of the run that is to be resumed.
+        UserError: ``folder`` is a file, or holds files and is not the folder of the run that is to be resumed, or
+            another process is training there.
     """
+    blocking = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    if blocking is not None:
+        raise UserError(f"{blocking} is a file: choose another hydra.run.dir.")
+    if _is_held(folder):
+        raise _held(folder)
     names = {path.name for path in folder.iterdir() if not is_hydras(path)} if folder.is_dir() else set()
     unknown = {name for name in names - _BEFORE_THE_RECORD if not name.endswith(DRAFT)}
     if not names or (resume == "auto" and not unknown):
         return
     if resume == "auto" and SUMMARY in names:
         _check_same_run(folder, _read_summary(folder), config)
-    elif resume is None or folder.resolve() != Path(resume).resolve().parents[1]:
+    elif resume is None or folder.resolve() != run_of(resume):
         held = "the record of another run" if SUMMARY in names else "other files"
         hint = "; resume=auto goes on with it" if SUMMARY in names else ""
         raise UserError(f"{folder} holds {held}: choose another hydra.run.dir, or remove it{hint}.")
+
+
+def run_of(checkpoint: str | Path) -> Path:
+    """The folder of the run that a ``checkpoints/last.ckpt`` is of."""
+    return Path(str(checkpoint)).resolve().parent.parent
 
 
 def earlier_attempt(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path | None]:
@@ -77,18 +89,41 @@ def claim(folder: Path) -> Iterator[None]:
     """Hold the folder of a run while it trains; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it cannot be written.
     """
     lock = FileLock(folder / ".hydra/lock")
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(f"{folder}: another process is training in this folder; choose another, or wait.") from error
+        raise _held(folder) from error
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another hydra.run.dir.") from error
+    held = folder.resolve()
+    _claimed.add(held)
     try:
         yield
     finally:
+        _claimed.remove(held)
         lock.release()
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether another process is training in ``folder``."""
+    lock = folder / ".hydra/lock"
+    if folder.resolve() in _claimed or not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # where nothing can be written nobody trains
+        return False
+
+
+def _held(folder: Path) -> UserError:
+    return UserError(f"{folder}: another process is training in this folder; choose another, or wait.")
 
 
 def is_hydras(path: Path) -> bool:
@@ -98,7 +133,7 @@ def is_hydras(path: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Take away what Hydra wrote for a command that came to nothing, and nothing else: the folder may be an old one."""
-    if not all(is_hydras(path) for path in folder.iterdir()):
+    if _is_held(folder) or not all(is_hydras(path) for path in folder.iterdir()):
         return
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
@@ -111,11 +146,9 @@ def discard(folder: Path) -> None:
 
 def _read_summary(folder: Path) -> dict[str, Any]:
     try:
-        summary = read_summary(folder)
-        _ = summary["status"]
-    except (ValueError, KeyError, TypeError) as error:
+        return read_summary(folder)
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder / SUMMARY} cannot be read ({error}): choose another folder, or remove it.") from error
-    return summary
 
 
 def _check_same_run(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 Imports at the top are light, so that ``--help`` and a wrong key answer at once; torch is imported by the training.
 """
 
-import io
+import gc
 import logging
 import signal
 import sys
@@ -29,6 +29,7 @@ from fer_exp.config import (
     oddities,
 )
 from fer_exp.errors import UserError
+from fer_exp.explaining import call
 from fer_exp.records import DIRECTION, RunRecord, mark_failed, read_summary, read_sweep, record_folders
 from fer_exp.resuming import check_folder, claim, discard, earlier_attempt, plain
 from fer_exp.sweeps import EXIT_FAILED, KeepRecords, end_sweep, jobs_at_once, same_as_earlier_job
@@ -52,10 +53,11 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         UserError: the configuration or the data are not as they must be; no record is begun.
     """
     start = time.perf_counter()
-    folder, config = Path(cfg.output_dir), plain(cfg)
-    check_folder(folder, cfg.resume, config)
+    config = plain(cfg)
     log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
     check_config(cfg)
+    folder = Path(cfg.output_dir)
+    check_folder(folder, cfg.resume, config)
 
     import lightning as L
     import torch
@@ -63,9 +65,11 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
 
     from fer_exp.callbacks.pictures import Pictures
     from fer_exp.callbacks.recorder import Recorder
+    from fer_exp.callbacks.second_interrupt import SecondInterrupt
     from fer_exp.callbacks.seeding import SeedEachEpoch
     from fer_exp.callbacks.training_bar import TrainingBar
     from fer_exp.classifier import Classifier
+    from fer_exp.data.imageset import PREPROCESSING
     from fer_exp.hardware import choose_accelerator, choose_precision, device_name
     from fer_exp.loggers import TensorBoardLogger
     from fer_exp.models.layers import format_layers, list_layers
@@ -96,10 +100,13 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         "precision": precision,
         "classes": list(classes),
         "fingerprint": data["fingerprint"],
+        "preprocessing": PREPROCESSING,
     }
     if cfg.resume:
         check_resume(cfg.resume, settings, cfg.trainer.max_epochs, folder)
 
+    if cfg.data.batch_size == 1 and any(isinstance(module, torch.nn.BatchNorm1d) for module in network.modules()):
+        raise UserError(f"data.batch_size=1: {type(network).__name__} normalises over the batch; expected 2 or more.")
     layers = list_layers(network, datamodule.train_set.images.shape[1:])
     trainable, non_trainable = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
     if not brief:
@@ -130,7 +137,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             **{**cfg.trainer, "accelerator": accelerator, "precision": precision},
             devices=1,
             logger=logger or False,
-            callbacks=[SeedEachEpoch(cfg.seed), recorder, *callbacks, TrainingBar(), pictures],
+            callbacks=[SecondInterrupt(), SeedEachEpoch(cfg.seed), recorder, *callbacks, TrainingBar(), pictures],
             default_root_dir=folder,
             log_every_n_steps=1,  # nothing is logged by step; a larger number draws a warning in short epochs
             num_sanity_val_steps=0,  # its figures would be those of random weights
@@ -143,6 +150,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         network, make_optimizer, make_scheduler, cfg.monitor, len(classes), cfg.channels_last, settings
     )
 
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
         # The weights are now those of the best epoch: what they get right, class by class.
@@ -155,6 +163,10 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         # As a shell tells them: 128 and the signal. Lightning exits with 1 after Ctrl-C, with none after SIGTERM.
         raise SystemExit(128 + (signal.SIGINT if error.args == (1,) else signal.SIGTERM)) from error
     except Exception as error:
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} was removed while the run trained, and its record with it: run it again."
+            ) from error
         with suppress(OSError):  # on a full disk the record stays as it was after the last epoch
             record.finish("failed", recorder.seconds, error=f"{type(error).__name__}: {error}")
         if _is_about_writing(error):
@@ -286,6 +298,8 @@ def train_job(cfg: DictConfig) -> float:
     except (KeyboardInterrupt, SystemExit) as error:
         log.info("The same command with hydra.sweep.dir=%s goes on with this sweep.", sweep)
         raise SystemExit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else error.code) from error
+    finally:
+        gc.collect()  # trainer and network hold each other, and Python does not know how much memory they take
 
 
 def _train_or_fail(cfg: DictConfig, folder: Path, sweep: Path) -> float:
@@ -331,18 +345,18 @@ def run(cfg: DictConfig) -> float:
         log.info("Interrupted before the training began.")
         discard(folder)
         sys.exit(130)
+    except Exception:  # a fault of the software, or of a class that was named: train.log tells where
+        log.exception("This run failed.")
+        sys.exit(1)
 
 
 def main() -> None:
     """The command: one run, or with ``-m`` a sweep; exits with a status other than 0 where it did not all succeed."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a log file in an old encoding has no sign for infinity
     KeepRecords.sweep = None
     _refused.clear()
     status = 0
     try:
-        run()
+        call(run)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
     # Also where a launcher gave up, so that what was finished before is told; a person who ended it knows.

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_exp.comparison.runs import differing_keys, find_runs, in_short, natural, read_run
 from fer_exp.errors import UserError
@@ -233,6 +235,25 @@ def other_columns(folder):
     (folder / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.4\n")
 
 
+def history_of_as_many_epochs(folder):
+    text = (folder / "history.csv").read_text()
+    (folder / "history.csv").write_text(text.replace("0.5", "0.6"))
+
+
+def no_end_of_file(folder):
+    (folder / "history.csv").write_text((folder / "history.csv").read_text()[:-2])
+
+
+def older_with_configuration_that_is_no_text(folder):
+    make_older(folder)
+    (folder / ".hydra/config.yaml").write_bytes(b"\xff\xfe\x00")
+
+
+def older_with_odd_choices(folder):
+    make_older(folder)
+    (folder / ".hydra/hydra.yaml").write_text("hydra: [runtime]")
+
+
 def older_with_half_its_configuration(folder):
     make_older(folder)
     (folder / ".hydra/config.yaml").write_text("optimizer: {lr: 0.1")
@@ -255,11 +276,24 @@ def older_with_empty_configuration(folder):
         (other_columns, "'step' is missing"),
         (older_with_half_its_configuration, "flow mapping"),
         (older_with_empty_configuration, "config.yaml holds no configuration"),
-        (lambda folder: (folder / "summary.json").write_text("[1]"), "not that of a run"),
+        (lambda folder: (folder / "summary.json").write_text("[1]"), "summary.json holds no mapping"),
+        (lambda folder: (folder / "summary.json").write_text(""), "summary.json is empty"),
+        (lambda folder: (folder / "summary.json").write_text("[" * 100_000), "summary.json is nested too deeply"),
+        (lambda folder: (folder / "history.csv").write_text(""), "history.csv ends in the middle of a line"),
+        (history_of_as_many_epochs, "history.csv is not the one that summary.json was written with"),
+        (no_end_of_file, "history.csv ends in the middle of a line"),
+        (older_with_configuration_that_is_no_text, "decode"),
+        (older_with_odd_choices, ""),
         (lambda folder: rewrite(folder, schema=None), "not that of a run"),
         (lambda folder: rewrite(folder, schema=3), "its schema is 3, and this version knows up to 2"),
-        (lambda folder: rewrite(folder, seed=None, status=None), "summary.json lacks status, seed"),
-        (lambda folder: rewrite(folder, seed="zero"), "zero"),
+        (lambda folder: rewrite(folder, epochs=None, status=None), "summary.json lacks status, epochs"),
+        (lambda folder: rewrite(folder, seed=None), "summary.json lacks seed"),
+        (lambda folder: rewrite(folder, seed="zero"), "its seed is 'zero', which is of the wrong kind"),
+        (lambda folder: rewrite(folder, seed=math.inf), "its seed is inf"),
+        (lambda folder: rewrite(folder, best={"val_acc": "high"}), "its val_acc is 'high'"),
+        (lambda folder: rewrite(folder, seconds={"total": [1]}), "its total is [1]"),
+        (lambda folder: rewrite(folder, choices={"optimizer": ["adam"]}), "its choices are"),
+        (lambda folder: rewrite(folder, environment={"precision": ["32"]}), "its precision is ['32']"),
         (lambda folder: rewrite(folder, status="done"), "its status is done; expected one of running, completed"),
         (lambda folder: rewrite(folder, started="yesterday"), "yesterday"),
         (lambda folder: rewrite(folder, config="adam"), ""),
@@ -275,6 +309,32 @@ def test_a_spoilt_record_is_told_of_and_left_out(make_run, spoil, reason):
     assert notes[0].startswith(f"{spoilt.folder}: the record cannot be read (")
     assert notes[0].endswith(") and is left out.")
     assert reason in notes[0]
+
+
+@pytest.mark.parametrize("name", ["summary.json", "history.csv"])
+def test_a_damaged_record_is_left_out_or_tells_what_was_written(make_run, name):
+    run = make_run(val_acc=(0.3, 0.6, 0.5), train_loss=[1.5, 1.25, math.nan], status="diverged")
+    written = {column: values.tolist() for column, values in run.history.items()}
+    whole = (run.folder / name).read_bytes()
+    place = st.integers(0, len(whole))
+    damaged = st.one_of(
+        place.map(lambda end: whole[:end]),
+        st.tuples(place, st.integers(0, 8), st.binary(max_size=8) | st.from_regex(rb"[0-9.,:{\n]{1,3}")).map(
+            lambda cut: whole[: cut[0]] + cut[2] + whole[cut[0] + cut[1] :]
+        ),
+    )
+
+    @settings(derandomize=True, deadline=None, max_examples=300)
+    @given(content=damaged)
+    def holds(content):
+        (run.folder / name).write_bytes(content)
+        try:
+            (found,), _ = find_runs([run.folder])
+        except UserError:
+            return
+        assert repr({column: values.tolist() for column, values in found.history.items()}) == repr(written)
+
+    holds()
 
 
 def test_a_record_that_ends_early_is_read(make_run):

@@ -1,7 +1,9 @@
 """Class folders small enough to make in each test, and a cache that is never the user's."""
 
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,34 @@ def data_root(tmp_path: Path, make_split: MakeSplit) -> Path:
     make_split(tmp_path / "faces" / "train", 3)
     make_split(tmp_path / "faces" / "validation", 2)
     return tmp_path / "faces"
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """As ``tmp_path``, in which only its owner may look, but for all users."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def unprivileged() -> Callable[[], AbstractContextManager[None]]:
+    """``with unprivileged():`` file modes count, for root too."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("file modes are POSIX's")
+
+    @contextmanager
+    def become_nobody() -> Iterator[None]:
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+    return become_nobody
 
 
 @pytest.fixture

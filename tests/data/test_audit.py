@@ -1,5 +1,7 @@
 """Planted faults are found, and nothing else is."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -28,6 +30,7 @@ from fer_exp.data.audit import (
 from fer_exp.data.exclusions import read_exclusions, write_exclusions
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.synthetic import draw_face
+from fer_exp.figures.findings import draw_sheet, finding_sheets
 
 
 def face(seed: int, expression: str = "happy") -> Image.Image:
@@ -91,8 +94,8 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(sound, put):
     assert "truncated" in reasons.pop("train/sad/cut.jpg")
     assert reasons == {
         "train/sad/link.jpg": "No such file or directory",
-        "train/sad/text.jpg": "not an image",
-        "validation/sad/none.jpg": "not an image",
+        "train/sad/text.jpg": "text, not an image",
+        "validation/sad/none.jpg": "an empty file",
     }
     assert table(found)["cannot be read"] == (3, 1)
     # Their places are black, which makes them neither constant nor copies of one another.
@@ -267,7 +270,7 @@ def test_what_is_proposed_for_exclusion_and_why(sound, put, tmp_path):
     lines = propose_exclusions(look(sound))
     assert lines[0] == "# For data.exclude: 6 training and 1 validation files to leave out, and why."
     assert [line for line in lines if not line.startswith("#")] == [
-        "train/angry/bad.jpg  # cannot be read: not an image",
+        "train/angry/bad.jpg  # cannot be read: text, not an image",
         "train/angry/leak.png  # same pixels as validation/sad/0.png",
         "train/angry/near_leak.jpg  # same photograph as validation/sad/1.png",
         "train/fear/0.png  # same pixels as train/happy/0.png, another label",
@@ -304,6 +307,39 @@ def test_many_processes_find_what_one_finds(sound, put, monkeypatch):
     monkeypatch.setattr(decode, "_PARALLEL_FROM", 4)
     monkeypatch.setattr(decode, "_CHUNK", 3)
     assert describe(look(sound)) == one
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems forbid such names, or change them")
+def test_files_of_odd_names_are_found_described_and_proposed(sound, put):
+    odd = ["two\nlines.png", "a # b.png", " 'c' \"d\".png", "😀.png", os.fsdecode(b"\xff\xfe.png")]
+    for k, name in enumerate(odd):
+        put(f"train/sad/{name}", b"no image")
+        put(f"train/happy/{name}", face(k))
+        put(f"validation/happy/{name}", face(k))
+    found = look(sound)
+    described = json.loads(json.dumps(describe(found)).encode())
+    assert sorted(entry["file"] for entry in described["unreadable"]) == sorted(f"train/sad/{name}" for name in odd)
+    lines = propose_exclusions(found)
+    assert all(len(line.splitlines()) == 1 for line in lines)
+    write_exclusions(sound / "list", lines)
+    copies = {f"train/happy/{k}.png" for k in range(5)}  # of which there are others in validation
+    odd_ones = {f"train/{label}/{name}" for label in ("happy", "sad") for name in odd}
+    assert read_exclusions(sound / "list", sound) == odd_ones | copies
+    for sheet in finding_sheets(found):
+        draw_sheet(sheet)
+
+
+def test_what_training_reads_the_audit_reads(sound, put, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(decode, "MOST_PIXELS", 10_000)
+    monkeypatch.setattr(decode, "MOST_REDUCED_PIXELS", 80_000)
+    put("train/sad/photograph.jpg", face(60).resize((250, 250)))
+    put("train/sad/scan.png", face(61).resize((250, 250)))
+    found = look(sound)
+    ((bad, reason),) = found.inspection.unreadable.items()
+    assert found.files[bad] == "train/sad/scan.png"
+    assert reason.startswith("too large: 250 x 250")
+    assert found.inspection.sizes[found.files.index("train/sad/photograph.jpg")].tolist() == [250, 250]
 
 
 def test_same_pixels_of_no_images():

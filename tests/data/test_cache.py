@@ -1,17 +1,29 @@
 """A split is decoded once; whatever happens to its cache, the images that come back are those in the folder."""
 
 import errno
+import io
+import json
+import logging
 import os
+import pickle
+import sys
+import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fer_exp.data import cache
 from fer_exp.data.cache import cache_file, default_cache_dir
 from fer_exp.data.folders import CLASSES, list_images
+from fer_exp.data.imageset import StoredFaces, select
+from fer_exp.errors import UserError
 
 
 @pytest.fixture
@@ -30,9 +42,9 @@ def decoded(monkeypatch):
     lengths = []
     decode_files = cache.decode_files
 
-    def counting(paths, progress=None):
+    def counting(paths, *rest):
         lengths.append(len(paths))
-        return decode_files(paths, progress)
+        return decode_files(paths, *rest)
 
     monkeypatch.setattr(cache, "decode_files", counting)
     return lengths
@@ -179,6 +191,64 @@ def other_key(path):
     rewrite(path, key="0" * 64)
 
 
+def huge(path, compression=zipfile.ZIP_STORED):
+    """Declares a million gigabytes, which no reader may ask the system for."""
+    with np.load(path) as arrays:
+        contents = dict(arrays)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, value in contents.items():
+            file = io.BytesIO()
+            np.lib.format.write_array(file, value)
+            content = file.getvalue()
+            if name == "images":
+                content = content.replace(b"(14, 1, 48, 48), }" + b" " * 12, b"(999999999999, 1, 48, 48), }" + b" " * 2)
+            archive.writestr(f"{name}.npy", content)
+
+
+def huge_and_compressed(path):
+    """A bomb: zeros of which a thousand take a byte."""
+    with np.load(path) as arrays:
+        contents = dict(arrays)
+    np.savez_compressed(path, **{**contents, "images": np.zeros((14, 1, 48, 48_000), np.uint8)})
+
+
+def pixels_of_another_kind(path):
+    with np.load(path) as arrays:
+        rewrite(path, images=arrays["images"].view(np.int8))
+
+
+def pixels_in_another_shape(path):
+    with np.load(path) as arrays:
+        rewrite(path, images=arrays["images"].reshape(14, 48, 48))
+
+
+def one_image_too_many_in_the_folder(path):
+    rewrite(path, unreadable=json.dumps({"angry/000.png": "away"}))
+
+
+def names_of_other_files(path):
+    with np.load(path) as arrays:
+        rewrite(path, images=arrays["images"][1:], unreadable=json.dumps({"angry/gone.png": "away"}))
+
+
+def names_that_are_no_names(path):
+    rewrite(path, unreadable="[]")
+
+
+def no_json(path):
+    rewrite(path, unreadable="{")
+
+
+def a_key_of_objects(path):
+    rewrite(path, key=np.array([{}], dtype=object))
+
+
+def another_kind_of_archive(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", "no array")
+        archive.writestr("key.npy", "no array")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -192,6 +262,16 @@ def other_key(path):
         other_fingerprint,
         a_pickle,
         other_key,
+        huge,
+        huge_and_compressed,
+        pixels_of_another_kind,
+        pixels_in_another_shape,
+        one_image_too_many_in_the_folder,
+        names_of_other_files,
+        names_that_are_no_names,
+        no_json,
+        a_key_of_objects,
+        another_kind_of_archive,
     ],
 )
 def test_a_damaged_cache_is_said_and_made_anew(split, store, decoded, caplog, damage):
@@ -204,6 +284,133 @@ def test_a_damaged_cache_is_said_and_made_anew(split, store, decoded, caplog, da
     assert [(record.levelname, "anew" in record.message) for record in caplog.records] == [("WARNING", True)]
     load_split(listing, store)
     assert decoded == [14, 14]
+
+
+def test_no_memory_is_asked_for_that_the_file_cannot_fill(split, store, monkeypatch, caplog):
+    listing = list_images(split)
+    load_split(listing, store)
+    monkeypatch.setattr(np.lib.format, "read_array", read_small_arrays(np.lib.format.read_array))
+    for damage in (huge, huge_and_compressed):
+        damage(cache_file(listing, store))
+        caplog.clear()
+        assert_is_what_the_folder_holds(load_split(listing, store), split)
+        assert ["more than it can hold" in line for line in caplog.messages] == [True]
+
+
+def read_small_arrays(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def check(file, **options):
+        array = read(file, **options)
+        assert array.nbytes < 100_000
+        return array
+
+    return check
+
+
+def test_a_folder_in_the_place_of_the_cache_file_is_done_without(split, store, caplog):
+    listing = list_images(split)
+    cache_file(listing, store).mkdir(parents=True)
+    assert_is_what_the_folder_holds(load_split(listing, store), split)
+    assert ["Is a directory" in line for line in caplog.messages] == [True, True]  # not read, and not written
+    assert [path.name for path in store.iterdir()] == [cache_file(listing, store).name]
+
+
+def test_a_cache_file_that_may_not_be_read_is_made_anew(public_path, make_split, unprivileged, decoded, caplog):
+    split, store = make_split(public_path / "train", 2), public_path / "store"
+    listing = list_images(split)
+    load_split(listing, store)
+    store.chmod(0o777)
+    cache_file(listing, store).chmod(0)
+    with unprivileged():
+        assert_is_what_the_folder_holds(load_split(listing, store), split)
+        assert_is_what_the_folder_holds(load_split(listing, store), split)
+    assert decoded == [14, 14]
+    assert ["cannot be read (Permission denied): decoding the images anew" in m for m in caplog.messages] == [True]
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (48, 48), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A split, the place of its cache file, and that file's content; one of its files cannot be read."""
+    split, store = tmp_path_factory.mktemp("kept") / "train", tmp_path_factory.mktemp("store")
+    for k, name in enumerate(CLASSES):
+        (split / name).mkdir(parents=True)
+        Image.fromarray(noise(k)).save(split / name / "0.png")
+    (split / "sad/bad.png").write_text("no image")
+    listing = list_images(split)
+    cache.load_split(listing, store)
+    path = cache_file(listing, store)
+    return split, path, path.read_bytes()
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(data=st.data())
+def test_whatever_happens_to_the_bytes_of_a_cache_the_images_are_the_same(kept, data):
+    split, path, whole = kept
+    damaged = bytearray(whole)
+    # The pixels take most of the file; names, sizes and checksums stand at its ends and around its arrays.
+    places = st.integers(0, len(whole) - 1) | st.integers(0, 200) | st.integers(len(whole) - 1700, len(whole) - 1)
+    for place in data.draw(st.lists(places, max_size=4)):
+        damaged[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(damaged[: data.draw(st.just(len(whole)) | places)])
+    logging.disable()
+    try:
+        image_set, unreadable = cache.load_split(list_images(split), path.parent)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert unreadable == {"sad/bad.png": "text, not an image"}
+    assert image_set.files == tuple(f"{name}/0.png" for name in CLASSES)
+    assert image_set.labels.tolist() == list(range(7))
+    for k, image in enumerate(image_set.images):
+        assert np.array_equal(image[0].numpy(), noise(k))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems forbid such names, or change them")
+def test_files_of_odd_names_are_decoded_kept_and_named(tmp_path, make_split, store, decoded, caplog):
+    split = make_split(tmp_path / os.fsdecode(b"\xff\n faces") / "train", 1)
+    odd = ["two\nlines.png", " 'a' \"b\".png", "😀.png", os.fsdecode(b"\xff\xfe.png")]
+    for k, name in enumerate(odd):
+        paint(split / "sad" / name, k)
+        (split / "fear" / name).write_text("no image")
+    listing = list_images(split)
+    for _ in range(2):
+        image_set, unreadable = cache.load_split(listing, store)
+        assert sorted(unreadable) == sorted(f"fear/{name}" for name in odd)
+        levels = {file: int(image.max()) for file, image in zip(image_set.files, image_set.images, strict=True)}
+        assert [levels[f"sad/{name}"] for name in odd] == [0, 1, 2, 3]
+    assert decoded == [15, 4]
+    truncate(cache_file(listing, store))
+    (split / "sad" / odd[0]).unlink()
+    cache.load_split(list_images(split), store)
+    cache.load_split(listing, store)
+    assert len(caplog.messages) == 2
+    for message in caplog.messages:
+        assert message.encode()
+        assert len(message.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_images_are_kept_and_read_in_seconds(tmp_path, store, monkeypatch):
+    """Their decoding, which takes longest, is left out."""
+    resource = pytest.importorskip("resource")
+    split = tmp_path / "train"
+    for name in CLASSES:
+        (split / name).mkdir(parents=True)
+    for k in range(200_000):
+        os.close(os.open(split / CLASSES[k % 7] / f"{k:06}.jpg", os.O_CREAT | os.O_WRONLY))
+    listing = list_images(split)
+    faces = np.random.default_rng(0).integers(0, 256, (200_000, 48, 48), dtype=np.uint8)
+    monkeypatch.setattr(cache, "decode_files", lambda paths, *_: (faces, []))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    first = load_split(listing, store)
+    monkeypatch.setattr(cache, "decode_files", None)
+    assert load_split(listing, store).fingerprint == first.fingerprint
+    assert time.process_time() - start < 30  # about 3; room for a slow machine
+    if sys.platform == "linux":
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 1.5 * faces.nbytes
 
 
 def test_the_cache_of_another_version_is_said_and_made_anew(split, store, decoded, caplog, monkeypatch):
@@ -288,7 +495,10 @@ def test_unreadable_images_are_returned_beside_the_others(split, store, decoded,
     for _ in range(2):
         image_set, unreadable = cache.load_split(listing, store)
         assert list(unreadable) == ["fear/000.png", "sad/001.png", "sad/link.png"]
-        assert (unreadable["fear/000.png"], unreadable["sad/link.png"]) == ("not an image", "No such file or directory")
+        assert (unreadable["fear/000.png"], unreadable["sad/link.png"]) == (
+            "text, not an image",
+            "No such file or directory",
+        )
         assert image_set.files == tuple(file for file in listing.files if file not in unreadable)
         for file, label, image in zip(image_set.files, image_set.labels, image_set.images, strict=True):
             assert file.startswith(CLASSES[label])
@@ -309,7 +519,7 @@ def test_images_that_were_away_are_read_though_their_stamps_are_the_same(split, 
     listing = list_images(split)
     nothing = np.zeros((14, 48, 48), np.uint8)
     with monkeypatch.context() as locked:
-        locked.setattr(cache, "decode_files", lambda paths, progress=None: (nothing, [(paths[3], "locked")]))
+        locked.setattr(cache, "decode_files", lambda paths, *_: (nothing, [(paths[3], "locked")]))
         assert cache.load_split(listing, store)[1] == {listing.files[3]: "locked"}
     assert_is_what_the_folder_holds(load_split(listing, store), split)
     assert decoded == [1, 14]
@@ -332,3 +542,71 @@ def test_the_default_folder(monkeypatch, tmp_path):
     assert default_cache_dir() == tmp_path / "faces"
     monkeypatch.delenv("FER_EXP_CACHE")
     assert default_cache_dir().name == "fer_exp"
+
+
+def on_disk(split, store):
+    image_set, unreadable = cache.load_split(list_images(split), store, None, False)
+    assert isinstance(image_set.images, StoredFaces)
+    return image_set, unreadable
+
+
+def test_images_that_stay_on_disk_are_the_same(split, store, decoded):
+    stored, _ = on_disk(split, store)
+    in_memory = load_split(list_images(split), store)
+    again, _ = on_disk(split, store)
+    assert decoded == [len(in_memory)]
+    for image_set in (stored, again):
+        assert image_set.fingerprint == in_memory.fingerprint
+        assert image_set.files == in_memory.files
+        assert image_set.images.shape == in_memory.images.shape
+        assert torch.equal(image_set.images[torch.tensor([3, 0, 3])], in_memory.images[[3, 0, 3]])
+        assert torch.equal(image_set.images[2:5], in_memory.images[2:5])
+        assert torch.equal(image_set.images[4], in_memory.images[4])
+    chosen = torch.tensor([5, 1, 2])
+    assert select(stored, chosen).fingerprint == select(in_memory, chosen).fingerprint
+    assert torch.equal(select(stored, chosen).images[1:], in_memory.images[[1, 2]])
+    assert [path.suffix for path in store.iterdir()] == [".npz"]
+
+
+def test_what_cannot_be_read_takes_no_place_on_disk(split, store, monkeypatch):
+    monkeypatch.setattr(cache, "_AT_ONCE", 3)
+    for name in ("angry/000.png", "happy/001.png"):
+        (split / name).write_bytes(b"")
+    stored, unreadable = on_disk(split, store)
+    assert list(unreadable) == ["angry/000.png", "happy/001.png"]
+    in_memory, _ = cache.load_split(list_images(split), store)
+    assert stored.fingerprint == in_memory.fingerprint
+    for name in unreadable:
+        (split / name).unlink()
+    assert_is_what_the_folder_holds(in_memory, split)
+
+
+def test_images_on_disk_are_read_in_another_process_and_not_from_another_file(split, store):
+    stored, _ = on_disk(split, store)
+    first = stored.images[0]
+    elsewhere = pickle.loads(pickle.dumps(stored.images))
+    assert torch.equal(elsewhere[0], first)
+    elsewhere = pickle.loads(pickle.dumps(stored.images))
+    paint(split / "angry/000.png", 7)
+    load_split(list_images(split), store)  # replaces the file
+    assert torch.equal(stored.images[0], first)
+    with pytest.raises(OSError, match="has changed since the run began"):
+        elsewhere[0]
+
+
+def test_a_damaged_cache_of_images_that_stay_on_disk_is_made_anew(split, store, decoded):
+    stored, _ = on_disk(split, store)
+    (file,) = store.iterdir()
+    content = bytearray(file.read_bytes())
+    content[stored.images.offset + 100] ^= 255
+    file.write_bytes(content)
+    again, _ = on_disk(split, store)
+    assert len(decoded) == 2
+    assert again.fingerprint == stored.fingerprint
+    assert torch.equal(again.images[0], load_split(list_images(split), store).images[0])
+
+
+def test_images_can_only_stay_where_there_is_room(split, tmp_path):
+    (tmp_path / "full").write_text("")
+    with pytest.raises(UserError, match=r"cannot be kept in .*full.* not to be kept in memory.*data.in_memory=true"):
+        on_disk(split, tmp_path / "full")

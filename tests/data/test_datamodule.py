@@ -1,7 +1,9 @@
 """What a person who gives a folder sees: what was found, or what to change; and what the training then gets."""
 
 import logging
+import os
 import shutil
+import sys
 import time
 
 import lightning as L
@@ -13,7 +15,9 @@ from PIL import Image
 from fer_exp.data import cache, datamodule
 from fer_exp.data.cache import load_split
 from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
+from fer_exp.data.exclusions import as_line, write_exclusions
 from fer_exp.data.folders import CLASSES
+from fer_exp.data.imageset import StoredFaces
 from fer_exp.errors import UserError
 
 
@@ -233,7 +237,8 @@ def test_what_is_held_out_takes_the_place_of_the_validation_images(data_root, ca
 
 
 @pytest.mark.parametrize(
-    ("hold_out", "batch_size", "said"), [(0.1, 4, "data.hold_out=0.1 leaves a class without"), (0.4, 15, "14 training")]
+    ("hold_out", "batch_size", "said"),
+    [(0.1, 4, r"data\.hold_out=0\.1 leaves angry, .*surprise without .*data\.hold_out=0\."), (0.4, 15, "14 training")],
 )
 def test_too_little_or_too_much_held_out_is_said(data_root, hold_out, batch_size, said):
     with pytest.raises(UserError, match=said):
@@ -415,7 +420,7 @@ def test_unreadable_images_are_refused_and_named_together(data_root, bad, more):
     first, *named, last = str(error.value).splitlines()
     train = data_root / "train"
     assert first == f"{train}: {bad} of {20 + bad} files cannot be read as images:"
-    expected = [f"  {train}/angry/bad{k:02}.png: not an image" for k in range(bad - 1)]
+    expected = [f"  {train}/angry/bad{k:02}.png: an empty file" for k in range(bad - 1)]
     assert named[:19] == expected[:19]
     assert named[19].startswith(f"  {train}/sad/002.png: " if bad == 20 else f"  {train}/angry/bad19.png: ")
     assert named[20:] == more
@@ -442,7 +447,116 @@ def test_unreadable_images_that_a_list_names_are_no_error(data_root, tmp_path):
     assert faces.left_out["train"] == {"excluded": 1, "unreadable": 0}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems forbid such names, or change them")
+def test_names_of_unreadable_images_are_told_in_a_line_each_and_can_be_excluded(tmp_path, make_split, caplog):
+    root = tmp_path / os.fsdecode(b"my \xff\nfaces")
+    for split in ("train", "validation"):
+        make_split(root / split, 1)
+    odd = ["two\nlines.png", "a # b.png", "😀.png", os.fsdecode(b"\xff\xfe.png")]
+    for name in odd:
+        (root / "train/sad" / name).write_text("no image")
+    with pytest.raises(UserError) as error:
+        FolderFaces(root, 4, 0).setup()
+    told = ["a # b.png", "two\\nlines.png", "😀.png", "\\xff\\xfe.png"]
+    folder = f"{tmp_path}/my \\xff\\nfaces/train"
+    assert str(error.value).splitlines()[0] == f"{folder}: 4 of 11 files cannot be read as images:"
+    assert sorted(str(error.value).splitlines()[1:5]) == sorted(
+        f"  {folder}/sad/{name}: text, not an image" for name in told
+    )
+    write_exclusions(tmp_path / "list", [as_line(f"train/sad/{name}") for name in odd])
+    faces = FolderFaces(root, 4, 0, exclude=tmp_path / "list")
+    faces.setup()
+    assert faces.left_out["train"] == {"excluded": 4, "unreadable": 0}
+    "".join(caplog.messages).encode()
+
+
+def test_images_that_may_not_be_read_are_named_with_the_reason(public_path, make_split, unprivileged):
+    for split in ("train", "validation"):
+        make_split(public_path / "faces" / split, 1)
+    (public_path / "faces/train/sad/000.png").chmod(0)
+    data = FolderFaces(public_path / "faces", 4, 0, cache_dir=public_path / "cache")
+    with unprivileged(), pytest.raises(UserError, match=r"sad/000\.png: Permission denied\n.*data\.on_bad_image=skip"):
+        data.setup()
+
+
+def test_one_image_in_each_class_is_enough(tmp_path, make_split):
+    for split in ("train", "validation"):
+        make_split(tmp_path / split, 1)
+    faces = FolderFaces(tmp_path, 7, 0)
+    faces.setup()
+    assert faces.train_set.counts == faces.validation_set.counts == [1] * 7
+    assert [sorted(labels.tolist()) for _, labels in faces.train_dataloader()] == [list(range(7))]
+    with pytest.raises(
+        UserError, match=r"data\.hold_out=0\.5 leaves angry, .*surprise without an image to train or to"
+    ):
+        FolderFaces(tmp_path, 7, 0, hold_out=0.5).setup()
+
+
+def test_images_in_folders_below_the_class_folders_are_trained_on(data_root):
+    (data_root / "train/sad/person 1/2013").mkdir(parents=True)
+    (data_root / "train/sad/001.png").rename(data_root / "train/sad/person 1/2013/001.png")
+    faces = FolderFaces(data_root, 4, 0)
+    faces.setup()
+    assert faces.train_set.counts == [3] * 7
+    i = faces.train_set.files.index("sad/person 1/2013/001.png")
+    assert faces.train_set.labels[i] == CLASSES.index("sad")
+    with Image.open(data_root / "train/sad/person 1/2013/001.png") as reference:
+        assert np.array_equal(faces.train_set.images[i, 0].numpy(), np.asarray(reference))
+
+
+def test_files_of_the_same_name_in_folders_that_differ_by_case_are_all_trained_on(data_root, caplog):
+    if (data_root / "train/ANGRY").exists():
+        pytest.skip("this file system does not tell upper from lower case")
+    (data_root / "train/Angry").mkdir()
+    for k in range(3):
+        Image.new("L", (48, 48), k).save(data_root / f"train/Angry/{k:03}.png")
+    faces = FolderFaces(data_root, 4, 0)
+    faces.setup()
+    assert faces.train_set.counts == [6, 3, 3, 3, 3, 3, 3]
+    assert faces.train_set.files[2:4] == ("Angry/002.png", "angry/000.png")
+    for file, image in list(zip(faces.train_set.files, faces.train_set.images, strict=True))[:6]:
+        with Image.open(data_root / "train" / file) as reference:
+            assert np.array_equal(image[0].numpy(), np.asarray(reference))
+    assert "train/Angry/ and train/angry/ are one class, angry: their images are put together." in caplog.messages
+
+
 def test_a_policy_that_there_is_not(data_root):
     for faces in (lambda **policy: FolderFaces(data_root, 4, 0, **policy), synthetic):
         with pytest.raises(ValueError, match=r"data\.on_bad_image=ignore: expected error or skip"):
             faces(on_bad_image="ignore")
+
+
+@pytest.mark.parametrize(("most", "in_memory", "stays"), [(35 * 48 * 48, "auto", False), (34 * 48 * 48, "auto", True),
+                                                          (0, True, False), (10**9, False, True)])  # fmt: skip
+def test_sets_that_are_too_large_stay_on_disk(data_root, monkeypatch, caplog, most, in_memory, stays):
+    monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", most)
+    data = FolderFaces(data_root, 4, 0, in_memory=in_memory)
+    with caplog.at_level(logging.INFO, logger="fer_exp"):
+        data.setup()
+    assert isinstance(data.train_set.images, StoredFaces) == stays
+    assert ("are read from disk batch by batch (data.in_memory)" in caplog.text) == stays
+
+
+@pytest.mark.parametrize("hold_out", [0, 0.34])
+def test_batches_from_disk_are_those_from_memory(data_root, tmp_path, hold_out):
+    exclude = write_list(tmp_path / "list", "train/sad/001.png")
+    here, there = (
+        FolderFaces(data_root, 4, 5, exclude=exclude, hold_out=hold_out, in_memory=in_memory)
+        for in_memory in (True, False)
+    )
+    for data in (here, there):
+        data.setup()
+    for epoch in (0, 1):
+        for loader in (FolderFaces.train_dataloader, FolderFaces.val_dataloader):
+            from_memory, from_disk = loader(here), loader(there)
+            if loader == FolderFaces.train_dataloader:
+                from_memory.sampler.set_epoch(epoch)
+                from_disk.sampler.set_epoch(epoch)
+            assert len(from_memory) == len(from_disk)
+            for one, other in zip(from_memory, from_disk, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_place_that_there_is_not(data_root):
+    with pytest.raises(ValueError, match=r"data\.in_memory=sometimes: expected auto, true or false"):
+        FolderFaces(data_root, 4, 0, in_memory="sometimes")

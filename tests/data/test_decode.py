@@ -1,17 +1,24 @@
 """Any image becomes 48x48 grey, the same on one core and on many; what is no image is named."""
 
+import io
 import os
+import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
+import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fer_exp.data import decode
-from fer_exp.data.decode import decode_file, decode_files
+from fer_exp.data.decode import MOST_PIXELS, decode_file, decode_files, failure_reason
 from fer_exp.data.folders import find_splits, list_images
 
 
@@ -217,12 +224,183 @@ def test_a_very_large_picture_is_no_attack(tmp_path, monkeypatch, recwarn):
     assert not recwarn.list
 
 
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(width: int, height: int, pixels: bytes = b"", *more: tuple[bytes, bytes]) -> bytes:
+    """A grey PNG whose parts need not fit together."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )
+
+
+def why(tmp_path: Path, content: bytes) -> str:
+    """The reason why a file of this content is not decoded."""
+    (tmp_path / "face.jpg").write_bytes(content)
+    ((_, reason),) = decode_files([str(tmp_path / "face.jpg")])[1]
+    return reason
+
+
+JPEG = encoded(Image.fromarray(noise(48, 48)), "JPEG")
+PNG = encoded(Image.fromarray(noise(48, 48)), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "an empty file"),
+        (bytes(5000), "nothing but zeros, not an image"),
+        (b"404: Not Found\n", "text, not an image"),
+        ("表情".encode() * 171, "text, not an image"),  # its 1,024th byte is in the middle of a sign
+        (b"\xef\xbb\xbf<!DOCTYPE html>\n<html><body>login</body></html>", "a web page, not an image"),
+        (b"<?xml version='1.0'?>\n<!-- made by hand -->\n<svg width='48'/>", "an SVG drawing, not an image of pixels"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS, not the image"),
+        (b"%PDF-1.7\n", "a PDF document, not an image"),
+        (b"PK\3\4" + bytes(50), "an archive or an office document, not an image"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC or AVIF image, which is not read here: save it as JPEG"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a film"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n%%EOF\n", "of the format EPS"),
+        (b"\x01\x02\x03\x04", "not an image"),
+        (b"\xff\xfe\xfd", "not an image"),
+        (JPEG[:3], "damaged or cut off"),
+        (JPEG[:100], "damaged or cut off"),
+        (JPEG[:-500], "damaged or cut off (image file is truncated"),
+        (PNG[:30], "damaged or cut off"),
+        (PNG[:-500], "damaged or cut off (image file is truncated"),
+        (encoded(Image.fromarray(noise(48, 48)), "TIFF")[:-500], "damaged or cut off ("),
+        (encoded(Image.fromarray(noise(48, 48)), "WEBP")[:-50], "damaged or cut off ("),
+        (encoded(Image.fromarray(noise(48, 48)), "BMP")[:-50], "damaged or cut off ("),
+    ],
+)
+def test_what_is_no_image_is_told_in_words(tmp_path, content, said):
+    assert why(tmp_path, content).startswith(said)
+
+
+def test_other_failures_are_told_in_words_too():
+    assert failure_reason(MemoryError()) == "more memory is needed to decode it than there is"
+    assert failure_reason(PermissionError(13, "Permission denied", "face.jpg")) == "Permission denied"
+    assert failure_reason(ValueError("two\n lines")) == "damaged or cut off (two lines)"
+    assert failure_reason(Image.DecompressionBombError("99")) == "too large (99)"  # of a part within a file
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        png(60_000, 60_000),
+        encoded(Image.new("L", (1, 1)), "GIF").replace(b"\1\0\1\0", struct.pack("<HH", 60_000, 60_000)),
+        b"P5 60000 60000 255\n" + bytes(100),
+        JPEG.replace(b"\xff\xc0\0\x0b\x08\0\x30\0\x30", b"\xff\xc0\0\x0b\x08" + struct.pack(">HH", 60_000, 60_000)),
+    ],
+    ids=["png", "gif", "pgm", "jpeg"],
+)
+def test_a_small_file_that_declares_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch, bomb):
+    monkeypatch.setattr(Image.Image, "load", None)
+    assert why(tmp_path, bomb).startswith("too large: 60,000 x 60,000 pixels, and ")
+
+
+def test_no_more_is_unpacked_than_declared(tmp_path):
+    (tmp_path / "face.png").write_bytes(png(48, 48, bytes(100_000_000)))
+    assert_face(decode_file(tmp_path / "face.png"), 0)
+    text = (b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))
+    assert "too large" in why(tmp_path, png(48, 48, bytes(48 * 49), text))
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "options", "is_read"),
+    [
+        (100, "PNG", {}, True),
+        (101, "PNG", {}, False),
+        (282, "JPEG", {}, True),  # which takes the memory of 36 x 36
+        (283, "JPEG", {}, False),
+        (100, "JPEG", {"progressive": True}, True),
+        (101, "JPEG", {"progressive": True}, False),
+    ],
+)
+def test_the_largest_image_that_is_decoded(tmp_path, monkeypatch, side, kind, options, is_read):
+    assert decode.MOST_REDUCED_PIXELS == 8 * MOST_PIXELS
+    monkeypatch.setattr(decode, "MOST_PIXELS", 10_000)
+    monkeypatch.setattr(decode, "MOST_REDUCED_PIXELS", 80_000)
+    content = encoded(Image.fromarray(smooth(side, side)), kind, **options)
+    if is_read:
+        assert_face(decode_file(io.BytesIO(content)), smooth(48, 48), 4)
+    else:
+        assert why(tmp_path, content).startswith(f"too large: {side} x {side} pixels")
+
+
+def test_a_photograph_beyond_pillows_limit_is_read_and_that_limit_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for content, expected in ((encoded(Image.fromarray(smooth(300, 300)), "JPEG"), 0), (b"no image", 1)):
+        (tmp_path / "face.jpg").write_bytes(content)
+        assert len(decode_files([str(tmp_path / "face.jpg")])[1]) == expected
+        assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_damaged_note_of_the_camera_spoils_no_image_and_is_not_warned_of(recwarn):
+    note = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1"
+    content = JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(note) + 2) + note + JPEG[2:]
+    with Image.open(io.BytesIO(JPEG)) as image:
+        assert_face(decode_file(io.BytesIO(content)), np.asarray(image))
+    assert not recwarn.list
+
+
+@cache
+def samples() -> list[bytes]:
+    face = Image.fromarray(smooth(40, 30))
+    colour = Image.merge("RGBA", [face] * 4)
+    kinds: list[tuple[Image.Image, str, dict[str, object]]] = [
+        *((face, kind, {}) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "WEBP")),
+        (face, "JPEG", {"progressive": True}),
+        (face, "TIFF", {"compression": "tiff_lzw"}),
+        (colour, "PNG", {}),
+        (colour.convert("P"), "PNG", {"transparency": 3}),
+        (colour.convert("CMYK"), "JPEG", {}),
+        (Image.fromarray(smooth(40, 30).astype(np.uint16) * 257), "PNG", {}),
+        (face, "GIF", {"save_all": True, "append_images": [colour]}),
+    ]
+    return [encoded(image, kind, **options) for image, kind, options in kinds]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A sound image in which some bytes are others, are missing, or are there twice."""
+    content = bytearray(draw(st.sampled_from(samples())))
+    for _ in range(draw(st.integers(0, 4))):
+        # Mostly at the beginning, where sizes and kinds stand.
+        place = draw(st.integers(0, min(60, len(content))) | st.integers(0, len(content)))
+        until = place + draw(st.integers(0, 8))
+        content[place:until] = draw(st.binary(max_size=8) | st.just(bytes(content[place:until]) * 2))
+    return bytes(content[: draw(st.integers(0, len(content)) | st.just(len(content)))])
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.binary(max_size=200) | mutated())
+def test_any_bytes_are_a_face_or_have_a_reason(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "face.jpg")
+        path.write_bytes(content)
+        faces, failures = decode_files([str(path)])
+    assert (faces.shape, faces.dtype) == ((1, 48, 48), np.uint8)
+    if failures:
+        ((failed, reason),) = failures
+        assert failed == str(path)
+        assert reason.strip()
+        assert reason.isprintable()
+        assert not faces.any()
+
+
 @pytest.fixture
 def mixed_files(tmp_path: Path) -> tuple[list[str], np.ndarray, dict[str, str]]:
     """Eleven good and five bad files, the good ones' pixels, and what should be said about the bad ones."""
     faces = noise(16, 48, 48)
     paths = [str(saved(Image.fromarray(face), tmp_path / f"{i:02}.png")) for i, face in enumerate(faces)]
-    bad = dict(zip(paths[1::3], ["not an image", "not an image", "", "No such file", "Is a directory"], strict=True))
+    said = ["text, not an image", "an empty file", "cut off", "No such file", "Is a directory"]
+    bad = dict(zip(paths[1::3], said, strict=True))
     text, empty, cut, missing, folder = map(Path, bad)
     text.write_text("no image")
     empty.write_bytes(b"")
@@ -271,7 +449,7 @@ def test_one_odd_file_does_not_hide_the_others(tmp_path, monkeypatch):
         raise OddError
 
     monkeypatch.setattr(decode, "decode_file", odd)
-    assert decode_files(["a", "b"])[1] == [("a", "OddError"), ("b", "OddError")]
+    assert decode_files(["a", "b"])[1] == [(name, "damaged or cut off (OddError)") for name in "ab"]
 
 
 def test_no_files():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,13 @@ def test_each_finding_is_on_its_sheet_with_what_is_wrong(found):
         "near_duplicates": [[("4.png", "neutral, train", ""), ("5.png", "neutral, train", "correlation 1.00")]],
         "sizes": [[("11.png", "surprise, validation", "20 x 30")]],
     }
+
+
+def test_a_name_of_two_lines_and_no_text_is_drawn_in_one(found):
+    files = (*found.files[:10], "validation/x/two\nlines \udcff\u2028.png", *found.files[11:])
+    sheet = finding_sheets(dataclasses.replace(found, files=files))[0]
+    assert captions(sheet)[0][0][0] == "two\\nlines \\xff\\u2028.png"
+    draw_sheet(sheet)
 
 
 def test_an_unreadable_file_has_no_picture_and_the_others_have_theirs(found):

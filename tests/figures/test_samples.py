@@ -15,8 +15,8 @@ CLASSES = ["angry", "happy", "sad"]
 def faces():
     """Noise whose first pixel tells the image's index; 12 angry, 3 happy and no sad ones, in mixed order."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (15, 48, 48), dtype=np.uint8)
-    images[:, 0, 0] = np.arange(15)
+    images = rng.integers(0, 256, (15, 1, 48, 48), dtype=np.uint8)
+    images[:, 0, 0, 0] = np.arange(15)
     return images, rng.permutation([0] * 12 + [1] * 3)
 
 
@@ -81,10 +81,10 @@ def test_long_class_names_and_dollar_signs_stay_left_of_the_faces(faces):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 1, 48, 48), np.uint8), np.zeros(2, int), "expected images"),
-        (np.zeros((2, 48, 48), np.uint8), np.zeros(3, int), "expected images"),
-        (np.zeros((2, 48, 48), np.uint8), np.array([0, 3]), "labels go from 0 to 3"),
-        (np.zeros((2, 48, 48), np.uint8), np.array([-1, 0]), "labels go from -1 to 0"),
+        (np.zeros((2, 48, 48), np.uint8), np.zeros(2, int), "expected images"),
+        (np.zeros((2, 1, 48, 48), np.uint8), np.zeros(3, int), "expected images"),
+        (np.zeros((2, 1, 48, 48), np.uint8), np.array([0, 3]), "labels go from 0 to 3"),
+        (np.zeros((2, 1, 48, 48), np.uint8), np.array([-1, 0]), "labels go from -1 to 0"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(images, labels, message):

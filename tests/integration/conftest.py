@@ -38,7 +38,7 @@ def command(run_main):
     return partial(run_main, main)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def child():
     """Run Python in a process of its own: ``child("-m", "fer_exp.train", cwd=folder)``."""
 

@@ -1,13 +1,16 @@
 """The audit as a person uses it: faults in, a table, findings, pictures and a list for the training out."""
 
 import json
+import os
 import shutil
+import sys
 from functools import partial
 
 import pytest
 from PIL import Image
 
 from fer_exp import audit
+from fer_exp.data.exclusions import read_exclusions
 
 
 @pytest.fixture
@@ -64,6 +67,10 @@ def test_the_list_it_writes_is_honoured_by_the_training_and_by_itself(run_audit,
     exclude = f"data.exclude={tmp_path / 'found/exclude.txt'}"
     status, printed = command("data=folders", f"data.root={faulty}", *quick)
     assert (status, "cut.png: " in printed, "data.on_bad_image=skip" in printed) == (1, True, True)
+    status, printed = command("data=folders", f"data.root={faulty}", "data.on_bad_image=skip", *quick, "logger=none")
+    assert status == 0, printed
+    assert "Warning: 1 training images are also in validation, 0 of them with another label; " in printed
+    assert f"python -m fer_exp.audit data.root={faulty}" in printed
     status, printed = command("data=folders", f"data.root={faulty}", exclude, *quick, "logger=none")
     assert status == 0, printed
     assert "exclude.txt leaves out 5 files of " in printed
@@ -71,6 +78,26 @@ def test_the_list_it_writes_is_honoured_by_the_training_and_by_itself(run_audit,
     assert "fer_exp.audit" not in printed  # nothing is left to warn of
     status, printed = run_audit(f"data.root={faulty}", exclude)
     assert (status, "Nothing wrong was found." in printed) == (0, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems forbid such names, or change them")
+def test_a_folder_and_files_of_odd_names(child, faces, tmp_path):
+    """In a process of its own, with a terminal and a log file that take UTF-8 only."""
+    root = tmp_path / os.fsdecode(b"my \xff\nfaces")
+    shutil.copytree(faces, root)
+    odd = ["two\nlines.png", "a # b.png", "😀.png", os.fsdecode(b"\xff\xfe.png")]
+    for name in odd:
+        shutil.copy(root / "validation/sad/00000.png", root / "train/sad" / name)
+        (root / "train/fear" / name).write_text("no image")
+    done = child("-m", "fer_exp.audit", f'data.root="{root}"', "hydra.run.dir=found", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Looking at 113 files in " in done.stdout
+    assert (tmp_path / "found/audit.log").read_text(encoding="utf-8") == done.stdout
+    findings = json.loads((tmp_path / "found/audit.json").read_text())
+    assert (findings["root"], len(findings["unreadable"])) == (str(root), 4)
+    assert read_exclusions(tmp_path / "found/exclude.txt", root) == {
+        f"train/{label}/{name}" for label in ("fear", "sad") for name in odd
+    }
 
 
 def test_the_drawn_faces_are_sound(run_audit, tmp_path):

@@ -171,3 +171,13 @@ def test_real_folders_train(command, tmp_path):
     assert second["step"] == 4  # 280 images: two batches of 128, the tail dropped
     assert second["train_loss"] < first["train_loss"]
     assert torch.isfinite(torch.tensor(second["val_loss"]))
+
+
+def test_nothing_is_warned_of_that_nobody_can_act_on(child, faces, tmp_path):
+    result = child(
+        "-W", "default", "-m", "fer_exp.train", "data=folders", f"data.root={faces}", "callbacks=fixed_budget",
+        "scheduler=none", "data.in_memory=false", *QUICK, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert "Warning" not in result.stdout

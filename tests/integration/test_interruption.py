@@ -46,15 +46,24 @@ def settings(faces):
     )  # fmt: skip
 
 
-@pytest.fixture
-def start(child, settings, tmp_path):
+@pytest.fixture(scope="module")
+def start(child, settings):
     """Begin or go on with a run in ``folder``, to be hit at a moment by a signal."""
 
     def run(folder, moment=0, name="SIGKILL"):
         arguments = (*settings, f"hydra.run.dir={folder}", "resume=auto")
-        return child("-c", HIT, str(moment), name, *arguments, cwd=tmp_path)
+        return child("-c", HIT, str(moment), name, *arguments, cwd=folder.parent)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """The run that was not interrupted: its folder, and how many changes of the file system it made."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    ended = start(folder)
+    assert ended.returncode == 0, ended.stderr
+    return folder, int(ended.stdout.splitlines()[-1])
 
 
 def assert_same_outcome(folder, whole):
@@ -73,11 +82,9 @@ def assert_same_outcome(folder, whole):
     assert not list(folder.rglob(".*.draft"))
 
 
-def kill_again_and_again(start, tmp_path, kills, seed):
+def kill_again_and_again(start, whole, tmp_path, kills, seed):
     """Kill runs at random moments until that was done ``kills`` times; each ends as the one that was not killed."""
-    whole = start(tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    moments = int(whole.stdout.splitlines()[-1])
+    whole, moments = whole
     assert moments > 10 * EPOCHS
     chance = random.Random(seed)
     done = runs = 0
@@ -97,16 +104,16 @@ def kill_again_and_again(start, tmp_path, kills, seed):
                 assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
             for checkpoint in folder.glob("checkpoints/*.ckpt"):
                 torch.load(checkpoint, weights_only=True)
-        assert_same_outcome(folder, tmp_path / "whole")
+        assert_same_outcome(folder, whole)
 
 
-def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(start, tmp_path):
-    kill_again_and_again(start, tmp_path, kills=3, seed=0)
+def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(start, whole, tmp_path):
+    kill_again_and_again(start, whole, tmp_path, kills=3, seed=0)
 
 
 @pytest.mark.slow
-def test_a_run_killed_thirty_times_at_random_moments_ends_as_one_that_was_not(start, tmp_path):
-    kill_again_and_again(start, tmp_path, kills=30, seed=1)
+def test_a_run_killed_thirty_times_at_random_moments_ends_as_one_that_was_not(start, whole, tmp_path):
+    kill_again_and_again(start, whole, tmp_path, kills=30, seed=1)
 
 
 # The command, in a process that is sent a signal in its second epoch.
@@ -129,7 +136,7 @@ main()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_run_that_is_asked_to_end_leaves_a_whole_record_and_goes_on(child, start, settings, tmp_path, name):
+def test_a_run_that_is_asked_to_end_leaves_a_whole_record_and_goes_on(child, start, whole, settings, tmp_path, name):
     folder = tmp_path / "asked"
     ended = child("-c", SIGNALLED, name, *settings, f"hydra.run.dir={folder}", cwd=tmp_path)
     assert ended.returncode == 128 + getattr(signal, name), ended.stderr
@@ -138,9 +145,28 @@ def test_a_run_that_is_asked_to_end_leaves_a_whole_record_and_goes_on(child, sta
     assert (summary["status"], summary["epochs"]) == ("interrupted", 1)
     assert "Interrupted after 1 epochs." in ended.stdout
     assert (folder / "curves.png").exists()
-    for run in (folder, tmp_path / "whole"):
-        assert start(run).returncode == 0
-    assert_same_outcome(folder, tmp_path / "whole")
+    assert start(folder).returncode == 0
+    assert_same_outcome(folder, whole[0])
+
+
+# The same, and once more while the first is dealt with.
+AGAIN = SIGNALLED.replace(
+    "from fer_exp.train import main",
+    "from fer_exp.callbacks.early_stopping import RestoreBestWeights\n"
+    "RestoreBestWeights.on_exception = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+    "from fer_exp.train import main",
+)
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once_and_it_goes_on(child, start, whole, settings, tmp_path):
+    folder = tmp_path / "asked"
+    ended = child("-c", AGAIN, "SIGINT", *settings, f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert ended.returncode == -signal.SIGINT, ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert read_summary(folder)["status"] == "running"
+    assert not (folder / "curves.png").exists()
+    assert start(folder).returncode == 0
+    assert_same_outcome(folder, whole[0])
 
 
 # The command, in a process whose files may not grow beyond 1 MB from its second epoch on: a full disk, in effect.
@@ -162,7 +188,7 @@ main()
 """
 
 
-def test_a_full_disk_is_said_and_leaves_what_was_saved(child, start, settings, tmp_path):
+def test_a_full_disk_is_said_and_leaves_what_was_saved(child, start, whole, settings, tmp_path):
     folder = tmp_path / "full"
     ended = child("-c", FULL, *settings, f"hydra.run.dir={folder}", cwd=tmp_path)
     assert ended.returncode == 1
@@ -171,15 +197,13 @@ def test_a_full_disk_is_said_and_leaves_what_was_saved(child, start, settings, t
     assert "Traceback" not in ended.stdout + ended.stderr
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
     assert not list(folder.rglob(".*.draft"))
-    for run in (folder, tmp_path / "whole"):
-        assert start(run).returncode == 0
-    assert_same_outcome(folder, tmp_path / "whole")
+    assert start(folder).returncode == 0
+    assert_same_outcome(folder, whole[0])
 
 
-def test_a_finished_run_given_again_is_left_as_it_is(start, tmp_path):
-    assert start(tmp_path / "run").returncode == 0
-    before = (tmp_path / "run/summary.json").read_bytes()
-    again = start(tmp_path / "run")
+def test_a_finished_run_given_again_is_left_as_it_is(start, whole):
+    before = (whole[0] / "summary.json").read_bytes()
+    again = start(whole[0])
     assert again.returncode == 0
     assert "This run was finished before." in again.stdout
-    assert (tmp_path / "run/summary.json").read_bytes() == before
+    assert (whole[0] / "summary.json").read_bytes() == before

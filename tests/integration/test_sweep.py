@@ -55,12 +55,12 @@ def test_two_sweeps_have_folders_of_their_own_by_default(command, quick, tmp_pat
 def test_a_sweep_goes_on_after_a_job_that_cannot_begin(command, quick, tmp_path):
     status, printed = command("-m", "hydra.sweep.dir=swept", "optimizer.lr=-1,0.001", *quick)
     assert status == 1
-    assert "Invalid learning rate: -1" in printed
+    assert "optimizer.lr=-1: expected a finite number from 0 up" in printed
     assert "Jobs: 1 failed, 1 completed." in printed
     assert "/swept runs those again that came to no result." in printed
     done = records(tmp_path / "swept")
     assert [summary["status"] for summary in done.values()] == ["failed", "completed"]
-    assert "Invalid learning rate" in done["0"]["error"]
+    assert "optimizer.lr=-1: expected a finite number" in done["0"]["error"]
     assert done["0"]["config"]["optimizer"]["lr"] == -1
 
 

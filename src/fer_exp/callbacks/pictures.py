@@ -46,7 +46,7 @@ class Pictures(L.Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, FolderFaces)
         faces = datamodule.train_set
-        samples = samples_figure(faces.images.squeeze(1).numpy(), faces.labels.numpy(), faces.classes)
+        samples = samples_figure(faces.images, faces.labels.numpy(), faces.classes)
         self._keep(trainer, "samples", samples)
         name = type(pl_module.network).__name__
         self._keep(trainer, "model", model_figure(self.layers, tuple(faces.images.shape[1:]), name))  # type: ignore[arg-type]
@@ -94,11 +94,12 @@ class Pictures(L.Callback):
         self._keep(trainer, "confusion_matrix", figure)
 
     def _keep(self, trainer: L.Trainer, name: str, figure: Figure) -> None:
-        with replacing(self.folder / f"{name}.png") as draft:
+        picture = self.folder / f"{name}.png"
+        with replacing(picture) as draft:
             figure.savefig(draft, dpi=100, format="png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_figure(name, figure, len(self.recorder.rows))
+                logger.log_picture(name, picture.read_bytes(), len(self.recorder.rows))
 
 
 def _epoch(row: Row | None) -> int | None:

@@ -1,7 +1,7 @@
 """The run record and the printed line of each epoch."""
 
 import logging
-import signal
+import math
 import time
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.trainer.states import TrainerFn
 
 from fer_exp.callbacks.early_stopping import EarlyStopping, RestoreBestWeights
+from fer_exp.classifier import Classifier
 from fer_exp.records import Row, RunRecord, best_row, is_finite
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,7 @@ class Recorder(callbacks.Checkpoint):
 
     def _events(self, trainer: L.Trainer, row: Row, previous_best: Row | None) -> list[str]:
         if not is_finite(row):
-            self.diverged = (
-                f"the loss was no longer finite in epoch {row['epoch']} "
-                f"(step {row['step']}, learning rate {row['lr']:.1e}); a smaller optimizer.lr may help"
-            )
+            self.diverged = self._describe_divergence(trainer, row)
             trainer.should_stop = True
             return [f"Diverged: {self.diverged}."]
         events = []
@@ -89,10 +87,27 @@ class Recorder(callbacks.Checkpoint):
             events.append(f"Early stopping: no better {stopping.monitor} in {stopping.patience} epochs")
         return events
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Let a second Ctrl-C end the process at once; Lightning ignores it until a first one is dealt with."""
-        if isinstance(exception, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def _describe_divergence(self, trainer: L.Trainer, row: Row) -> str:
+        classifier = trainer.lightning_module
+        assert isinstance(classifier, Classifier)
+        before = self.rows[-2] if len(self.rows) > 1 else None
+        step = row["step"]
+        if not math.isfinite(row["train_loss"]):
+            lost = "the training loss was"
+            finite_steps = classifier.train_tally.finite_batches // trainer.accumulate_grad_batches
+            step = min(step, (before["step"] if before else 0) + finite_steps + 1)
+        else:
+            lost = "the validation loss was" if classifier.is_finite() else "the weights were"
+        last = (
+            f"epoch {before['epoch']} was the last with finite figures: loss {before['train_loss']:.4f}, "
+            f"val_loss {before['val_loss']:.4f}, val_acc {before['val_acc']:.4f}"
+            if before
+            else "no epoch had finite figures"
+        )
+        return (
+            f"{lost} no longer finite in epoch {row['epoch']} (step {step}, learning rate {row['lr']:.1e}); {last}. "
+            "A smaller optimizer.lr may help"
+        )
 
     def outcome(self, trainer: L.Trainer) -> dict[str, Any]:
         """How the training ended, as facts for the summary: ``stopped_by`` and ``restored``."""

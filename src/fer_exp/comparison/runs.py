@@ -22,12 +22,11 @@ from fer_exp.records import (
     DIRECTION,
     FINISHED,
     HISTORY,
-    SCHEMA,
-    STATUSES,
     SUMMARY,
     SWEEP,
     Row,
     best_row,
+    digest,
     natural,
     read_history,
     read_summary,
@@ -48,7 +47,17 @@ OUTCOMES = ("data.fingerprint", "precision")
 NOT_RECORDED = "not recorded"
 
 # What reading files that are no record, or half of one, ends in.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    csv.Error,
+    yaml.YAMLError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,18 +216,27 @@ def read_run(folder: Path) -> Run:
     """Read one record.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError: the files are not those
-            of a record.
+        OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error,
+            yaml.YAMLError: the files are not those of a record.
     """
     summary = read_summary(folder)
-    _check(summary)
+    if summary.get("seed") is None:
+        raise ValueError(f"{SUMMARY} lacks seed")
+    for key in ("started", "updated"):
+        if summary.get(key):
+            _time(summary[key])
     rows: list[Row] = read_history(folder) if (folder / HISTORY).exists() else []
     if summary["status"] in FINISHED and len(rows) != summary["epochs"]:
         raise ValueError(f"{HISTORY} has {len(rows)} epochs, and {SUMMARY} says {summary['epochs']}")
+    # A run that was killed between its two files has an epoch more than the summary knows of.
+    if summary["status"] != "running" and summary.get("history") not in (None, digest(rows)):
+        raise ValueError(f"{HISTORY} is not the one that {SUMMARY} was written with")
     history = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in COLUMNS}
     best = best_row(rows)
     config = summary.pop("config", None)
     choices = summary.pop("choices", {})
+    if not all(isinstance(choice, str) for choice in choices.values()):
+        raise TypeError(f"its choices are {choices!r:.60}, which is of the wrong kind")
     if config is None:
         config, choices = _hydra_files(folder)
     settings, incidental = _settings(summary, config)
@@ -265,21 +283,6 @@ def in_short(keys: Sequence[str], runs: Sequence[Run]) -> list[str]:
     return keys
 
 
-def _check(summary: Any) -> None:
-    if not isinstance(summary, dict) or not isinstance(summary.get("schema"), int):
-        raise ValueError(f"{SUMMARY} is not that of a run")
-    if summary["schema"] > SCHEMA:
-        raise ValueError(f"its schema is {summary['schema']}, and this version knows up to {SCHEMA}")
-    if missing := [key for key in ("status", "seed", "epochs") if summary.get(key) is None]:
-        raise ValueError(f"{SUMMARY} lacks {', '.join(missing)}")
-    if summary["status"] not in STATUSES:
-        raise ValueError(f"its status is {summary['status']}; expected one of {', '.join(STATUSES)}")
-    int(summary["seed"])
-    for key in ("started", "updated"):
-        if summary.get(key):
-            _time(summary[key])
-
-
 def _time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
@@ -306,6 +309,9 @@ def _settings(
     fingerprint = (summary.get("data") or {}).get("fingerprint")
     settings["data.fingerprint"] = fingerprint and f"{fingerprint['train'][:12]}/{fingerprint['validation'][:12]}"
     settings["precision"] = (summary.get("environment") or {}).get("precision")
+    for key, value in (*settings.items(), *incidental.items()):
+        if not isinstance(value, Setting):
+            raise TypeError(f"its {key} is {value!r:.60}, which is of the wrong kind")
     return settings, incidental
 
 

@@ -4,9 +4,7 @@ Imports neither torch nor lightning: the worker processes start with this module
 """
 
 import hashlib
-import io
 import itertools
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer_exp.data.decode import SIZE, Progress, decode_file, failure_reason, work_through
+from fer_exp.data.decode import SIZE, Progress, decode_file, failure_reason, open_image, work_through
+from fer_exp.data.exclusions import as_line
 from fer_exp.data.folders import CLASSES
 
 SPLITS = ("train", "validation")
@@ -148,13 +147,13 @@ def _inspect_chunk(paths: Sequence[str]) -> Inspection:
     modes, digests, unreadable = [""] * len(paths), [b""] * len(paths), {}
     for i, path in enumerate(paths):
         try:
-            content = Path(path).read_bytes()
-            digests[i] = hashlib.sha256(content).digest()
-            faces[i] = decode_file(io.BytesIO(content))
-            hashes[i] = imagehash.phash(Image.fromarray(faces[i])).hash.ravel()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(content)) as image:
+            with Path(path).open("rb") as file:
+                digests[i] = hashlib.file_digest(file, "sha256").digest()
+                file.seek(0)
+                faces[i] = decode_file(file)
+                hashes[i] = imagehash.phash(Image.fromarray(faces[i])).hash.ravel()
+                file.seek(0)
+                with open_image(file) as image:
                     sizes[i], modes[i] = image.size, image.mode
         except Exception as error:  # one odd file must not hide the others from the list
             unreadable[i] = failure_reason(error)
@@ -344,11 +343,12 @@ def _doubles(audit: Audit, groups: Iterable[tuple[list[int], list[int]]]) -> Dou
 def propose_exclusions(audit: Audit) -> list[str]:
     """The lines of a list for ``data.exclude``, under a head that says what is left out and what is kept."""
     inspection, same, near = audit.inspection, copied(audit), alike(audit)
-    reasons = {i: f"cannot be read: {' '.join(reason.split())}" for i, reason in sorted(inspection.unreadable.items())}
+    paths = [as_line(file) for file in audit.files]
+    reasons = {i: f"cannot be read: {reason}" for i, reason in sorted(inspection.unreadable.items())}
     reasons |= dict.fromkeys(audit.constant, "all pixels alike")
     training = [i for i in range(len(audit.files)) if not audit.validation[i] and i not in reasons]
-    leaks = {i: f"same pixels as {audit.files[j]}" for i, j in same.across.items()}
-    near_leaks = {i: f"same photograph as {audit.files[j]}" for i, j in near.across.items()}
+    leaks = {i: f"same pixels as {paths[j]}" for i, j in same.across.items()}
+    near_leaks = {i: f"same photograph as {paths[j]}" for i, j in near.across.items()}
     of = {i: group for group in audit.copies for i in group}
     for i in training:
         twins = [j for j in of.get(i, []) if not audit.validation[j]]
@@ -358,9 +358,9 @@ def propose_exclusions(audit: Audit) -> list[str]:
         elif i in near_leaks:
             reasons[i] = near_leaks[i]
         elif other is not None:
-            reasons[i] = f"same pixels as {audit.files[other]}, another label"
+            reasons[i] = f"same pixels as {paths[other]}, another label"
         elif twins and twins[0] < i:
-            reasons[i] = f"same pixels as {audit.files[twins[0]]}"
+            reasons[i] = f"same pixels as {paths[twins[0]]}"
     left = sum(not audit.validation[i] for i in reasons), sum(bool(audit.validation[i]) for i in reasons)
     unsure = [i for i in audit.one_grey if i not in reasons]
     return [
@@ -374,9 +374,9 @@ def propose_exclusions(audit: Audit) -> list[str]:
         "# remove the lines that begin with it); near duplicates within training, whatever their labels.",
         "#",
         "# Paths are relative to data.root. Edit the list as you like.",
-        *(f"{audit.files[i]}  # {reasons[i]}" for i in sorted(reasons)),
+        *(f"{paths[i]}  # {reasons[i]}" for i in sorted(reasons)),
         *(["#", "# Mostly of one grey, seldom faces: take away the first # of those to leave out."] if unsure else []),
-        *(f"#{audit.files[i]}" for i in unsure),
+        *(f"#{paths[i]}" for i in unsure),
     ]
 
 

@@ -3,21 +3,32 @@
 import hashlib
 import json
 import logging
+import math
 import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from platformdirs import user_cache_path
+from torch import Tensor
 
 from fer_exp.atomic import replacing
 from fer_exp.data.decode import SIZE, Progress, decode_files
 from fer_exp.data.folders import CLASSES, Listing, without
-from fer_exp.data.imageset import ImageSet, make_image_set
+from fer_exp.data.imageset import ImageSet, StoredFaces, make_image_set
+from fer_exp.data.names import legible
+from fer_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the cache's files and of the decoding; raise it when either changes
+_AT_ONCE = 2**16  # faces that are moved together
+VERSION = 3  # of the cache's files and of the decoding; raise it when either changes
 
 
 def default_cache_dir() -> Path:
@@ -37,73 +48,173 @@ def cache_key(listing: Listing) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def load_split(listing: Listing, cache_dir: Path, progress: Progress | None = None) -> tuple[ImageSet, dict[str, str]]:
+def load_split(
+    listing: Listing, cache_dir: Path, progress: Progress | None = None, in_memory: bool = True
+) -> tuple[ImageSet, dict[str, str]]:
     """Read a split from the cache; decode it, and write the cache, where it is not there yet.
 
     A cache that cannot be read is decoded anew, and one that cannot be written is done without. Two processes at
     once do the work twice, and the second replaces the first's file with its like.
 
+    Args:
+        listing: of the split.
+        cache_dir: where the cache lies.
+        progress: called with (files decoded, files in all).
+        in_memory: false leaves the images in the cache's file, and decodes them there.
+
     Returns:
         The images that can be read; and of each file that cannot, its name in the listing and the reason.
+
+    Raises:
+        UserError: the images are to stay in the cache's file, and it cannot be written.
     """
     path, key = cache_file(listing, cache_dir), cache_key(listing)
-    cached = _read(path, key, listing)
+    paths = [str(listing.folder / file) for file in listing.files]
+    cached = _read(path, key, listing, in_memory)
     if cached is not None:
         image_set, unreadable = cached
         # What could not be read may have been locked, or away: its stamp is the same once it is back.
         bad = [str(listing.folder / file) for file in unreadable]
         if not bad or len(decode_files(bad)[1]) == len(bad):
             return image_set, unreadable
-    faces, failures = decode_files([str(listing.folder / file) for file in listing.files], progress)
-    place = {str(listing.folder / file): i for i, file in enumerate(listing.files)}
+    faces, failures = decode_files(paths, progress, None if in_memory else _blank_on_disk(path.parent, len(paths)))
+    place = {path: i for i, path in enumerate(paths)}
     reasons = {place[file]: reason for file, reason in failures}
     unreadable = {listing.files[i]: reason for i, reason in reasons.items()}
-    image_set = _bundle(np.delete(faces, list(reasons), axis=0) if reasons else faces, without(listing, unreadable))
-    _write(path, key, image_set, unreadable)
+    images = torch.from_numpy(_without_rows(faces, reasons)).reshape(-1, 1, SIZE, SIZE)
+    image_set = _bundle(images, without(listing, unreadable))
+    try:
+        _write(path, key, image_set, unreadable)
+    except OSError as error:
+        if not in_memory:
+            raise _cannot_stay_on_disk(path.parent, error) from error
+        log.warning(
+            "The decoded images cannot be kept in %s (%s): they will be decoded again next time. "
+            "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written.",
+            legible(path.parent),
+            error.strerror or error,
+        )
+    if not in_memory:
+        image_set = replace(image_set, images=_stored(path))
     return image_set, unreadable
 
 
-def _bundle(faces: np.ndarray, listing: Listing) -> ImageSet:
-    images = torch.from_numpy(faces).reshape(len(listing.files), 1, SIZE, SIZE)
+def _blank_on_disk(folder: Path, n: int) -> np.ndarray:
+    """(n, 48, 48) uint8 in a file without a name, which is gone when nobody holds the array."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return np.memmap(file, np.uint8, "w+", shape=(n, SIZE, SIZE))
+    except OSError as error:
+        raise _cannot_stay_on_disk(folder, error) from error
+
+
+def _cannot_stay_on_disk(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The decoded images cannot be kept in {legible(folder)} ({error.strerror or error}), and they are not to be "
+        "kept in memory. Set data.cache_dir or FER_EXP_CACHE to a folder that can be written and has room, or give "
+        "data.in_memory=true."
+    )
+
+
+def _without_rows(faces: np.ndarray, rows: Iterable[int]) -> np.ndarray:
+    """``faces`` with the others moved up over ``rows``, in place: there may be more than fit into memory."""
+    kept = np.delete(np.arange(len(faces)), list(rows))
+    if len(kept) < len(faces):
+        for start in range(0, len(kept), _AT_ONCE):
+            part = kept[start : start + _AT_ONCE]
+            faces[start : start + len(part)] = faces[part]
+    return faces[: len(kept)]
+
+
+def _bundle(images: Tensor | StoredFaces, listing: Listing) -> ImageSet:
     return make_image_set(images, torch.tensor(listing.labels, dtype=torch.int64), CLASSES, listing.files)
 
 
-def _read(path: Path, key: str, listing: Listing) -> tuple[ImageSet, dict[str, str]] | None:
+def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[ImageSet, dict[str, str]] | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
+        with zipfile.ZipFile(path) as archive:
+            if str(_array(archive, "key", path)) != key:
                 log.warning(
                     "%s has changed since it was decoded, or another version decoded it: decoding the images anew.",
-                    listing.folder,
+                    legible(listing.folder),
                 )
                 return None
-            unreadable = json.loads(str(arrays["unreadable"]))
-            image_set = _bundle(arrays["images"], without(listing, unreadable))
-            if image_set.fingerprint != str(arrays["fingerprint"]):
+            unreadable = json.loads(str(_array(archive, "unreadable", path)))
+            if not isinstance(unreadable, dict) or not unreadable.keys() <= {*listing.files}:
+                raise ValueError("it names other files")
+            readable = without(listing, unreadable)
+            shape, dtype = _header(archive, "images", path)
+            if dtype != np.uint8 or shape != (len(readable.files), 1, SIZE, SIZE):
+                raise ValueError(f"it holds {shape} values of {dtype} for {len(readable.files)} images")
+            images = torch.from_numpy(_array(archive, "images", path)) if in_memory else _stored(path)
+            image_set = _bundle(images, readable)
+            if image_set.fingerprint != str(_array(archive, "fingerprint", path)):
                 raise ValueError("its contents do not fit its fingerprint")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
-        log.warning("The cache %s cannot be read (%s): decoding the images anew.", path, error)
+        log.warning(
+            "The cache %s cannot be read (%s): decoding the images anew.",
+            legible(path),
+            legible(getattr(error, "strerror", None) or str(error) or type(error).__name__),
+        )
         return None
     return image_set, unreadable
 
 
+def _stored(path: Path) -> StoredFaces:
+    """The images of a cache's file, left where they are."""
+    with zipfile.ZipFile(path) as archive:
+        shape, _ = _header(archive, "images", path)
+        member = archive.getinfo("images.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("its images are compressed")
+        # An array is the end of its member.
+        with archive.open(member) as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            header = file.tell()
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)  # of the two lengths in a local header: name, and extra field
+        lengths = struct.unpack("<HH", file.read(4))
+    return StoredFaces(path, member.header_offset + 30 + sum(lengths) + header, shape, torch.arange(shape[0]))
+
+
+def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and kind of one array of an ``.npz`` file.
+
+    Raises:
+        ValueError: it is larger than the file: ``np.load`` takes what memory a header asks for.
+    """
+    with archive.open(f"{name}.npy") as member:
+        np.lib.format.read_magic(member)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    if math.prod(shape) * dtype.itemsize > path.stat().st_size:
+        raise ValueError(f"it declares {shape} values of {dtype}, more than it can hold")
+    return shape, dtype
+
+
+def _array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    """Read one array of an ``.npz`` file.
+
+    Raises:
+        ValueError: it is larger than the file, or no array of plain values.
+    """
+    _header(archive, name, path)
+    with archive.open(f"{name}.npy") as member:
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+    return array
+
+
 def _write(path: Path, key: str, image_set: ImageSet, unreadable: dict[str, str]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft, draft.open("xb") as file:
-            np.savez(
-                file,
-                images=image_set.images.numpy(),
-                key=key,
-                fingerprint=image_set.fingerprint,
-                unreadable=json.dumps(unreadable),
-            )
-    except OSError as error:
-        log.warning(
-            "The decoded images cannot be kept in %s (%s): they will be decoded again next time. "
-            "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written.",
-            path.parent,
-            error.strerror or error,
+    assert isinstance(image_set.images, Tensor)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft, draft.open("xb") as file:
+        np.savez(
+            file,
+            images=image_set.images.numpy(),
+            key=key,
+            fingerprint=image_set.fingerprint,
+            unreadable=json.dumps(unreadable),
         )

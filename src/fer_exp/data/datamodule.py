@@ -8,22 +8,26 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from fer_exp.data import synthetic
 from fer_exp.data.audit import glance
-from fer_exp.data.batches import TrainingBatches, ValidationBatches
+from fer_exp.data.batches import Stream, TrainingBatches, ValidationBatches, stream_training, stream_validation
 from fer_exp.data.cache import cache_file, cache_key, default_cache_dir, load_split
+from fer_exp.data.decode import SIZE
 from fer_exp.data.exclusions import read_exclusions
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE, Layout, Listing, find_splits, list_images, within, without
 from fer_exp.data.imageset import ImageSet, hold_out, select
+from fer_exp.data.names import legible
 from fer_exp.errors import UserError
 from fer_exp.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-# Splits that this process has loaded, by their cache file, each with the key of its files at that time.
+# Splits that this process has loaded, by their cache file, each with the key of its files at that time, and its place.
 _loaded: dict[Path, tuple[str, tuple[ImageSet, dict[str, str]]]] = {}
 _MOST_LOADED = 4  # two data sets with their two splits
+MOST_IN_MEMORY = 2 * 2**30  # bytes of both splits, 2,304 an image: 932,067 images
 _MOST_NAMED = 20  # unreadable files in a message
 _glanced: set[tuple[str, str]] = set()  # fingerprints of the pairs of splits that were warned of, or found clean
 
@@ -41,6 +45,8 @@ class FolderFaces(L.LightningDataModule):
         cache_dir: where decoded images are kept; None for the user's cache folder.
         hold_out: share of each class's training images that takes the place of the validation images, which are then
             not looked at: for choosing settings without seeing what is to be reported.
+        in_memory: true keeps the decoded images on the training device, false leaves them in the cache's file and reads
+            them batch by batch, with the same result; ``auto`` leaves sets of more than ``MOST_IN_MEMORY`` bytes there.
 
     Attributes:
         train_set: the training images, after ``setup``.
@@ -49,7 +55,7 @@ class FolderFaces(L.LightningDataModule):
             ``{"train": {"excluded": 0, "unreadable": 0}, "validation": {...}}``; the latter not with ``hold_out``.
 
     Raises:
-        ValueError: ``on_bad_image`` is neither.
+        ValueError: ``on_bad_image`` or ``in_memory`` is none of these.
     """
 
     train_set: ImageSet
@@ -65,8 +71,12 @@ class FolderFaces(L.LightningDataModule):
         on_bad_image: str = "error",
         cache_dir: str | Path | None = None,
         hold_out: float = 0.0,
+        in_memory: bool | str = "auto",
     ) -> None:
         super().__init__()
+        if in_memory not in (True, False, "auto"):
+            raise ValueError(f"data.in_memory={in_memory}: expected auto, true or false")
+        self.in_memory = in_memory
         if on_bad_image not in ON_BAD_IMAGE:
             raise ValueError(f"data.on_bad_image={on_bad_image}: expected {' or '.join(ON_BAD_IMAGE)}")
         self.exclude, self.on_bad_image = exclude, on_bad_image
@@ -109,24 +119,35 @@ class FolderFaces(L.LightningDataModule):
         train = list_images(layout.train, self.ignore)
         left_out_of_train = within(layout, layout.train, excluded)
         self._check_batch_size(len(without(train, left_out_of_train).files))
-        if self.hold_out:
+        validation = None if self.hold_out else list_images(layout.validation, self.ignore)
+        self._choose_place(len(train.files) + (len(validation.files) if validation else 0))
+        if validation is None:
             self.train_set, self.validation_set = hold_out(self._load("train", train, left_out_of_train), self.hold_out)
-            if not all([*self.train_set.counts, *self.validation_set.counts]):
+            counts = zip(CLASSES, self.train_set.counts, self.validation_set.counts, strict=True)
+            if emptied := [name for name, *in_parts in counts if not all(in_parts)]:
                 raise UserError(
-                    f"data.hold_out={self.hold_out} leaves a class without an image to train or to validate on."
+                    f"data.hold_out={self.hold_out} leaves {', '.join(emptied)} without an image to train or to "
+                    f"validate on ({legible(layout.train)}): give another share, add images, or validate on those of "
+                    f"{legible(layout.validation)} with data.hold_out=0."
                 )
             log.info(
                 "%d of them are held out of training and take the place of the validation images, which stay unseen.",
                 len(self.validation_set),
             )
         else:
-            validation = list_images(layout.validation, self.ignore)
             self.train_set = self._load("train", train, left_out_of_train)
             self.validation_set = self._load("validation", validation, within(layout, layout.validation, excluded))
         self._check_batch_size(len(self.train_set))
         _report_counts(self.train_set, self.validation_set)
         self._warn()
         self._loaded = True
+
+    def _choose_place(self, images: int) -> None:
+        """Decide whether the images come into memory."""
+        size = images * SIZE * SIZE
+        self._load_into_memory = size <= MOST_IN_MEMORY if self.in_memory == "auto" else bool(self.in_memory)
+        if not self._load_into_memory:
+            log.info("The images (%.1f GB) are read from disk batch by batch (data.in_memory).", size / 1e9)
 
     def _check_batch_size(self, images: int) -> None:
         if not 1 <= self.batch_size <= images:
@@ -154,21 +175,22 @@ class FolderFaces(L.LightningDataModule):
         if unreadable:
             self._tell_unreadable(listing, unreadable)
         if self.left_out[split]["excluded"]:
-            log.info("%s leaves out %d files of %s.", self.exclude, self.left_out[split]["excluded"], listing.folder)
-        log.info("Found %d images belonging to %d classes. (%s)", len(image_set), len(CLASSES), listing.folder)
+            excluded_here = self.left_out[split]["excluded"]
+            log.info("%s leaves out %d files of %s.", legible(self.exclude), excluded_here, legible(listing.folder))
+        log.info("Found %d images belonging to %d classes. (%s)", len(image_set), len(CLASSES), legible(listing.folder))
         if not all(image_set.counts):
             emptied = [name for name, count in zip(CLASSES, image_set.counts, strict=True) if not count]
             raise UserError(
-                f"{listing.folder}: no image of {', '.join(emptied)} is left: the others cannot be read, or "
-                f"data.exclude={self.exclude} names them. Repair them, or shorten the list."
+                f"{legible(listing.folder)}: no image of {', '.join(emptied)} is left: the others cannot be read, or "
+                f"data.exclude={legible(self.exclude)} names them. Repair them, or shorten the list."
             )
         return image_set
 
     def _tell_unreadable(self, listing: Listing, unreadable: dict[str, str]) -> None:
-        named = [f"  {listing.folder / file}: {reason}" for file, reason in unreadable.items()]
+        named = [f"  {legible(listing.folder / file)}: {reason}" for file, reason in unreadable.items()]
         more = [f"  and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
         shown = "\n".join(named[:_MOST_NAMED] + more)
-        head = f"{listing.folder}: {len(named)} of {len(listing.files)} files cannot be read as images"
+        head = f"{legible(listing.folder)}: {len(named)} of {len(listing.files)} files cannot be read as images"
         if self.on_bad_image == "skip":
             log.warning("Warning: %s and are left out:\n%s", head, shown)
             return
@@ -179,11 +201,11 @@ class FolderFaces(L.LightningDataModule):
 
     def _load_once(self, listing: Listing) -> tuple[ImageSet, dict[str, str]]:
         """Load a split, or take it from an earlier job of the same sweep, unless a file has changed since."""
-        place, key = cache_file(listing, self.cache_dir), cache_key(listing)
+        place, key = cache_file(listing, self.cache_dir), f"{cache_key(listing)} {self._load_into_memory}"
         if place in _loaded and _loaded[place][0] == key:
             return _loaded[place][1]
         with progress_bar(f"decoding {listing.folder.name}/") as progress:
-            loaded = load_split(listing, self.cache_dir, progress)
+            loaded = load_split(listing, self.cache_dir, progress, self._load_into_memory)
         _loaded.pop(place, None)
         _loaded[place] = key, loaded
         while len(_loaded) > _MOST_LOADED:
@@ -196,30 +218,34 @@ class FolderFaces(L.LightningDataModule):
         if pair in _glanced:
             return
         _glanced.add(pair)
-        faces = [images.images.squeeze(1).numpy() for images in (self.train_set, self.validation_set)]
-        labels = [images.labels.numpy() for images in (self.train_set, self.validation_set)]
-        if found := glance(faces[0], labels[0], faces[1], labels[1]):
+        train, validation = self.train_set, self.validation_set
+        if not isinstance(train.images, Tensor) or not isinstance(validation.images, Tensor):
+            return  # it would take a while, and much memory; the audit goes through such a set
+        train_faces, validation_faces = train.images.squeeze(1).numpy(), validation.images.squeeze(1).numpy()
+        if found := glance(train_faces, train.labels.numpy(), validation_faces, validation.labels.numpy()):
             log.warning(
                 "Warning: %s. This tells which, and makes a list for data.exclude: "
                 "python -m fer_exp.audit data.root=%s",
                 found,
-                shlex.quote(str(self.root)),
+                shlex.quote(legible(self.root)),
             )
 
-    def train_dataloader(self) -> TrainingBatches:
-        """Shuffled batches on the training device (without a trainer, the CPU), the tail dropped."""
-        return TrainingBatches(self.train_set, self.batch_size, self.seed, self._device())
+    def train_dataloader(self) -> TrainingBatches | Stream:
+        """Shuffled batches, the tail dropped, on the training device (without a trainer, the CPU) or from disk."""
+        make = TrainingBatches if isinstance(self.train_set.images, Tensor) else stream_training
+        return make(self.train_set, self.batch_size, self.seed, self._device())
 
-    def val_dataloader(self) -> ValidationBatches:
-        """The whole validation set on the training device."""
-        return ValidationBatches(self.validation_set, self.batch_size, self._device())
+    def val_dataloader(self) -> ValidationBatches | Stream:
+        """The whole validation set, on the training device or from disk."""
+        make = ValidationBatches if isinstance(self.validation_set.images, Tensor) else stream_validation
+        return make(self.validation_set, self.batch_size, self._device())
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Batches are cut on the device: there is nothing to transfer."""
-        return batch
+        """Batches that are cut on the device are there; those from disk follow while the device works."""
+        return tuple(part.to(device, non_blocking=True) for part in batch)
 
 
 class SyntheticFaces(FolderFaces):
@@ -260,7 +286,7 @@ class SyntheticFaces(FolderFaces):
         """
         root = Path(self.root)
         if not root.exists():
-            log.info("Drawing %d + %d faces, once, to %s", self.train, self.validation, root)
+            log.info("Drawing %d + %d faces, once, to %s", self.train, self.validation, legible(root))
         with progress_bar("drawing synthetic faces") as progress:
             try:
                 synthetic.write_faces(root, self.train, self.validation, self.drawing_seed, progress)
@@ -271,7 +297,7 @@ class SyntheticFaces(FolderFaces):
                 ) from error
             except OSError as error:
                 raise UserError(
-                    f"The drawn faces cannot be written to {root} ({error.strerror or error}). "
+                    f"The drawn faces cannot be written to {legible(root)} ({error.strerror or error}). "
                     "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written."
                 ) from error
         return super().find()

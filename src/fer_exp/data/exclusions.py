@@ -1,13 +1,18 @@
-"""Lists of files that are to be left out: one path a line, relative to the data folder, with the reason beside it.
+r"""Lists of files that are to be left out: one path a line, relative to the data folder, with the reason beside it.
 
-For example ``train/angry/123.jpg  # same pixels as validation/sad/7.jpg``.
+For example ``train/angry/123.jpg  # same pixels as validation/sad/7.jpg``. A name that no line can hold as it is, for
+its line break for instance, stands in quotes, as a JSON string: ``"train/angry/two\nlines.jpg"``.
 """
 
+import json
 import os
+import posixpath
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fer_exp.atomic import replacing
+from fer_exp.data.names import legible
 from fer_exp.errors import UserError
 
 _MOST_NAMED = 20  # lines in an error message
@@ -27,34 +32,54 @@ def read_exclusions(file: str | Path, root: Path) -> frozenset[str]:
         UserError: the list cannot be read, or names files that are not there.
     """
     try:
-        text = Path(str(file)).expanduser().read_text(encoding="utf-8-sig", errors="surrogateescape")
+        # Of "~nobody/list" Path.expanduser makes an exception, and this a path that is not there.
+        given = Path(os.path.expanduser(str(file)))  # noqa: PTH111
+        text = given.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(
-            f"data.exclude={file}: the list cannot be read ({error.strerror or error}). Give a file that "
+            f"data.exclude={legible(file)}: the list cannot be read ({error.strerror or error}). Give a file that "
             "python -m fer_exp.audit wrote, or another with one path a line, or data.exclude=null."
         ) from error
-    lines = (line.strip().replace("\\", "/") for line in text.splitlines())
+    lines = (line.strip() for line in text.split("\n"))  # splitlines would part names at odd separators too
     files = dict.fromkeys(_path(line, root) for line in lines if line and not line.startswith("#"))
-    absent = [path for path in files if not os.path.lexists(root / path)]
+    absent = [path for path in files if not _names_a_file(path, root)]
     if absent:
-        shown = "\n".join(f"  {path}" for path in absent[:_MOST_NAMED])
+        shown = "\n".join(f"  {legible(path)}" for path in absent[:_MOST_NAMED])
         more = f"\n  and {len(absent) - _MOST_NAMED} more" if len(absent) > _MOST_NAMED else ""
         raise UserError(
-            f"data.exclude={file}: {len(absent)} of its {len(files)} lines name no file in data.root={root}:\n"
-            f"{shown}{more}\nThe list may be that of another folder, or the folder has changed: make it anew with "
-            f"python -m fer_exp.audit, or take these lines out."
+            f"data.exclude={legible(file)}: {len(absent)} of its {len(files)} lines name no file in "
+            f"data.root={legible(root)}:\n{shown}{more}\nPaths are relative to data.root. The list may be that of "
+            "another folder, or the folder has changed: make it anew with python -m fer_exp.audit, or take these "
+            "lines out."
         )
     return frozenset(files)
 
 
-def _path(line: str, root: Path) -> str:
-    """The path at the beginning of a line; a name may itself hold a blank and a ``#``."""
-    words = line.split(" #")
-    beginnings = [" #".join(words[:n]).rstrip() for n in range(1, len(words) + 1)]
-    return next((path for path in beginnings if os.path.lexists(root / path)), beginnings[0])
+def as_line(path: str) -> str:
+    """A path as it stands in a list: as it is, or in quotes where ``read_exclusions`` would take it for another."""
+    is_plain = legible(path) == path == path.strip() and " #" not in path and "\\" not in path
+    return path if is_plain and not path.startswith(("#", '"', "\ufeff")) else json.dumps(path)
 
 
 def write_exclusions(file: Path, lines: Iterable[str]) -> None:
     """Write a list, whole or not at all."""
     with replacing(file) as draft:
-        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape")
+        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _path(line: str, root: Path) -> str:
+    """The path at the beginning of a line; a name may itself hold a blank and a ``#``."""
+    if line.startswith('"'):
+        with suppress(ValueError):  # no JSON: a name that begins with a quotation mark
+            path, end = json.JSONDecoder().raw_decode(line)
+            if not (rest := line[end:].strip()) or rest.startswith("#"):
+                return posixpath.normpath(str(path))
+    words = line.replace("\\", "/").split(" #")
+    beginnings = [posixpath.normpath(" #".join(words[:n]).rstrip()) for n in range(1, len(words) + 1)]
+    return next((path for path in beginnings if _names_a_file(path, root)), beginnings[0])
+
+
+def _names_a_file(path: str, root: Path) -> bool:
+    """Whether this can be the path of a listed file; a link that leads nowhere can be, too."""
+    is_below = not path.startswith("../") and not Path(path).is_absolute()
+    return is_below and os.path.lexists(root / path) and not (root / path).is_dir()

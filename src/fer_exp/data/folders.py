@@ -1,11 +1,15 @@
 """Class folders: where the splits lie, which folder is which class, which files are images."""
 
+import heapq
 import logging
 import os
+import re
 from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fer_exp.data.names import legible
 from fer_exp.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", 
 NESTINGS = (".", "images", "images/images")
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("validation", "val", "valid", "test")
+_OF_MACHINES = frozenset({"__MACOSX", "@eaDir"})  # folders that archives and network drives add: copies and thumbnails
+_MOST_NAMED = 12  # folders in a message
 
 ON_BAD_IMAGE = ("error", "skip")  # what may be done about images that cannot be read
 
@@ -69,62 +75,90 @@ def find_splits(root: str | Path) -> Layout:
     Raises:
         UserError: ``root`` is no folder, or holds no pair of splits.
     """
-    base = Path(str(root)).expanduser()  # a folder called 2013 comes from the command line as a number
-    if not base.exists():
-        raise UserError(f"data.root={root}: there is no such folder (looked for {base.absolute()}).")
+    given = f"data.root={legible(root)}"
+    if root is None or not str(root):
+        raise UserError("data.root is empty: name the folder that holds train/ and validation/: data.root=DIR")
+    # A folder called 2013 comes from the command line as a number; of "~nobody" Path.expanduser makes an exception.
+    base = Path(os.path.expanduser(str(root)))  # noqa: PTH111
+    try:
+        base.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{given}: there is no such folder (looked for {legible(base.absolute())}).") from error
+    except OSError as error:
+        raise UserError(
+            f"{given}: cannot be opened ({error.strerror}). Give a folder that can be read and holds train/ and "
+            "validation/."
+        ) from error
     if not base.is_dir():
-        raise UserError(f"data.root={root}: this is a file; give the folder that holds train/ and validation/.")
+        raise UserError(f"{given}: this is a file; give the folder that holds train/ and validation/.")
     for nesting in NESTINGS:
         train = _child(base / nesting, TRAIN_NAMES)
         validation = _child(base / nesting, VALIDATION_NAMES)
         if train and validation:
             if (train, validation) != (base / "train", base / "validation"):
-                log.info("Training on the images in %s, validating on those in %s.", train, validation)
+                log.info(
+                    "Training on the images in %s, validating on those in %s.", legible(train), legible(validation)
+                )
             return Layout(base, train, validation)
     raise UserError(
-        f"data.root={root}: found no pair of train/ and validation/ folders there, nor under images/ "
-        f"(val/, valid/ and test/ are taken for validation/ too). It holds: {_names(base)}."
+        f"{given}: found no pair of train/ and validation/ folders there, nor under images/ "
+        f"(val/, valid/ and test/ are taken for validation/ too).{_rather(base)} It holds: {_names(base)}."
     )
 
 
-def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
-    """List the images of one split, class folder by class folder.
+def _rather(base: Path) -> str:
+    """What to give instead, where ``base`` holds the classes themselves: one split, most likely."""
+    if not _child(base, tuple(_CLASS_OF)):
+        return ""
+    parent = Path(os.path.abspath(base)).parent  # noqa: PTH100 (resolve would follow a link to elsewhere)
+    with suppress(UserError):  # a parent that may not be listed
+        if _child(parent, TRAIN_NAMES) and _child(parent, VALIDATION_NAMES):
+            return f" These are the classes of one split: give the folder above, data.root={legible(parent)}."
+    return " These are classes: they belong into folders train/ and validation/, and data.root is the folder of both."
 
-    Hidden files and files that are no images by their name (``Thumbs.db``) are passed over.
+
+def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
+    """List the images of one split, class by class; those in folders below a class folder are of its class.
+
+    Hidden files and folders, and files that are no images by their name (``Thumbs.db``), are passed over. A folder
+    that links lead to as well is listed once, so that links in a circle come to an end.
 
     Args:
         folder: holds one folder for each class, under its name, a synonym, or another case of either.
-        ignore: names of folders that are to be passed over.
+        ignore: folders that are to be passed over, ``contempt`` or ``angry/blurred``.
 
     Raises:
-        UserError: a class is missing or empty, or a folder has the name of no class.
+        UserError: a class is missing or empty, or a folder has the name of no class, belongs to two, or cannot be
+            read.
     """
-    found: list[tuple[int, str, tuple[int, int]]] = []
     folders: dict[str, list[str]] = {name: [] for name in CLASSES}
     unknown: list[str] = []
+    lost: set[str] = set()
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
-        if not entry.is_dir() or entry.name in ignore:
-            continue
         name = _CLASS_OF.get(entry.name.lower())
-        if name is None:
-            unknown.append(entry.name)
-            continue
-        folders[name].append(entry.name)
-        label = CLASSES.index(name)
-        found += [(label, f"{entry.name}/{file}", stamp) for file, stamp in _images(Path(entry.path))]
+        if not _is_folder(entry):
+            lost |= {name} if name and entry.is_symlink() else set()
+        elif entry.name not in ignore and entry.name not in _OF_MACHINES:
+            if name is None:
+                unknown.append(entry.name)
+            else:
+                folders[name].append(entry.name)
     if unknown:
+        shown = ", ".join(map(repr, unknown[:_MOST_NAMED]))
+        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
         raise UserError(
-            f"{folder}: {', '.join(map(repr, unknown))} is the name of none of the seven classes "
-            f"({', '.join(CLASSES)}); rename the folder, or pass it over with data.ignore=[{','.join(unknown)}]."
+            f"{legible(folder)}: {shown}{more} is the name of none of the seven classes "
+            f"({', '.join(CLASSES)}); rename the folder{_or_ignore(unknown)}."
         )
+    found = _walk(folder, {given: CLASSES.index(name) for name, names in folders.items() for given in names}, ignore)
     present = {label for label, _, _ in found}
     if lacking := [name for label, name in enumerate(CLASSES) if label not in present]:
-        given = ", ".join(
-            f"{name} ({'the folder holds none' if folders[name] else 'no such folder'})" for name in lacking
-        )
+        why = {name: "a link that leads to no folder" if name in lost else "no such folder" for name in lacking}
+        why |= {name: "the folder holds none" for name in lacking if folders[name]}
         raise UserError(
-            f"{folder}: no images of {given}; expected at least one image ({', '.join(sorted(SUFFIXES))}) in each of "
-            f"the folders {', '.join(CLASSES)}. It holds: {_names(folder)}. Complete it, or change data.root."
+            f"{legible(folder)}: no images of {', '.join(f'{name} ({why[name]})' for name in lacking)}; expected at "
+            f"least one image ({', '.join(sorted(SUFFIXES))}) in each of the folders {', '.join(CLASSES)}. "
+            f"It holds: {_names(folder)}. Complete it, or change data.root."
         )
     found.sort()
     return Listing(
@@ -135,6 +169,44 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
         renamed={given: name for name, names in folders.items() for given in names if given != name},
         merged={name: tuple(names) for name, names in folders.items() if len(names) > 1},
     )
+
+
+def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) -> list[tuple[int, str, tuple[int, int]]]:
+    """(label, path, stamp) of every image in and below the class folders, which are given with their labels."""
+    found: list[tuple[int, str, tuple[int, int]]] = []
+    seen: dict[tuple[int, int], tuple[int, str]] = {}
+    unclear: dict[str, str] = {}
+    # Folders before links to folders: what is there by both ways has the same name on every machine.
+    pending = [((folder / place).is_symlink(), place, label) for place, label in class_folders.items()]
+    heapq.heapify(pending)
+    while pending:
+        is_by_link, place, label = heapq.heappop(pending)
+        entries = _entries(folder / place)
+        status = (folder / place).stat()
+        first_label, first = seen.setdefault((status.st_dev, status.st_ino), (label, place))
+        if first_label != label:
+            unclear[place] = f"is the same folder as {legible(first)}/"
+        if first != place:
+            continue
+        for entry in entries:
+            path = f"{place}/{entry.name}"
+            is_image = os.path.splitext(entry.name)[1].lower() in SUFFIXES  # noqa: PTH122 (faster)
+            if is_image and (stamp := _stamp(entry)):
+                found.append((label, path, stamp))
+            elif _is_folder(entry) and entry.name not in _OF_MACHINES and path not in ignore:
+                named = _CLASS_OF.get(entry.name.lower())
+                if named and named != CLASSES[label]:
+                    unclear[path] = f"lies in a folder of {CLASSES[label]} and has a name of {named}"
+                else:
+                    heapq.heappush(pending, (is_by_link or entry.is_symlink(), path, label))
+    if unclear:
+        shown = [f"{legible(place)}/ {why}" for place, why in sorted(unclear.items())[:_MOST_NAMED]]
+        more = f"; and {len(unclear) - _MOST_NAMED} more" if len(unclear) > _MOST_NAMED else ""
+        raise UserError(
+            f"{legible(folder)}: which class is meant? {'; '.join(shown)}{more}. Move or rename the "
+            f"folder{_or_ignore(sorted(unclear))}."
+        )
+    return found
 
 
 def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]:
@@ -154,15 +226,25 @@ def without(listing: Listing, files: Container[str]) -> Listing:
     )
 
 
-def _images(folder: Path) -> Iterable[tuple[str, tuple[int, int]]]:
-    for entry in _entries(folder):
-        if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122 (faster)
-            continue
-        if entry.is_file():
-            status = entry.stat()
-            yield entry.name, (status.st_size, status.st_mtime_ns)
-        elif entry.is_symlink():  # leads nowhere: listed, so that the decoding names it
-            yield entry.name, (0, 0)
+def _stamp(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+    """Size and time of a file; None for what is none, such as a folder, or a pipe, which would be waited for forever.
+
+    Zeros where it cannot be looked at: a link that leads nowhere is listed all the same, and the decoding names it.
+    """
+    try:
+        if not entry.is_file():
+            return (0, 0) if entry.is_symlink() and not Path(entry.path).exists() else None
+        status = entry.stat()
+    except OSError:  # a link in a circle, or a folder whose files may be listed and not looked at
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -170,18 +252,32 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}).") from error
+        raise UserError(
+            f"{legible(folder)}: cannot be read ({error.strerror}). Allow this user to read it, or set data.root to a "
+            "copy that can be read."
+        ) from error
 
 
 def _child(folder: Path, names: Sequence[str]) -> Path | None:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises where it may not look)
         return None
     # Sorted, so that of Train/ and train/ the lower case is taken wherever the data lie.
-    found = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    found = sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
     children = {name.lower(): folder / name for name in found}
     return next((children[name] for name in names if name in children), None)
 
 
-def _names(folder: Path, most: int = 12) -> str:
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in _entries(folder))
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nothing"
+def _names(folder: Path) -> str:
+    names = sorted(legible(entry.name) + ("/" if _is_folder(entry) else "") for entry in _entries(folder))
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more or "nothing"
+
+
+def _or_ignore(folders: Sequence[str]) -> str:
+    """The setting that passes folders over, as it is typed; nothing where they are too many, or too odd to type."""
+    if len(folders) > _MOST_NAMED or any(legible(name) != name or {*name} & {*"'\"\\$`!%"} for name in folders):
+        return ""
+    if all(re.fullmatch(r"[A-Za-z0-9_/.-]+", name) for name in folders):
+        return f", or pass it over with data.ignore=[{','.join(folders)}]"
+    quoted = [f"'{name}'" for name in folders]
+    return f', or pass it over with "data.ignore=[{",".join(quoted)}]"'

@@ -1,13 +1,67 @@
-"""A labelled set of faces in memory."""
+"""A labelled set of faces, in memory or on disk."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fer_exp.seeding import HOLD_OUT, derive_seed
+
+_AT_ONCE = 2**16  # faces that are read together where all are gone through
+
+
+class StoredFaces:
+    """Faces that stay in a file, and are read where they are asked for: as a (N, 1, height, width) uint8 tensor is.
+
+    Worker processes can be given it: each opens the file itself.
+
+    Args:
+        file: holds M faces, one after the other, from some place on.
+        offset: of that place, in bytes.
+        shape: (M, 1, height, width).
+        rows: (N,) int64, which of them are meant, in this order.
+
+    Raises:
+        OSError: when it is read, and the file is not there any more, or is another one.
+    """
+
+    def __init__(self, file: Path, offset: int, shape: tuple[int, ...], rows: Tensor) -> None:
+        self.file, self.offset, self._stored_shape, self.rows = file, offset, shape, rows
+        self._stamp = _stamp(file)
+        self._mapped: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, 1, height, width)."""
+        return torch.Size((len(self), *self._stored_shape[1:]))
+
+    def __getitem__(self, indices: Any) -> Tensor:
+        """Read the faces at ``indices``: whatever indexes the first axis of a tensor."""
+        if self._mapped is None:
+            if _stamp(self.file) != self._stamp:  # replaced when a file of its folder was changed
+                raise OSError(f"{self.file} has changed since the run began")
+            self._mapped = np.memmap(self.file, np.uint8, "r", self.offset, self._stored_shape)
+        return torch.from_numpy(np.array(self._mapped[self.rows[indices].numpy()]))
+
+    def select(self, indices: Tensor) -> "StoredFaces":
+        """Those at ``indices`` (K,) int64; none is read."""
+        return StoredFaces(self.file, self.offset, self._stored_shape, self.rows[indices])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mapped": None}
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -15,14 +69,14 @@ class ImageSet:
     """One split, decoded.
 
     Attributes:
-        images: (N, 1, 48, 48) uint8, grey.
+        images: (N, 1, 48, 48) uint8, grey: a tensor, or what stays on disk and is indexed as one.
         labels: (N,) int64, indices into ``classes``.
         classes: class names, in the order of the labels.
         files: N paths relative to the split's folder, with forward slashes.
         fingerprint: SHA-256 over pixels, labels and classes, in hexadecimal: equal for equal data, wherever it lies.
     """
 
-    images: Tensor
+    images: Tensor | StoredFaces
     labels: Tensor
     classes: tuple[str, ...]
     files: tuple[str, ...]
@@ -38,11 +92,14 @@ class ImageSet:
         return counts
 
 
-def make_image_set(images: Tensor, labels: Tensor, classes: Sequence[str], files: Sequence[str]) -> ImageSet:
+def make_image_set(
+    images: Tensor | StoredFaces, labels: Tensor, classes: Sequence[str], files: Sequence[str]
+) -> ImageSet:
     """Bundle decoded faces with their fingerprint."""
     digest = hashlib.sha256("\0".join(classes).encode())
     digest.update(labels.numpy().tobytes())
-    digest.update(images.numpy().tobytes())
+    for start in range(0, len(images), _AT_ONCE):
+        digest.update(images[start : start + _AT_ONCE].contiguous().numpy().data)
     return ImageSet(images, labels, tuple(classes), tuple(files), digest.hexdigest())
 
 
@@ -67,7 +124,13 @@ def hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
 def select(images: ImageSet, indices: Tensor) -> ImageSet:
     """The images at ``indices`` (M,) int64, in that order, as a set with a fingerprint of its own."""
     files = [images.files[i] for i in indices.tolist()]
-    return make_image_set(images.images[indices], images.labels[indices], images.classes, files)
+    pixels = images.images.select(indices) if isinstance(images.images, StoredFaces) else images.images[indices]
+    return make_image_set(pixels, images.labels[indices], images.classes, files)
+
+
+# What is done to an image before a network sees it, in words; checkpoints tell it, so that none is gone on from with
+# another. The size and the grey are those of ``decode``, the scale is that of ``normalise``.
+PREPROCESSING = {"size": [48, 48], "grey": True, "scale": "1/255"}
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fer_exp.data.audit import Audit, one_grey_share
+from fer_exp.data.names import legible
 
 ZOOM = 2  # screen pixels per image pixel; a whole number, so that no face is resampled
 WIDTH = 1440  # of a sheet, at most, in pixels
@@ -65,7 +66,7 @@ def finding_sheets(audit: Audit) -> list[Sheet]:
 
     def tile(i: int, note: str = "") -> Tile:
         image = None if i in unreadable else faces[i]
-        return Tile(image, audit.files[i].rpartition("/")[2], f"{audit.label(i)}, {audit.split(i)}", note)
+        return Tile(image, legible(audit.files[i].rpartition("/")[2]), f"{audit.label(i)}, {audit.split(i)}", note)
 
     def sheet(name: str, title: str, groups: Sequence[list[int]], notes: dict[int, str] | None = None) -> Sheet:
         shown = [[tile(i, (notes or {}).get(i, "")) for i in group] for group in groups[:MOST_GROUPS]]

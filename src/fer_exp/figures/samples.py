@@ -1,6 +1,7 @@
 """A grid of faces, one row for each class."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib import style
@@ -16,9 +17,20 @@ BAR_WIDTH = 112
 LETTER_WIDTH = 12  # of a class name, at most on average
 
 
+class Faces(Protocol):
+    """N grey images."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(N, 1, height, width)."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """One image, (1, height, width)."""
+
+
 @style.context("dark_background")
 def samples_figure(
-    images: NDArray[np.uint8],
+    images: Faces,
     labels: NDArray[np.integer],
     classes: Sequence[str],
     per_class: int = 7,
@@ -27,7 +39,8 @@ def samples_figure(
     """Draw a few random faces of every class beside the class's name, its count and a bar for it.
 
     Args:
-        images: grey images, shape (N, height, width), 0 (black) to 255 (white).
+        images: grey images, shape (N, 1, height, width), 0 (black) to 255 (white): an array, a tensor, or whatever is
+            indexed by numbers. Only those that are drawn are read.
         labels: class index of each image, shape (N,).
         classes: class names, in the order of their indices.
         per_class: faces in a row; a class with fewer images leaves blanks.
@@ -39,12 +52,14 @@ def samples_figure(
     Raises:
         ValueError: if the shapes of ``images`` and ``labels`` do not fit, or a label names no class.
     """
-    if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(f"expected images (N, height, width) and labels (N,), got {images.shape} and {labels.shape}")
+    if len(images.shape) != 4 or images.shape[1] != 1 or labels.shape != tuple(images.shape[:1]):
+        raise ValueError(
+            f"expected images (N, 1, height, width) and labels (N,), got {tuple(images.shape)} and {labels.shape}"
+        )
     if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes")
 
-    height, width = (ZOOM * side for side in images.shape[1:])
+    height, width = (ZOOM * side for side in images.shape[2:])
     counts = np.bincount(labels, minlength=len(classes))
     label_width = max(BAR_WIDTH, LETTER_WIDTH * max(map(len, classes), default=0)) + 2 * MARGIN
     figure_width = 2 * MARGIN + label_width + per_class * (width + GAP) - GAP
@@ -69,7 +84,7 @@ def samples_figure(
         for column, index in enumerate(rng.permutation(members)[:per_class]):
             left = MARGIN + label_width + column * (width + GAP)
             axes.imshow(
-                images[index],
+                np.asarray(images[int(index)])[0],
                 cmap="gray",
                 vmin=0,
                 vmax=255,

@@ -1,0 +1,22 @@
+"""Names of files as they are told: people give files any name, and a message or a list has to bear it."""
+
+import unicodedata
+
+_BREAKING = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, halves of characters, and ends of lines
+
+
+def legible(name: object) -> str:
+    r"""A name, a path or any text in one line that every terminal and log file takes.
+
+    A line break becomes ``\n``, and a byte that is no text ``\xff``.
+    """
+    text = str(name)
+    if text.isprintable():
+        return text
+    return "".join(_escape(sign) if unicodedata.category(sign) in _BREAKING else sign for sign in text)
+
+
+def _escape(sign: str) -> str:
+    if "\udc80" <= sign <= "\udcff":  # how Python keeps a byte of a name that is not UTF-8
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode()

@@ -1,0 +1,35 @@
+"""Whatever a file is called, its name is told in one line that can be written anywhere."""
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_exp.data.names import legible
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train/angry/1.jpg", "train/angry/1.jpg"),
+        (' a "quoted" name\'s blanks ', ' a "quoted" name\'s blanks '),
+        ("Grüße 表情 😀.jpg", "Grüße 表情 😀.jpg"),
+        ("full\u3000width.jpg", "full\u3000width.jpg"),
+        ("two\nlines\r.jpg", "two\\nlines\\r.jpg"),
+        ("page\u2028end\x85\x1b[31m.jpg", "page\\u2028end\\x85\\x1b[31m.jpg"),
+        (os.fsdecode(b"\xff\xfe.jpg"), "\\xff\\xfe.jpg"),
+        ("half \ud83d.jpg", "half \\ud83d.jpg"),
+        (b"\\".decode(), "\\"),
+    ],
+)
+def test_what_breaks_a_line_or_is_no_text_is_told_by_its_code(name, told):
+    assert legible(name) == told
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.text() | st.binary().map(os.fsdecode))
+def test_any_name_becomes_one_line_of_utf_8(name):
+    told = legible(name)
+    told.encode()
+    assert len(f"{told}.".splitlines()) == 1
