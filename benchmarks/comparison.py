@@ -5,16 +5,14 @@ and prints seconds and peak memory, imports included, and those of the imports a
 """
 
 import platform
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from hydra import compose, initialize_config_dir
 
+from benchmarks.measuring import run_python
 from fer_exp.config import CONFIG_DIR, named
 from fer_exp.records import COLUMNS, RunRecord
 from fer_exp.sweeps import plain
@@ -52,31 +50,21 @@ def write_records(folder: Path, runs: int) -> None:
         record.finish("completed", 32.0 * EPOCHS, stopped_by="max_epochs")
 
 
-def measure(*arguments: str) -> float:
-    """Seconds of a Python process."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
 def main() -> None:
     """The command."""
     sizes = [int(word) for word in sys.argv[1:]] or [200, 5000]
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
-    measure("-c", IMPORTS)  # from a cold disk, it would be measured as well
+    run_python("-c", IMPORTS)  # from a cold disk, it would be measured as well
     for runs in sizes:
         with tempfile.TemporaryDirectory() as folder:
             write_records(Path(folder) / "sweep", runs)
-            imports = measure("-c", IMPORTS)
-            seconds = measure("-m", "fer_exp.compare", f"{folder}/sweep", "--output", f"{folder}/report")
-            by_rate = measure(
-                "-m", "fer_exp.compare", f"{folder}/sweep", "--output", f"{folder}/report",
-                "--group-by", "optimizer,optimizer.lr",
-            )  # fmt: skip
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+            imports = run_python("-c", IMPORTS)
+            compare = ("-m", "fer_exp.compare", f"{folder}/sweep", "--output", f"{folder}/report")
+            whole = run_python(*compare)
+            by_rate = run_python(*compare, "--group-by", "optimizer,optimizer.lr")
         print(
-            f"{runs} runs: {seconds:.1f} s, by learning rate too {by_rate:.1f} s, of it {imports:.1f} s for imports; "
-            f"peak so far {peak:.0f} MiB"
+            f"{runs} runs: {whole.seconds:.1f} s, by learning rate too {by_rate.seconds:.1f} s, of it "
+            f"{imports.seconds:.1f} s for imports; peak {max(whole.peak_mib, by_rate.peak_mib):.0f} MiB"
         )
 
 

@@ -1,0 +1,1 @@
+"""What is measured side by side: each module is a process that trains when it is told to."""

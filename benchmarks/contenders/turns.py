@@ -1,0 +1,135 @@
+"""How a benchmark tells a contender's process to train, and how that answers: a line of JSON each way.
+
+Imports the standard library alone: a contender may live in an environment of its own, without this project's packages.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from benchmarks.measuring import ROOT, last_lines
+
+UNMEASURED = 2  # steps at the beginning of each turn that no step time holds: buffers and kernels are prepared in them
+
+
+class Trains(Protocol):
+    """What a contender's process makes of the settings.
+
+    Attributes:
+        facts: precision, threads and versions, as plain values.
+    """
+
+    facts: dict[str, Any]
+
+    def turn(self, steps: int, validation: int) -> dict[str, float]:
+        """Train for ``steps`` batches, and validate on ``validation`` batches.
+
+        Returns:
+            step_seconds: mean of the steps after the first ``UNMEASURED`` ones; NaN where there are no others.
+            train_seconds: of all steps.
+            val_seconds: of the validation, with the epoch's figures.
+            train_loss, val_loss: means over the images, which show that all learn.
+        """
+
+
+def mean_step(warm: float | None, trained: float, steps: int) -> float:
+    """Mean seconds of the steps from the time ``warm``, when ``UNMEASURED`` ones were done, to the last one's end."""
+    return float("nan") if warm is None or steps <= UNMEASURED else (trained - warm) / (steps - UNMEASURED)
+
+
+def serve(contender: Callable[..., Trains]) -> None:
+    """Be a contender's process: make it from the first line of the input, and take a turn for each other line."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # progress bars draw as ever, and are not in the way
+    settings = json.loads(sys.stdin.readline())
+    try:
+        trains = contender(**settings)
+    except ModuleNotFoundError as error:
+        print(json.dumps({"missing": error.name}), file=answers)
+        return
+    print(json.dumps(trains.facts), file=answers)
+    for line in sys.stdin:
+        print(json.dumps(trains.turn(**json.loads(line))), file=answers)
+
+
+class NotInstalledError(Exception):
+    """A contender's environment lacks a package; the message is its name."""
+
+
+class Contender:
+    """A contender's process, kept alive until the ``with`` block ends; it works only while it is asked to.
+
+    Args:
+        module: its name, e.g. ``benchmarks.contenders.plain``.
+        settings: of the module's class.
+        python: the interpreter; None for this one.
+        env: environment variables beside those of this process.
+
+    Raises:
+        NotInstalledError: it needs a package that is not there.
+        RuntimeError: it failed; with the end of what it said.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        settings: Mapping[str, Any],
+        python: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._module = module
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed in _end)
+        self._process = subprocess.Popen(
+            [python or sys.executable, "-m", module],
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        try:
+            self.facts = self._ask(settings)
+            if "missing" in self.facts:
+                raise NotInstalledError(self.facts["missing"])
+        except BaseException:
+            self._end()
+            raise
+
+    def turn(self, steps: int, validation: int) -> dict[str, float]:
+        """See ``Trains.turn``."""
+        return self._ask({"steps": steps, "validation": validation})
+
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self._process.wait()
+            self._log.seek(0)
+            raise RuntimeError(f"{self._module} ended with {self._process.returncode}:\n{last_lines(self._log.read())}")
+        result: dict[str, Any] = json.loads(answer)
+        return result
+
+    def _end(self) -> None:
+        self._process.kill()  # it holds nothing that would be lost
+        self._process.communicate()
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
