@@ -4,6 +4,7 @@ import logging
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,8 +36,37 @@ def test_a_run_s_folder_is_new_or_its_own(tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         check_folder(own, None, {})
     (own / "thesis.txt").write_text("")
-    with pytest.raises(UserError, match=r"holds other files: choose another hydra.run.dir, or remove it\.$"):
+    with pytest.raises(UserError, match=r"holds files that no run wrote \(thesis.txt\): move them, or choose another"):
         check_folder(own, "auto", {})
+
+
+def test_what_no_run_wrote_is_never_taken_away(tmp_path, monkeypatch):
+    (tmp_path / "parent/here").mkdir(parents=True)
+    (tmp_path / "parent/thesis.txt").write_text("years of work")
+    monkeypatch.chdir(tmp_path / "parent/here")
+    for step in (lambda: check_folder(Path(".."), "auto", {}), lambda: earlier_attempt(Path(".."), {})):
+        with pytest.raises(UserError, match=r"holds files that no run wrote \(here, thesis.txt\)"):
+            step()
+    run = tmp_path / "run"
+    RunRecord(run, {"config": {}}).finish("failed", 1.0)
+    for name in "abcd":
+        (run / f"{name}.md").write_text("")
+    check_folder(run, "auto", {})
+    with pytest.raises(UserError, match=r"\(a.md, b.md, c.md and 1 more\)"):
+        earlier_attempt(run, {})
+    assert len(list(run.iterdir())) == 5
+    assert (tmp_path / "parent/thesis.txt").exists()
+
+
+def test_how_a_run_is_computed_is_no_setting(tmp_path):
+    RunRecord(tmp_path, {"config": {"optimizer": {"lr": 0.1}}}).finish("completed", 1.0)
+    now = {"optimizer": {"lr": 0.1, "fused": True}, "data": {"in_memory": False, "cache_dir": "there"}}
+    with pytest.raises(UserError, match=r"\(data was None and is"):
+        earlier_attempt(tmp_path, now)
+    del now["data"]
+    assert earlier_attempt(tmp_path, now) == ("finished", None)
+    RunRecord(tmp_path, {"config": {"data": {"root": "a", "in_memory": True}}}).finish("completed", 1.0)
+    assert earlier_attempt(tmp_path, {"data": {"root": "a", "in_memory": False, "cache_dir": "b"}})[0] == "finished"
 
 
 @pytest.mark.parametrize(

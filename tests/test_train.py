@@ -199,13 +199,17 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(small, tmp_path):
 
 def test_a_resumed_run_that_changes_its_settings_is_refused(small, tmp_path, resumable):
     for override, said in (
-        ("optimizer.lr=0.5", "optimizer was .*lr.: 0.001.* and is .*lr.: 0.5"),
-        ("optimizer=sgd", "optimizer was .*Adam.* and is .*SGD"),
-        ("model=resnet18", "model was .*NotebookCNN.* and is .*ResNet18"),
-        ("data.hold_out=0.5", "fingerprint was .* and is "),
+        ("optimizer.lr=0.5", "settings: optimizer.lr was 0.001 and is 0.5. Give the same"),
+        ("optimizer=sgd", "optimizer.name was Adam and is SGD"),
+        ("model=resnet18", "model.name was NotebookCNN and is ResNet18"),
+        ("data.hold_out=0.5", "fingerprint.train was .* and is "),
+        ("+trainer.accumulate_grad_batches=3", "settings: trainer.accumulate_grad_batches was None and is 3. Give"),
+        ("trainer.limit_train_batches=3", "trainer.limit_train_batches was 1.0 and is 3"),
+        ("channels_last=false", "channels_last was True and is False"),
+        ("monitor=val_acc", "monitor was val_loss and is val_acc"),
         ("seed=1", "seed was 0 and is 1"),
         ("data.batch_size=12", "batch_size was 10 and is 12"),
-        ("scheduler.factor=0.5", "scheduler was"),
+        ("scheduler.factor=0.5", "scheduler.factor was"),
         ("trainer.max_epochs=1", "has trained 1 epochs, and trainer.max_epochs=1 leaves none"),
     ):
         with pytest.raises(UserError, match=said):
@@ -250,10 +254,11 @@ def test_a_checkpoint_of_other_classes_or_preprocessing_is_refused_and_an_older_
     for key, other in (("classes", ["happy", "sad"]), ("preprocessing", {"size": [64, 64], "grey": False})):
         checkpoint["hyper_parameters"]["settings"] = {**settings, key: other}
         torch.save(checkpoint, resumable)
-        with pytest.raises(UserError, match=f"{key} was .* and is "):
+        with pytest.raises(UserError, match=f"{key}.* was .* and is "):
             train(small(f"resume={resumable}"))
     assert list(tmp_path.iterdir()) == []
-    del settings["preprocessing"]
+    for untold in ("preprocessing", "trainer", "monitor", "channels_last"):
+        del settings[untold]
     checkpoint["hyper_parameters"]["settings"] = settings
     torch.save(checkpoint, resumable)
     train(small(f"resume={resumable}"))
@@ -416,6 +421,24 @@ def test_a_run_from_disk_is_the_one_from_memory(small, tmp_path):
     for in_memory in ("true", "false"):
         train(small(f"data.in_memory={in_memory}", f"output_dir={tmp_path / in_memory}"))
     assert figures(tmp_path / "false") == figures(tmp_path / "true")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_whatever_the_precision(small, tmp_path, precision):
+    train(small("trainer.gradient_clip_val=1e-9", "optimizer=sgd_nesterov", "optimizer.weight_decay=0",
+                f"trainer.precision={precision}", "trainer.max_epochs=1"))  # fmt: skip
+    weights = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    torch.manual_seed(0)
+    start = NotebookCNN().state_dict()
+    assert torch.allclose(weights["network.layers.conv1.weight"], start["layers.conv1.weight"], atol=1e-7)
+    train(small("+trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=1e-9", "trainer.max_epochs=1",
+                f"output_dir={tmp_path / 'value'}"))  # fmt: skip
+
+
+def test_clipping_that_float16_leaves_no_moment_for_is_refused(small, monkeypatch):
+    monkeypatch.setattr("fer_exp.hardware.choose_precision", lambda *_: ("16-mixed", "as set"))
+    with pytest.raises(UserError, match=r"gradient_clip_val with trainer.precision=16-mixed.*optimizer.fused=false"):
+        train(small("trainer.gradient_clip_val=1"))
 
 
 def test_a_batch_of_one_has_nothing_to_normalise_over(small):

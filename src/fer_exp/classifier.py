@@ -119,6 +119,22 @@ class Classifier(L.LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Nothing: ``on_validation_epoch_end`` steps the schedule."""
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients, also where the optimizer passes over the weights once.
+
+        Lightning refuses that under any mixed precision; only float16, which scales gradients, has a reason to.
+        """
+        if self.trainer.precision == "16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
+            clip(self.network.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule where there is one."""
         optimizer = self.make_optimizer(self.network.parameters())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_exp.errors import UserError
+from fer_exp.progress import print_any_sign
 from fer_exp.records import SWEEP
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """The command; exits with status 1 where the runs cannot be compared."""
+    print_any_sign()
     given = parse_arguments(sys.argv[1:])
     output = given.output
     if output is None:

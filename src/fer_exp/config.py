@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE
 from fer_exp.errors import UserError, in_line
 from fer_exp.records import DIRECTION
-from fer_exp.resuming import run_of
+from fer_exp.resuming import changed_settings, run_of
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ lies inside the package; in a checkout, beside src/.
@@ -375,13 +375,10 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         epochs = checkpoint["epoch"] + 1
         _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
-        # Older checkpoints do not tell the preprocessing: there had been this one alone.
-        before = {"preprocessing": PREPROCESSING, **checkpoint["hyper_parameters"]["settings"]}
-        changed = [
-            f"{name} was {before.get(name)} and is {value}"
-            for name, value in settings.items()
-            if before.get(name) != value
-        ]
+        # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
+        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer")}
+        before = {**untold, "preprocessing": PREPROCESSING, **checkpoint["hyper_parameters"]["settings"]}
+        changed = changed_settings(before, settings)
     except Exception as error:  # whatever a file of any kind makes the readers raise
         reason = str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
         raise UserError(

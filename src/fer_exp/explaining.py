@@ -1,7 +1,6 @@
 """What Hydra raises about a command line or a configuration, in words for the person who gave it."""
 
 import argparse
-import io
 import os
 import re
 import sys
@@ -18,15 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.config import CONFIG_DIR, GROUPS, MAY_BE_NONE
 from fer_exp.errors import in_line
+from fer_exp.progress import print_any_sign
 
 _TRACE = "HYDRA_FULL_ERROR"  # set by a person who wants to see where, as Hydra's documentation says
 
 
 def call(command: Callable[[], Any]) -> None:
     """Call a function that ``hydra.main`` made; where Hydra raises, say why, and exit with status 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a log file in an old encoding has no sign for infinity
+    print_any_sign()
     try:
         with env_override({_TRACE: "1"}):  # Hydra then raises what it would print in words of its own, or trace
             command()
@@ -53,7 +51,8 @@ def _explain(error: Exception, arguments: Sequence[str]) -> str:
         return f"{files}: this is no text in UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8."
     if isinstance(error, HydraException):
         return _explain_key(str(error), arguments) or _in_lines(error)
-    cause = next((each for each in (error, error.__cause__, error.__context__) if isinstance(each, OSError)), None)
+    causes = [each for each in (error, error.__cause__, error.__context__) if isinstance(each, OSError)]
+    cause = next((each for each in causes if each.filename), None)
     if cause is not None and str(cause.filename).endswith((".yaml", ".yml")):
         return f"{cause.filename} cannot be read ({cause.strerror})."
     if cause is not None:
@@ -117,7 +116,7 @@ def _not_utf8(arguments: Sequence[str]) -> Iterator[Path]:
 def _in_lines(error: BaseException) -> str:
     """Hydra's own message, which lists choices a line each, without its search path and its grammar."""
     text = re.sub(r" expecting (\{.*\}|<EOF>)", "", str(error).partition("Config search path:")[0]).strip()
-    text = re.sub(r"^Error |\nSee https://hydra\.cc/\S+ for details$", "", text)
+    text = re.sub(r"^Error |^Lexer\w+: |\nSee https://hydra\.cc/\S+ for details$", "", text)
     if "/override_grammar/" in str(error):
         text = ": ".join(text.splitlines())
         return f"{text}; expected KEY=VALUE, with quotes around a value with signs, as in \"data.root='faces (1)'\""

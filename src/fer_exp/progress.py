@@ -1,6 +1,8 @@
 """What a terminal shows and a log file does not: progress bars. And how log lines get past them."""
 
+import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +26,13 @@ class ConsoleHandler(logging.Handler):
             rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
         except Exception:  # as every logging handler: a broken pipe must not end a training
             self.handleError(record)
+
+
+def print_any_sign() -> None:
+    """Print a ``?`` for each sign that a terminal, or a log file in an old encoding, does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def make_progress() -> Progress:

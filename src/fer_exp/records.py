@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SCHEMA = 2  # 2 added config, choices, started, updated, and the environment's host and threads
 
 HISTORY = "history.csv"
+# Keys of a configuration that say where and how a run is computed, and not what: its outcome does not hang on them.
+NO_SETTINGS = frozenset({"output_dir", "resume", "data.cache_dir", "data.in_memory", "optimizer.fused"})
 SUMMARY = "summary.json"
 SWEEP = "sweep.json"  # in the folder of a sweep, whose runs lie in folders below it
 COLUMNS = {
@@ -112,15 +114,15 @@ class RunRecord:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self._make_folder()
-        with replacing(self.folder / HISTORY) as draft:
-            draft.write_text(text.getvalue())
         self.summary |= {"epochs": len(rows), "history": digest(rows)}
         self.summary |= {"best": best_row(rows), "last": rows[-1] if rows else None}
         self.summary["seconds"] |= {
             "train": round(sum(row["train_seconds"] for row in rows), 3),
             "validation": round(sum(row["val_seconds"] for row in rows), 3),
         }
+        self._make_folder()
+        with replacing(self.folder / HISTORY) as draft:
+            draft.write_text(text.getvalue())
         self._write_summary()
 
     def finish(self, status: str, seconds: float, **facts: Any) -> None:

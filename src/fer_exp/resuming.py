@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError
-from fer_exp.records import FINISHED, HISTORY, SUMMARY, read_summary, without_nan
+from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, read_summary, without_nan
 
-# What a run that was killed before its record began may have left.
-_BEFORE_THE_RECORD = {"samples.png", "model.png", "checkpoints", "tensorboard", HISTORY}
+# What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
+_PICTURES = {f"{name}.png" for name in ("samples", "model", "curves", "confusion_matrix")}
+_WRITTEN = {SUMMARY, HISTORY, "checkpoints", "tensorboard", *_PICTURES}
 _claimed: set[Path] = set()  # folders that this process holds
-_NO_SETTINGS = {"output_dir", "resume"}  # keys that say where a run is done, not what
 
 
 def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) -> None:
@@ -38,11 +38,12 @@ def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) ->
     if _is_held(folder):
         raise _held(folder)
     names = {path.name for path in folder.iterdir() if not is_hydras(path)} if folder.is_dir() else set()
-    unknown = {name for name in names - _BEFORE_THE_RECORD if not name.endswith(DRAFT)}
-    if not names or (resume == "auto" and not unknown):
+    if not names:
         return
     if resume == "auto" and SUMMARY in names:
         _check_same_run(folder, _read_summary(folder), config)
+    elif resume == "auto":
+        _check_own(folder)
     elif resume is None or folder.resolve() != run_of(resume):
         held = "the record of another run" if SUMMARY in names else "other files"
         hint = "; resume=auto goes on with it" if SUMMARY in names else ""
@@ -65,7 +66,8 @@ def earlier_attempt(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path 
         ``("finished", None)``, ``("resume", checkpoint)`` or ``("new", None)``.
 
     Raises:
-        UserError: what lies there was made with other settings.
+        UserError: what lies there was made with other settings, or there is nothing to go on from, and files are in the
+            way that no run wrote.
     """
     last = folder / "checkpoints/last.ckpt"
     if (folder / SUMMARY).exists():
@@ -78,10 +80,22 @@ def earlier_attempt(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path 
         for draft in folder.rglob(f"*{DRAFT}"):
             draft.unlink()
         return "resume", last
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if not is_hydras(path):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if folder.is_dir():
+        _check_own(folder)
+        for path in folder.iterdir():
+            if not is_hydras(path):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return "new", None
+
+
+def _check_own(folder: Path) -> None:
+    foreign = [path.name for path in folder.iterdir() if path.name not in _WRITTEN and not is_hydras(path)]
+    if foreign := sorted(name for name in foreign if not name.endswith(DRAFT)):
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise UserError(
+            f"{folder} holds files that no run wrote ({', '.join(foreign[:3])}{more}): move them, or choose another "
+            "folder."
+        )
 
 
 @contextmanager
@@ -133,7 +147,7 @@ def is_hydras(path: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Take away what Hydra wrote for a command that came to nothing, and nothing else: the folder may be an old one."""
-    if _is_held(folder) or not all(is_hydras(path) for path in folder.iterdir()):
+    if not folder.is_dir() or _is_held(folder) or not all(is_hydras(path) for path in folder.iterdir()):
         return
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
@@ -167,13 +181,14 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         before: a record's configuration.
         now: a configuration, plain and unresolved.
     """
-    earlier, later = ({k: v for k, v in each.items() if k not in _NO_SETTINGS} for each in (before, without_nan(now)))
-    return _changed(earlier, later, "")
+    return _changed(before, without_nan(now), "")
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
     changed = []
     for key in sorted({*before, *now}):
+        if f"{prefix}{key}" in NO_SETTINGS:
+            continue
         was, is_ = before.get(key), now.get(key)
         if isinstance(was, Mapping) and isinstance(is_, Mapping):
             changed += _changed(was, is_, f"{prefix}{key}.")

@@ -5,6 +5,7 @@ Light imports: this is loaded before Hydra parses the command line.
 
 import json
 import logging
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from fer_exp.resuming import changed_settings, check_folder, plain
 
 log = logging.getLogger(__name__)
 
+_REFUSED = ".refused"  # folder in that of a sweep: an empty file for each job that was refused
 EXIT_FAILED, EXIT_DIVERGED = 1, 3  # 2 is that of a wrong command line
 
 
@@ -134,6 +136,8 @@ class KeepRecords(Callback):
             return  # a name that is made of the job's own facts, its time among them, is a new one
         except UserError as error:
             refuse(error)
+        except OSError as error:
+            refuse(UserError(f"{config.hydra.run.dir}: {error.strerror}; choose another hydra.run.dir."))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse the folder of another sweep, and say what this one is."""
@@ -151,6 +155,7 @@ class KeepRecords(Callback):
             refuse(error)
         except (OSError, ValueError, KeyError, HydraException) as error:  # Hydra would go on after a warning
             refuse(UserError(f"the sweep cannot begin in {folder}: {error}"))
+        shutil.rmtree(folder / _REFUSED, ignore_errors=True)
         KeepRecords.sweep = folder
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -177,12 +182,29 @@ def end_sweep(folder: Path) -> int:
         status = EXIT_FAILED
     statuses = Counter(summary["status"] for _, summary in _summaries(folder))
     missing = (read_sweep(folder)["jobs"] or 0) - statuses.total()
+    refused = refusals(folder)
     told = [f"{count} {name}" for name, count in statuses.most_common()] + [f"{missing} not begun"] * (missing > 0)
     print(f"Jobs: {', '.join(told)}. All in {folder}")
+    if refused:
+        jobs = ", ".join(map(str, refused))
+        print(f"Refused and left as they were: {jobs}. What is told of them above is not of this command.")
+        return EXIT_FAILED
     if set(statuses) - set(FINISHED) or missing > 0:
         print(f"The same command with hydra.sweep.dir={folder} runs those again that came to no result.")
         return EXIT_FAILED
     return status or (EXIT_DIVERGED if "diverged" in statuses else 0)
+
+
+def note_refusal(folder: Path, job: int) -> None:
+    """Note that a job was not run, for the end of the sweep: the job may be in another process, on another machine."""
+    with suppress(OSError):
+        (folder / _REFUSED).mkdir(parents=True, exist_ok=True)
+        (folder / _REFUSED / str(job)).touch()
+
+
+def refusals(folder: Path) -> list[int]:
+    """The numbers of the jobs that the command refused to run."""
+    return sorted(int(path.name) for path in (folder / _REFUSED).glob("*"))
 
 
 def format_job(folder: Path, sweep_folder: Path, hydra: DictConfig) -> str:

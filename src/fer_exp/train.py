@@ -3,6 +3,7 @@
 Imports at the top are light, so that ``--help`` and a wrong key answer at once; torch is imported by the training.
 """
 
+import errno
 import gc
 import logging
 import signal
@@ -32,11 +33,14 @@ from fer_exp.errors import UserError
 from fer_exp.explaining import call
 from fer_exp.records import DIRECTION, RunRecord, mark_failed, read_summary, read_sweep, record_folders
 from fer_exp.resuming import check_folder, claim, discard, earlier_attempt, plain
-from fer_exp.sweeps import EXIT_FAILED, KeepRecords, end_sweep, jobs_at_once, same_as_earlier_job
+from fer_exp.sweeps import KeepRecords, end_sweep, jobs_at_once, note_refusal, refusals, same_as_earlier_job
 
 log = logging.getLogger(__name__)
 
-_refused: list[Path] = []  # folders of jobs that this process did not run
+# Settings of the trainer that a run may be gone on with in another way, or whose outcome is told by itself.
+_TOLD_ELSEWHERE = ("max_epochs", "accelerator", "precision")
+# What a full disk, a folder that may not be written, and their like end in.
+_CANNOT_BE_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def train(cfg: DictConfig, brief: bool = False) -> float:
@@ -79,6 +83,11 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
     device = device_name(accelerator)
+    if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
+        raise UserError(
+            "trainer.gradient_clip_val with trainer.precision=16-mixed: one pass over the weights leaves no moment to "
+            "clip; give optimizer.fused=false."
+        )
 
     L.seed_everything(cfg.seed, verbose=False)  # before the network draws its weights
     network = build(cfg, "model")
@@ -101,6 +110,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         "classes": list(classes),
         "fingerprint": data["fingerprint"],
         "preprocessing": PREPROCESSING,
+        "monitor": cfg.monitor,
+        "channels_last": cfg.channels_last,
+        "trainer": {key: value for key, value in plain(cfg.trainer).items() if key not in _TOLD_ELSEWHERE},
     }
     if cfg.resume:
         check_resume(cfg.resume, settings, cfg.trainer.max_epochs, folder)
@@ -155,8 +167,11 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
         # The weights are now those of the best epoch: what they get right, class by class.
         trainer.validate(classifier, datamodule=datamodule, verbose=False)
+        status = "diverged" if recorder.diverged else "completed"
+        record.finish(status, recorder.seconds, error=recorder.diverged, **recorder.outcome(trainer))
     except (KeyboardInterrupt, SystemExit) as error:
-        record.finish("interrupted", recorder.seconds, restored=recorder.restored_row(trainer))
+        with suppress(OSError):  # on a full disk the record stays as it was after the last epoch
+            record.finish("interrupted", recorder.seconds, restored=recorder.restored_row(trainer))
         last = folder / "checkpoints/last.ckpt"
         go_on = f" Go on with resume={last}" if last.exists() else ""
         log.info("Interrupted after %d epochs.%s", len(recorder.rows), go_on)
@@ -167,7 +182,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             raise UserError(
                 f"{folder} was removed while the run trained, and its record with it: run it again."
             ) from error
-        with suppress(OSError):  # on a full disk the record stays as it was after the last epoch
+        with suppress(OSError):
             record.finish("failed", recorder.seconds, error=f"{type(error).__name__}: {error}")
         if _is_about_writing(error):
             raise UserError(
@@ -175,8 +190,6 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
                 f"whole: make room, and go on with the same command, hydra.run.dir={folder} and resume=auto"
             ) from error
         raise
-    status = "diverged" if recorder.diverged else "completed"
-    record.finish(status, recorder.seconds, error=recorder.diverged, **recorder.outcome(trainer))
     _tell_result(record)
     if not brief:
         _tell_files(folder)
@@ -189,7 +202,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
 
 def _is_about_writing(error: Exception) -> bool:
     """Whether a file could not be written; torch's writer of checkpoints says so with a RuntimeError."""
-    return isinstance(error, OSError) or any(word in str(error) for word in ("PytorchStreamWriter", "iostream error"))
+    if isinstance(error, OSError):
+        return error.errno in _CANNOT_BE_WRITTEN
+    return any(word in str(error) for word in ("PytorchStreamWriter", "iostream error"))
 
 
 def _choices() -> dict[str, str]:
@@ -293,7 +308,7 @@ def train_job(cfg: DictConfig) -> float:
             return _train_or_fail(cfg, folder, sweep) if _go_on(cfg, folder) else _result(folder)
     except UserError as error:  # the folder is another run's
         log.error("Error: %s", error)
-        _refused.append(folder)
+        note_refusal(sweep, hydra_cfg.job.num)
         return float("nan")
     except (KeyboardInterrupt, SystemExit) as error:
         log.info("The same command with hydra.sweep.dir=%s goes on with this sweep.", sweep)
@@ -321,7 +336,7 @@ def _train_or_fail(cfg: DictConfig, folder: Path, sweep: Path) -> float:
     except Exception as error:
         log.exception("This job failed.")
         reason = f"{type(error).__name__}: {error}"
-    with suppress(OSError):  # on a full disk its record stays as it was
+    with suppress(OSError, ValueError):  # on a full disk, or damaged, its record stays as it was
         mark_failed(folder, facts, reason)
     return float("nan")
 
@@ -353,18 +368,18 @@ def run(cfg: DictConfig) -> float:
 def main() -> None:
     """The command: one run, or with ``-m`` a sweep; exits with a status other than 0 where it did not all succeed."""
     KeepRecords.sweep = None
-    _refused.clear()
     status = 0
     try:
         call(run)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
     # Also where a launcher gave up, so that what was finished before is told; a person who ended it knows.
-    if KeepRecords.sweep is not None and status < 128 and any(record_folders(KeepRecords.sweep)):
-        came_of_it = end_sweep(KeepRecords.sweep)
+    sweep = KeepRecords.sweep
+    if sweep is not None and status < 128 and (any(record_folders(sweep)) or refusals(sweep)):
+        came_of_it = end_sweep(sweep)
         status = status or came_of_it
-    if status or _refused:
-        sys.exit(status or EXIT_FAILED)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fer_exp.config import CONFIG_DIR
 from fer_exp.records import read_history, read_summary
 
 TIMES = ("train_seconds", "val_seconds")
@@ -252,3 +253,43 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been(command, child, faces, whole,
             assert summaries[0][key] == summaries[1][key]
         for name in ("best", "restored"):
             assert summaries[0][name]["epoch"] == summaries[1][name]["epoch"]
+
+
+def test_a_job_whose_folder_holds_other_files_is_refused_and_they_are_left(command, quick, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    sweep = ("-m", *quick, "seed=0", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=../mine")
+    for _ in range(2):
+        status, printed = command(*sweep)
+        assert status == 1
+        assert "mine holds files that no run wrote (thesis.txt): move them" in printed
+        assert "Refused and left as they were: 0." in printed
+        assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+    (tmp_path / "mine/thesis.txt").unlink()
+    assert command(*sweep)[0] == 0
+
+
+def test_jobs_that_another_process_refuses_are_told_at_the_end(child, faces, tmp_path):
+    settings = ("data=folders", f"data.root={faces}", "data.batch_size=10", "trainer.max_epochs=1", "logger=none",
+                "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep", "seed=0,1")  # fmt: skip
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "--config-dir")
+    for folder, lr in (("a", 0.01), ("b", 0.5)):
+        (tmp_path / folder / "optimizer").mkdir(parents=True)
+        content = (CONFIG_DIR / "optimizer/sgd.yaml").read_text().replace("lr: 1e-2", f"lr: {lr}")
+        (tmp_path / folder / "optimizer/mine.yaml").write_text(content)
+    run = ("-m", "fer_exp.train", "-m", *settings, "optimizer=mine", *joblib)
+    assert child(*run, "a", cwd=tmp_path).returncode == 0
+    other = child(*run, "b", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "other settings (optimizer.lr was 0.01 and is 0.5)" in other.stdout
+    assert "Refused and left as they were: 0, 1." in other.stdout
+
+
+def test_images_on_disk_are_streamed_in_the_workers_of_a_launcher(child, faces, tmp_path):
+    swept = child(
+        "-m", "fer_exp.train", "-m", "data=folders", f"data.root={faces}", "data.batch_size=10", "seed=0,1",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none", "data.in_memory=false",
+        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path,
+    )  # fmt: skip
+    assert swept.returncode == 0, swept.stdout + swept.stderr
+    assert "Jobs: 2 completed." in swept.stdout

@@ -22,6 +22,7 @@ from fer_exp.records import (
     DIRECTION,
     FINISHED,
     HISTORY,
+    NO_SETTINGS,
     SUMMARY,
     SWEEP,
     Row,
@@ -38,8 +39,8 @@ Setting = str | int | float | bool | None
 Measure = Literal["best", "final"]
 
 FIGURES = ("val_acc", "val_loss", "val_macro_f1")
-# What may differ between runs whose results are averaged: it says where a run was done, not what.
-_INCIDENTAL = ("seed", "output_dir", "resume", "logger", "data.root", "data.cache_dir", "data.seed")
+# What may differ between runs whose results are averaged: the fingerprint tells the data, whatever their folder.
+_INCIDENTAL = (*NO_SETTINGS, "seed", "logger", "data.root", "data.seed")
 # Settings whose outcome says more than the wish ("auto" is bf16 here and fp32 there), and what tells the outcome.
 RESOLVED = {"trainer.accelerator": "environment.device", "trainer.precision": "precision"}
 # Among the settings of a run, those that its configuration does not tell.

@@ -1,17 +1,18 @@
 """Batches by index: from a set that lies whole on the training device, or from one that stays on disk."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from fer_exp.data.imageset import ImageSet
-from fer_exp.hardware import available_cores
+from fer_exp.data.imageset import ImageSet, StoredFaces
 from fer_exp.seeding import DATA_ORDER, derive_seed
 
-Stream = DataLoader[tuple[Tensor, Tensor]]
+_READERS = 4  # threads; more than a few wait for the disk
+_AHEAD = 8  # batches
 
 
 class ShuffledOrder:
@@ -33,85 +34,68 @@ class ShuffledOrder:
 class TrainingBatches:
     """The training set in a new order each epoch, with the tail that fills no batch dropped.
 
-    Yields (images (B, 1, 48, 48) uint8, labels (B,) int64) on ``device``.
+    Yields (images (B, 1, 48, 48) uint8, labels (B,) int64): on ``device``, or in memory those that stay on disk.
     """
 
     def __init__(self, images: ImageSet, batch_size: int, seed: int, device: torch.device) -> None:
-        assert isinstance(images.images, Tensor)
         self.batch_size = batch_size
         self.sampler = ShuffledOrder(len(images), seed)  # under this name Lightning finds set_epoch
-        self.images, self.labels = images.images.to(device), images.labels.to(device)
+        self.images = _on_device(images, device)
 
     def __len__(self) -> int:
-        return len(self.labels) // self.batch_size
+        return len(self.images) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.sampler.indices().to(self.labels.device)
-        for i in range(len(self)):
-            batch = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield self.images[batch], self.labels[batch]
+        order = self.sampler.indices()[: len(self) * self.batch_size]
+        if isinstance(self.images.images, StoredFaces):
+            yield from _read_ahead(self.images, order.split(self.batch_size))
+            return
+        for batch in order.to(self.images.labels.device).split(self.batch_size):
+            yield self.images.images[batch], self.images.labels[batch]
 
 
 class ValidationBatches:
     """The validation set in its own order, whole: the last batch may be short.
 
-    Yields (images (B, 1, 48, 48) uint8, labels (B,) int64) on ``device``.
+    Yields (images (B, 1, 48, 48) uint8, labels (B,) int64): on ``device``, or in memory those that stay on disk.
     """
 
     def __init__(self, images: ImageSet, batch_size: int, device: torch.device) -> None:
-        assert isinstance(images.images, Tensor)
         self.batch_size = batch_size
-        self.images, self.labels = images.images.to(device), images.labels.to(device)
+        self.images = _on_device(images, device)
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+        images, labels = self.images.images, self.images.labels
+        if isinstance(images, StoredFaces):
+            return _read_ahead(self.images, torch.arange(len(images)).split(self.batch_size))
+        return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
 
-class _BatchIndices:
-    """The indices of each batch, for a set that stays on disk: of the same images as ``TrainingBatches``."""
-
-    def __init__(self, order: ShuffledOrder, batch_size: int) -> None:
-        self.order, self.batch_size = order, batch_size
-
-    def __len__(self) -> int:
-        return self.order.n // self.batch_size
-
-    def set_epoch(self, epoch: int) -> None:
-        self.order.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.order.indices()[: len(self) * self.batch_size].split(self.batch_size))
+def _on_device(images: ImageSet, device: torch.device) -> ImageSet:
+    """The set on ``device``; one that stays on disk is left there."""
+    if isinstance(images.images, StoredFaces):
+        return images
+    return replace(images, images=images.images.to(device), labels=images.labels.to(device))
 
 
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Whole batches of a set, by their indices (B,) int64."""
+def _read_ahead(images: ImageSet, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches from disk by their indices (B,) int64, in order, read by threads while the network trains.
 
-    def __init__(self, images: ImageSet) -> None:
-        self.images, self.labels = images.images, images.labels
+    Threads, not processes: torch reads without Python's lock, nothing is copied between processes, and it works
+    where processes may not be started (in the workers of a launcher) or share no memory (in small containers).
+    """
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.images[indices], self.labels[indices]
+    def read(indices: Tensor) -> tuple[Tensor, Tensor]:
+        return images.images[indices], images.labels[indices]
 
-
-def stream_training(images: ImageSet, batch_size: int, seed: int, device: torch.device) -> Stream:
-    """The batches of ``TrainingBatches``, read from disk by worker processes while the network trains."""
-    return _stream(images, _BatchIndices(ShuffledOrder(len(images), seed), batch_size), device)
-
-
-def stream_validation(images: ImageSet, batch_size: int, device: torch.device) -> Stream:
-    """The batches of ``ValidationBatches``, read from disk by worker processes."""
-    return _stream(images, torch.arange(len(images)).split(batch_size), device)
-
-
-def _stream(images: ImageSet, batches: Any, device: torch.device) -> Stream:
-    return DataLoader(
-        _Batches(images),
-        batch_size=None,  # the dataset's items are batches
-        sampler=batches,
-        num_workers=min(4, available_cores()),  # they read and copy; more than a few wait for the disk
-        persistent_workers=True,
-        pin_memory=device.type == "cuda",
-    )
+    with ThreadPoolExecutor(_READERS) as pool:
+        pending: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        for indices in batches:
+            pending.append(pool.submit(read, indices))
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -44,8 +44,7 @@ def cache_file(listing: Listing, cache_dir: Path) -> Path:
 
 def cache_key(listing: Listing) -> str:
     """A key that changes when a file is changed, added or removed: the names, sizes and times of all files."""
-    identity = json.dumps([VERSION, SIZE, CLASSES, listing.files, listing.labels, listing.stamps])
-    return hashlib.sha256(identity.encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, SIZE, CLASSES, listing.identity]).encode()).hexdigest()
 
 
 def load_split(
@@ -69,7 +68,6 @@ def load_split(
         UserError: the images are to stay in the cache's file, and it cannot be written.
     """
     path, key = cache_file(listing, cache_dir), cache_key(listing)
-    paths = [str(listing.folder / file) for file in listing.files]
     cached = _read(path, key, listing, in_memory)
     if cached is not None:
         image_set, unreadable = cached
@@ -77,6 +75,7 @@ def load_split(
         bad = [str(listing.folder / file) for file in unreadable]
         if not bad or len(decode_files(bad)[1]) == len(bad):
             return image_set, unreadable
+    paths = [str(listing.folder / file) for file in listing.files]
     faces, failures = decode_files(paths, progress, None if in_memory else _blank_on_disk(path.parent, len(paths)))
     place = {path: i for i, path in enumerate(paths)}
     reasons = {place[file]: reason for file, reason in failures}
@@ -95,7 +94,8 @@ def load_split(
             error.strerror or error,
         )
     if not in_memory:
-        image_set = replace(image_set, images=_stored(path))
+        with zipfile.ZipFile(path) as archive:
+            image_set = replace(image_set, images=_images(archive, path, in_memory))
     return image_set, unreadable
 
 
@@ -104,6 +104,8 @@ def _blank_on_disk(folder: Path, n: int) -> np.ndarray:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # to miss the room now, and not as a bus error in the middle
+                os.posix_fallocate(file.fileno(), 0, n * SIZE * SIZE)
             return np.memmap(file, np.uint8, "w+", shape=(n, SIZE, SIZE))
     except OSError as error:
         raise _cannot_stay_on_disk(folder, error) from error
@@ -147,8 +149,7 @@ def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[Imag
             shape, dtype = _header(archive, "images", path)
             if dtype != np.uint8 or shape != (len(readable.files), 1, SIZE, SIZE):
                 raise ValueError(f"it holds {shape} values of {dtype} for {len(readable.files)} images")
-            images = torch.from_numpy(_array(archive, "images", path)) if in_memory else _stored(path)
-            image_set = _bundle(images, readable)
+            image_set = _bundle(_images(archive, path, in_memory), readable)
             if image_set.fingerprint != str(_array(archive, "fingerprint", path)):
                 raise ValueError("its contents do not fit its fingerprint")
     except (FileNotFoundError, NotADirectoryError):
@@ -163,22 +164,27 @@ def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[Imag
     return image_set, unreadable
 
 
-def _stored(path: Path) -> StoredFaces:
-    """The images of a cache's file, left where they are."""
-    with zipfile.ZipFile(path) as archive:
-        shape, _ = _header(archive, "images", path)
-        member = archive.getinfo("images.npy")
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError("its images are compressed")
-        # An array is the end of its member.
-        with archive.open(member) as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            header = file.tell()
+def _images(archive: zipfile.ZipFile, path: Path, in_memory: bool) -> Tensor | StoredFaces:
+    """The images of an ``.npz`` file: read at once, which the archive's reader does by the chunk, or left there.
+
+    Raises:
+        ValueError: they are compressed, or larger than the file.
+    """
+    shape, _ = _header(archive, "images", path)
+    member = archive.getinfo("images.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("its images are compressed")
+    with archive.open(member) as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        header = file.tell()
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)  # of the two lengths in a local header: name, and extra field
         lengths = struct.unpack("<HH", file.read(4))
-    return StoredFaces(path, member.header_offset + 30 + sum(lengths) + header, shape, torch.arange(shape[0]))
+    offset = member.header_offset + 30 + sum(lengths) + header
+    if not in_memory:
+        return StoredFaces(path, offset, shape)
+    return torch.from_numpy(np.fromfile(path, np.uint8, math.prod(shape), offset=offset).reshape(shape))
 
 
 def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:

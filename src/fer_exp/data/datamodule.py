@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fer_exp.data import synthetic
 from fer_exp.data.audit import glance
-from fer_exp.data.batches import Stream, TrainingBatches, ValidationBatches, stream_training, stream_validation
+from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.cache import cache_file, cache_key, default_cache_dir, load_split
 from fer_exp.data.decode import SIZE
 from fer_exp.data.exclusions import read_exclusions
@@ -230,15 +230,13 @@ class FolderFaces(L.LightningDataModule):
                 shlex.quote(legible(self.root)),
             )
 
-    def train_dataloader(self) -> TrainingBatches | Stream:
+    def train_dataloader(self) -> TrainingBatches:
         """Shuffled batches, the tail dropped, on the training device (without a trainer, the CPU) or from disk."""
-        make = TrainingBatches if isinstance(self.train_set.images, Tensor) else stream_training
-        return make(self.train_set, self.batch_size, self.seed, self._device())
+        return TrainingBatches(self.train_set, self.batch_size, self.seed, self._device())
 
-    def val_dataloader(self) -> ValidationBatches | Stream:
+    def val_dataloader(self) -> ValidationBatches:
         """The whole validation set, on the training device or from disk."""
-        make = ValidationBatches if isinstance(self.validation_set.images, Tensor) else stream_validation
-        return make(self.validation_set, self.batch_size, self._device())
+        return ValidationBatches(self.validation_set, self.batch_size, self._device())
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

@@ -1,12 +1,15 @@
 """Class folders: where the splits lie, which folder is which class, which files are images."""
 
+import hashlib
 import heapq
+import json
 import logging
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from fer_exp.data.names import legible
@@ -65,6 +68,11 @@ class Listing:
     stamps: tuple[tuple[int, int], ...]
     renamed: dict[str, str]
     merged: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of the names, labels, sizes and times of all files: another one where any of them was changed."""
+        return hashlib.sha256(json.dumps([self.files, self.labels, self.stamps]).encode()).hexdigest()
 
 
 def find_splits(root: str | Path) -> Layout:
@@ -190,7 +198,7 @@ def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) ->
             continue
         for entry in entries:
             path = f"{place}/{entry.name}"
-            is_image = os.path.splitext(entry.name)[1].lower() in SUFFIXES  # noqa: PTH122 (faster)
+            is_image = entry.name[entry.name.rfind(".") :].lower() in SUFFIXES
             if is_image and (stamp := _stamp(entry)):
                 found.append((label, path, stamp))
             elif _is_folder(entry) and entry.name not in _OF_MACHINES and path not in ignore:
@@ -215,8 +223,10 @@ def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]
     return frozenset(file.removeprefix(start) for file in files if file.startswith(start))
 
 
-def without(listing: Listing, files: Container[str]) -> Listing:
+def without(listing: Listing, files: Collection[str]) -> Listing:
     """The listing without those of ``files``, which are relative to its folder."""
+    if not files:
+        return listing
     kept = [i for i, file in enumerate(listing.files) if file not in files]
     return replace(
         listing,

@@ -1,5 +1,6 @@
 """A labelled set of faces, in memory or on disk."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,50 +19,39 @@ _AT_ONCE = 2**16  # faces that are read together where all are gone through
 class StoredFaces:
     """Faces that stay in a file, and are read where they are asked for: as a (N, 1, height, width) uint8 tensor is.
 
-    Worker processes can be given it: each opens the file itself.
+    The file is opened once: another one that takes its name does not change them.
 
     Args:
         file: holds M faces, one after the other, from some place on.
         offset: of that place, in bytes.
         shape: (M, 1, height, width).
-        rows: (N,) int64, which of them are meant, in this order.
 
     Raises:
-        OSError: when it is read, and the file is not there any more, or is another one.
+        OSError, ValueError: the file cannot be opened, or is too short.
     """
 
-    def __init__(self, file: Path, offset: int, shape: tuple[int, ...], rows: Tensor) -> None:
-        self.file, self.offset, self._stored_shape, self.rows = file, offset, shape, rows
-        self._stamp = _stamp(file)
-        self._mapped: np.ndarray | None = None
+    def __init__(self, file: Path, offset: int, shape: tuple[int, ...]) -> None:
+        # "c", copy on write: torch warns of memory that cannot be written, though nobody writes there.
+        self._stored = torch.from_numpy(np.memmap(file, np.uint8, "c", offset, shape))
+        self._rows = torch.arange(shape[0])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows)
 
     @property
     def shape(self) -> torch.Size:
         """(N, 1, height, width)."""
-        return torch.Size((len(self), *self._stored_shape[1:]))
+        return torch.Size((len(self), *self._stored.shape[1:]))
 
     def __getitem__(self, indices: Any) -> Tensor:
         """Read the faces at ``indices``: whatever indexes the first axis of a tensor."""
-        if self._mapped is None:
-            if _stamp(self.file) != self._stamp:  # replaced when a file of its folder was changed
-                raise OSError(f"{self.file} has changed since the run began")
-            self._mapped = np.memmap(self.file, np.uint8, "r", self.offset, self._stored_shape)
-        return torch.from_numpy(np.array(self._mapped[self.rows[indices].numpy()]))
+        return self._stored[self._rows[indices]]
 
     def select(self, indices: Tensor) -> "StoredFaces":
-        """Those at ``indices`` (K,) int64; none is read."""
-        return StoredFaces(self.file, self.offset, self._stored_shape, self.rows[indices])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": None}
-
-
-def _stamp(file: Path) -> tuple[int, int, int]:
-    status = file.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+        """Those at ``indices`` (K,) int64, in that order; none is read."""
+        selected = copy.copy(self)
+        selected._rows = self._rows[indices]
+        return selected
 
 
 @dataclass(frozen=True)
