@@ -4,6 +4,7 @@ Imports the standard library alone: a contender that lives in an environment of 
 the memory of this process counts towards what the system reports of its children.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -127,8 +128,28 @@ def count_images(layout: "Layout") -> tuple[int, int]:
     return len(list_images(layout.train).files), len(list_images(layout.validation).files)
 
 
-def describe_machine() -> dict[str, Any]:
-    """Device, cores, instruction sets that matter here, and versions. Imports torch."""
+def make_parser(name: str, description: str, rounds: int) -> argparse.ArgumentParser:
+    """The options of every benchmark; ``rounds`` is the default of how often each thing is measured."""
+    parser = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=description)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="class folders; without it, the drawn faces")
+    parser.add_argument("--rounds", type=int, default=rounds, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser
+
+
+def find_and_count(parser: argparse.ArgumentParser, folder: Path | None) -> tuple["Layout", tuple[int, int]]:
+    """The class folders that are measured with, and their images; a mistake ends the command."""
+    from fer_exp.errors import UserError
+
+    try:
+        layout = find_data(folder)
+    except UserError as error:
+        parser.error(str(error))
+    return layout, count_images(layout)
+
+
+def describe_machine(load: float | None) -> dict[str, Any]:
+    """Device, cores, instruction sets that matter here, versions, and ``load_before``. Imports torch."""
     import torch
 
     from fer_exp.hardware import available_cores, choose_accelerator, device_name
@@ -143,16 +164,13 @@ def describe_machine() -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in ("fer_exp", "torch", "lightning")},
         },
+        "load_before": load,
     }
 
 
-def format_machine(machine: Mapping[str, Any], load: float | None) -> str:
-    """Two lines about the machine.
-
-    Args:
-        machine: from ``describe_machine``.
-        load: from ``load_before``.
-    """
+def format_machine(machine: Mapping[str, Any]) -> str:
+    """Two lines about the machine, from ``describe_machine``."""
+    load = machine["load_before"]
     instructions = ", ".join(machine["instructions"]) or "none of AVX2, AVX512 and AMX"
     busy = "" if load is None else f"; load average before the benchmark began: {load:.1f}"
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())

@@ -5,25 +5,22 @@ validation images, in one process that is kept alive. The sizes take turns, so t
 all alike.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from benchmarks.contenders.turns import UNMEASURED, Contender
 from benchmarks.measuring import (
     align,
-    count_images,
     describe_machine,
-    find_data,
+    find_and_count,
     format_machine,
     in_turn,
     load_before,
+    make_parser,
     spread,
     write_json,
 )
 from benchmarks.training import MODULES, OURS, epoch_batches, thread_variables
-from fer_exp.errors import UserError
 
 PARTS = {"1/8": 8, "1/4": 4, "1/2": 2, "all": 1}
 
@@ -77,19 +74,12 @@ def format_table(sizes: Mapping[str, Epochs]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     load = load_before()
-    parser = argparse.ArgumentParser("python -m benchmarks.scaling", description="Epochs of several lengths")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="class folders; without it, the drawn faces")
+    parser = make_parser("scaling", "Epochs of several lengths", rounds=3)
     parser.add_argument("--images", type=int, metavar="N", help="what counts as all images (default: all)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
     parser.add_argument("--threads", type=int, metavar="N", help="(default: as torch takes them)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
-    try:
-        layout = find_data(options.data)
-    except UserError as error:
-        parser.error(str(error))
-    counts = count_images(layout)
+    layout, counts = find_and_count(parser, options.data)
     images = options.images or counts[0]
     if not max(PARTS.values()) * options.batch_size <= images <= counts[0]:
         parser.error(
@@ -106,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with Contender(MODULES[OURS], settings, env=thread_variables(options.threads)) as contender:
         measure(contender, sizes, options.rounds)
         facts = contender.facts
-    machine = describe_machine()
-    print(f"\n{format_machine(machine, load)}")
+    machine = describe_machine(load)
+    print(f"\n{format_machine(machine)}")
     print(
         f"Batches of {options.batch_size}, {facts['precision']}, {facts['threads']} threads; median of "
         f"{options.rounds} rounds [least..most]\n"
@@ -117,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(
             options.json,
             {
-                "machine": {**machine, "load_before": load},
+                "machine": machine,
                 "batch_size": options.batch_size,
                 "facts": facts,
                 "rounds": options.rounds,

@@ -5,7 +5,6 @@ alike. First come two that are not measured: they fill the cache of decoded imag
 temporary one, and bring what is imported from the disk into memory.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -15,17 +14,16 @@ from pathlib import Path
 
 from benchmarks.measuring import (
     align,
-    count_images,
     describe_machine,
-    find_data,
+    find_and_count,
     format_machine,
     in_turn,
     load_before,
+    make_parser,
     run_python,
     spread,
     write_json,
 )
-from fer_exp.errors import UserError
 
 IDLE = "import lightning"
 STEPS, VALIDATION = 10, 5  # batches of the run whose memory is measured: they hold as much as an epoch's
@@ -139,28 +137,21 @@ def format_table(figures: dict[str, Figure]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     load = load_before()
-    parser = argparse.ArgumentParser("python -m benchmarks.startup", description="What comes before training")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="class folders; without it, the drawn faces")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser = make_parser("startup", "What comes before training", rounds=5)
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: expected a whole number from 1 up")
-    try:
-        layout = find_data(options.data)
-    except UserError as error:
-        parser.error(str(error))
-    counts = count_images(layout)
+    layout, counts = find_and_count(parser, options.data)
     figures = measure(layout.root, options.rounds)
-    machine = describe_machine()  # now: what this process imports would count towards its children's memory
-    print(f"\n{format_machine(machine, load)}")
+    machine = describe_machine(load)  # now: what this process imports would count towards its children's memory
+    print(f"\n{format_machine(machine)}")
     print(f"{counts[0]:,} training and {counts[1]:,} validation images; {options.rounds} rounds\n")
     print(format_table(figures))
     if options.json:
         write_json(
             options.json,
             {
-                "machine": {**machine, "load_before": load},
+                "machine": machine,
                 "data": {"train": counts[0], "validation": counts[1]},
                 "rounds": options.rounds,
                 "measured": {name: asdict(figure) for name, figure in figures.items()},

@@ -25,16 +25,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from benchmarks.contenders.turns import UNMEASURED, Contender, NotInstalledError
 from benchmarks.measuring import (
     align,
-    count_images,
     describe_machine,
-    find_data,
+    find_and_count,
     format_machine,
     in_turn,
     load_before,
+    make_parser,
     spread,
     write_json,
 )
-from fer_exp.errors import UserError
 
 MODULES = {
     "fer_exp": "benchmarks.contenders.own",
@@ -216,13 +215,11 @@ def thread_variables(threads: int | None) -> dict[str, str]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks.training", description="How fast training is, beside others")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="class folders; without it, the drawn faces")
+    parser = make_parser("training", "How fast training is, beside others", rounds=5)
     parser.add_argument(
         "--images", type=int, metavar="N", help="training images of an epoch (default: all); 0: measure no epochs"
     )
     parser.add_argument("--steps", type=int, default=20, help="measured steps of a short turn (default: 20)")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
     parser.add_argument("--contenders", default=",".join(MODULES), metavar="A,B", help="(default: %(default)s)")
     parser.add_argument("--precision", default="auto", help="of fer_exp and plain (default: auto)")
@@ -233,7 +230,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="a Python that has TensorFlow, best in an environment of its own",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw them there, as PNG")
     options = parser.parse_args(arguments)
     options.contenders = options.contenders.split(",")
@@ -243,11 +239,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--steps, --rounds, --batch-size and --threads are whole numbers from 1 up")
     if not Path(options.keras_python).is_file():
         parser.error(f"--keras-python={options.keras_python}: there is no such file")
-    try:
-        options.layout = find_data(options.data)
-    except UserError as error:
-        parser.error(str(error))
-    options.counts = count_images(options.layout)
+    options.layout, options.counts = find_and_count(parser, options.data)
     if options.images is None:
         options.images = options.counts[0]
     if not (options.images == 0 or options.batch_size <= options.images <= options.counts[0]):
@@ -277,14 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     epoch, validation = epoch_batches(options.images, counts, options.batch_size)
     lengths = Lengths(options.steps + UNMEASURED, epoch, max(1, validation))
-    machine = describe_machine()
-    words = [
-        format_machine(machine, load),
-        f"{counts[0]:,} training and {counts[1]:,} validation images; batches of {options.batch_size}",
-        f"A step: mean of {options.steps}, after {UNMEASURED} that are not measured."
-        + (f" An epoch: {epoch} steps; validation batches: {validation}." if epoch else ""),
-        f"Median of {options.rounds} rounds [least..most]; ratios are medians of the rounds' own.",
-    ]
+    machine = describe_machine(load)
     skipped = {}
     with ExitStack() as stack:
         contenders = {}
@@ -307,13 +292,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for contender in contenders.values():
             machine["versions"] |= contender.facts["versions"]
         measured = measure(contenders, lengths, options.rounds)
-    words[0] = format_machine(machine, load)
-    print("\n" + "\n".join(words) + "\n\n" + format_table(measured, options.batch_size))
+    on = format_machine(machine)
+    print(f"\n{on}")
+    print(f"{counts[0]:,} training and {counts[1]:,} validation images; batches of {options.batch_size}")
+    an_epoch = f" An epoch: {epoch} steps; validation batches: {validation}." if epoch else ""
+    print(f"A step: mean of {options.steps}, after {UNMEASURED} that are not measured.{an_epoch}")
+    print(f"Median of {options.rounds} rounds [least..most]; ratios are medians of the rounds' own.\n")
+    print(format_table(measured, options.batch_size))
     if options.json:
         write_json(
             options.json,
             {
-                "machine": {**machine, "load_before": load},
+                "machine": machine,
                 "data": {"train": counts[0], "validation": counts[1]},
                 "batch_size": options.batch_size,
                 "rounds": options.rounds,
@@ -325,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
         )
     if options.chart:
-        chart(measured, options.batch_size, words[0].splitlines()[0]).savefig(options.chart, format="png")
+        chart(measured, options.batch_size, on.splitlines()[0]).savefig(options.chart, format="png")
 
 
 if __name__ == "__main__":

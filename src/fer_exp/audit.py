@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.atomic import replacing
-from fer_exp.config import CONFIG_DIR, build
+from fer_exp.config import CONFIG_DIR, build, is_number, is_whole
 from fer_exp.errors import UserError
 from fer_exp.explaining import call
 from fer_exp.resuming import discard
@@ -115,9 +115,9 @@ def check(cfg: DictConfig, folder: Path) -> None:
     if not cfg.get("data"):
         raise UserError("data: nothing is chosen; give data=folders data.root=DIR")
     distance, correlation = cfg.near_distance, cfg.near_correlation
-    if not isinstance(distance, int) or isinstance(distance, bool) or not 0 <= distance <= MOST_DISTANCE:
+    if not is_whole(distance, at_least=0) or distance > MOST_DISTANCE:
         raise UserError(f"near_distance={distance}: expected a whole number from 0 to {MOST_DISTANCE}")
-    if not isinstance(correlation, int | float) or isinstance(correlation, bool) or not 0 < correlation <= 1:
+    if not is_number(correlation) or not 0 < correlation <= 1:
         raise UserError(f"near_correlation={correlation}: expected a number above 0 and up to 1")
     if folder.is_dir() and {path.name for path in folder.iterdir()} - {LOG}:
         raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")

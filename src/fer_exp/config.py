@@ -151,7 +151,7 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
     for key in sorted(str(key) for key in cfg if key not in KEYS):
         yield f"{key}: there is no such key; there are {', '.join(KEYS)}"
     for path, seed in (("seed", cfg.seed), ("data.seed", cfg.data.get("seed", cfg.seed))):
-        if not _is_whole(seed, at_least=0) or seed >= 2**32:
+        if not is_whole(seed, at_least=0) or seed >= 2**32:
             yield f"{path}={seed}: expected a whole number from 0 up to 2**32 - 1"
             break  # data.seed is seed where nothing else is said
     if not isinstance(cfg.output_dir, str) or not cfg.output_dir:
@@ -162,22 +162,22 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"channels_last={cfg.channels_last}: expected true or false"
     if cfg.resume is not None and not os.path.isfile(str(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
-    if not _is_number(rate := cfg.optimizer.get("lr", 0.0)):
+    if not is_number(rate := cfg.optimizer.get("lr", 0.0)):
         yield f"optimizer.lr={rate}: expected a number"
     for path in ("optimizer.lr", "scheduler.factor", "scheduler.min_lr"):
         given = OmegaConf.select(cfg, path)
         rates = given if isinstance(given, ListConfig) else [given]
-        if any(_is_number(rate) and not 0 <= rate < math.inf for rate in rates):
+        if any(is_number(rate) and not 0 <= rate < math.inf for rate in rates):
             yield f"{path}={given}: expected a finite number from 0 up"
-    if not _is_whole(cfg.data.batch_size, at_least=1):
+    if not is_whole(cfg.data.batch_size, at_least=1):
         yield f"data.batch_size={cfg.data.batch_size}: expected a whole number from 1 up"
     if cfg.data.get("on_bad_image", "error") not in ON_BAD_IMAGE:
         yield f"data.on_bad_image={cfg.data.on_bad_image}: expected {' or '.join(ON_BAD_IMAGE)}"
     held_out = cfg.data.get("hold_out", 0)
-    if not _is_number(held_out) or not 0 <= held_out < 1:
+    if not is_number(held_out) or not 0 <= held_out < 1:
         yield f"data.hold_out={held_out}: expected a share in [0, 1)"
     trainer = cfg.trainer
-    if not _is_whole(trainer.max_epochs, at_least=1):
+    if not is_whole(trainer.max_epochs, at_least=1):
         yield f"trainer.max_epochs={trainer.max_epochs}: expected a whole number from 1 up"
     if trainer.accelerator not in ACCELERATORS:
         yield f"trainer.accelerator={trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}"
@@ -185,7 +185,7 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}"
     for key in _LIMITS:
         value = trainer[key]
-        if not (_is_whole(value, at_least=1) or (isinstance(value, float) and 0 < value <= 1)):
+        if not (is_whole(value, at_least=1) or (isinstance(value, float) and 0 < value <= 1)):
             yield f"trainer.{key}={value}: expected a share in (0, 1] or a number of batches from 1 up"
     for key in sorted(_TRAINER_OWN.intersection(trainer)):
         yield f"trainer.{key}: this is set by the command (one device; validation after each epoch); leave it out"
@@ -272,7 +272,7 @@ def _kind_mismatch(value: Any, hint: Any, default: Any) -> str | None:
     """The kind that was expected, in words, where ``value`` is surely of another one."""
     if hint is None:
         # Without a hint a number in the signature still tells that a number is meant.
-        return "a number" if _is_number(default) and isinstance(value, str) else None
+        return "a number" if is_number(default) and isinstance(value, str) else None
     kinds = _kinds(hint)
     if (value is None and default is None) or any(_may_be(value, kind) for kind in kinds):
         return None
@@ -308,9 +308,9 @@ def _may_be(value: Any, kind: Any) -> bool:
     if kind is bool:
         return isinstance(value, bool)
     if kind is int:
-        return _is_number(value) and isinstance(value, int)
+        return is_number(value) and isinstance(value, int)
     if kind is float:
-        return _is_number(value) and math.isfinite(value)
+        return is_number(value) and math.isfinite(value)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return value in arguments
@@ -399,12 +399,14 @@ def _is_figure(name: Any) -> bool:
     return isinstance(name, str) and name in DIRECTION
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether this is a number; true and false, which Python takes for some, are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any, at_least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+def is_whole(value: Any, at_least: int) -> bool:
+    """Whether this is a whole number from ``at_least`` up."""
+    return is_number(value) and isinstance(value, int) and value >= at_least
 
 
 def _cause(error: BaseException) -> BaseException:

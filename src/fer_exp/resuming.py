@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from fer_exp.atomic import DRAFT
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, first_of
 from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, read_summary, without_nan
 
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
@@ -89,12 +89,10 @@ def earlier_attempt(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path 
 
 
 def _check_own(folder: Path) -> None:
-    foreign = [path.name for path in folder.iterdir() if path.name not in _WRITTEN and not is_hydras(path)]
-    if foreign := sorted(name for name in foreign if not name.endswith(DRAFT)):
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+    names = {path.name for path in folder.iterdir() if not is_hydras(path)} - _WRITTEN
+    if foreign := sorted(name for name in names if not name.endswith(DRAFT)):
         raise UserError(
-            f"{folder} holds files that no run wrote ({', '.join(foreign[:3])}{more}): move them, or choose another "
-            "folder."
+            f"{folder} holds files that no run wrote ({first_of(foreign, 3)}): move them, or choose another folder."
         )
 
 

@@ -26,6 +26,7 @@ from fer_exp.config import (
     build_optimizer_factories,
     check_config,
     check_resume,
+    is_number,
     named,
     oddities,
 )
@@ -259,8 +260,7 @@ def _hyper_parameters(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, An
     for group in ("optimizer", "scheduler"):
         for key, value in (settings[group] or {}).items():
             if key not in ("name", "_target_", "_partial_"):
-                is_number = isinstance(value, int | float) and not isinstance(value, bool)
-                chosen[f"{group}/{key}"] = value if is_number else str(value)
+                chosen[f"{group}/{key}"] = value if is_number(value) else str(value)
     return chosen
 
 

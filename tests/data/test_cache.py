@@ -568,7 +568,7 @@ def test_images_that_stay_on_disk_are_the_same(split, store, decoded):
 
 
 def test_what_cannot_be_read_takes_no_place_on_disk(split, store, monkeypatch):
-    monkeypatch.setattr(cache, "_AT_ONCE", 3)
+    monkeypatch.setattr(cache, "AT_ONCE", 3)
     for name in ("angry/000.png", "happy/001.png"):
         (split / name).write_bytes(b"")
     stored, unreadable = on_disk(split, store)

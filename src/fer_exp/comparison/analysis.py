@@ -19,7 +19,7 @@ from fer_exp.comparison.runs import (
 )
 from fer_exp.comparison.statistics import CONFIDENCE, PairedDifference, Spread, paired_difference, spread
 from fer_exp.comparison.tuning import Tuning, tune
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, first_of
 from fer_exp.records import FINISHED, natural
 
 MEASURES: tuple[Measure, Measure] = ("best", "final")
@@ -385,8 +385,7 @@ def _keys_that_differ(runs: Sequence[Run]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
+    return first_of(names, _MOST_NAMED)
 
 
 def _shown(value: Setting) -> str:

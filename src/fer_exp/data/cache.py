@@ -21,13 +21,12 @@ from torch import Tensor
 from fer_exp.atomic import replacing
 from fer_exp.data.decode import SIZE, Progress, decode_files
 from fer_exp.data.folders import CLASSES, Listing, without
-from fer_exp.data.imageset import ImageSet, StoredFaces, make_image_set
+from fer_exp.data.imageset import AT_ONCE, ImageSet, StoredFaces, make_image_set
 from fer_exp.data.names import legible
 from fer_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 2**16  # faces that are moved together
 VERSION = 3  # of the cache's files and of the decoding; raise it when either changes
 
 
@@ -95,7 +94,7 @@ def load_split(
         )
     if not in_memory:
         with zipfile.ZipFile(path) as archive:
-            image_set = replace(image_set, images=_images(archive, path, in_memory))
+            image_set = replace(image_set, images=_images(archive, path, len(image_set), in_memory))
     return image_set, unreadable
 
 
@@ -123,8 +122,8 @@ def _without_rows(faces: np.ndarray, rows: Iterable[int]) -> np.ndarray:
     """``faces`` with the others moved up over ``rows``, in place: there may be more than fit into memory."""
     kept = np.delete(np.arange(len(faces)), list(rows))
     if len(kept) < len(faces):
-        for start in range(0, len(kept), _AT_ONCE):
-            part = kept[start : start + _AT_ONCE]
+        for start in range(0, len(kept), AT_ONCE):
+            part = kept[start : start + AT_ONCE]
             faces[start : start + len(part)] = faces[part]
     return faces[: len(kept)]
 
@@ -146,10 +145,7 @@ def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[Imag
             if not isinstance(unreadable, dict) or not unreadable.keys() <= {*listing.files}:
                 raise ValueError("it names other files")
             readable = without(listing, unreadable)
-            shape, dtype = _header(archive, "images", path)
-            if dtype != np.uint8 or shape != (len(readable.files), 1, SIZE, SIZE):
-                raise ValueError(f"it holds {shape} values of {dtype} for {len(readable.files)} images")
-            image_set = _bundle(_images(archive, path, in_memory), readable)
+            image_set = _bundle(_images(archive, path, len(readable.files), in_memory), readable)
             if image_set.fingerprint != str(_array(archive, "fingerprint", path)):
                 raise ValueError("its contents do not fit its fingerprint")
     except (FileNotFoundError, NotADirectoryError):
@@ -164,20 +160,18 @@ def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[Imag
     return image_set, unreadable
 
 
-def _images(archive: zipfile.ZipFile, path: Path, in_memory: bool) -> Tensor | StoredFaces:
-    """The images of an ``.npz`` file: read at once, which the archive's reader does by the chunk, or left there.
+def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Tensor | StoredFaces:
+    """The ``n`` images of an ``.npz`` file: read at once, which the archive's reader does by the chunk, or left there.
 
     Raises:
-        ValueError: they are compressed, or larger than the file.
+        ValueError: they are not so many, no images, compressed, or larger than the file.
     """
-    shape, _ = _header(archive, "images", path)
+    shape, dtype, header = _header(archive, "images", path)
+    if dtype != np.uint8 or shape != (n, 1, SIZE, SIZE):
+        raise ValueError(f"it holds {shape} values of {dtype} for {n} images")
     member = archive.getinfo("images.npy")
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError("its images are compressed")
-    with archive.open(member) as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        header = file.tell()
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)  # of the two lengths in a local header: name, and extra field
         lengths = struct.unpack("<HH", file.read(4))
@@ -187,8 +181,8 @@ def _images(archive: zipfile.ZipFile, path: Path, in_memory: bool) -> Tensor | S
     return torch.from_numpy(np.fromfile(path, np.uint8, math.prod(shape), offset=offset).reshape(shape))
 
 
-def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and kind of one array of an ``.npz`` file.
+def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape and kind of one array of an ``.npz`` file, and the size of what tells them, in bytes.
 
     Raises:
         ValueError: it is larger than the file: ``np.load`` takes what memory a header asks for.
@@ -196,9 +190,10 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int,
     with archive.open(f"{name}.npy") as member:
         np.lib.format.read_magic(member)
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        size = member.tell()
     if math.prod(shape) * dtype.itemsize > path.stat().st_size:
         raise ValueError(f"it declares {shape} values of {dtype}, more than it can hold")
-    return shape, dtype
+    return shape, dtype, size
 
 
 def _array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:

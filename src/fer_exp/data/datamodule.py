@@ -19,7 +19,7 @@ from fer_exp.data.exclusions import read_exclusions
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE, Layout, Listing, find_splits, list_images, within, without
 from fer_exp.data.imageset import ImageSet, hold_out, select
 from fer_exp.data.names import legible
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, first_of
 from fer_exp.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,7 @@ class FolderFaces(L.LightningDataModule):
 
     def _tell_unreadable(self, listing: Listing, unreadable: dict[str, str]) -> None:
         named = [f"  {legible(listing.folder / file)}: {reason}" for file, reason in unreadable.items()]
-        more = [f"  and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
-        shown = "\n".join(named[:_MOST_NAMED] + more)
+        shown = first_of(named, _MOST_NAMED, "\n", "\n  and {} more")
         head = f"{legible(listing.folder)}: {len(named)} of {len(listing.files)} files cannot be read as images"
         if self.on_bad_image == "skip":
             log.warning("Warning: %s and are left out:\n%s", head, shown)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fer_exp.atomic import replacing
 from fer_exp.data.names import legible
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, first_of
 
 _MOST_NAMED = 20  # lines in an error message
 
@@ -44,11 +44,10 @@ def read_exclusions(file: str | Path, root: Path) -> frozenset[str]:
     files = dict.fromkeys(_path(line, root) for line in lines if line and not line.startswith("#"))
     absent = [path for path in files if not _names_a_file(path, root)]
     if absent:
-        shown = "\n".join(f"  {legible(path)}" for path in absent[:_MOST_NAMED])
-        more = f"\n  and {len(absent) - _MOST_NAMED} more" if len(absent) > _MOST_NAMED else ""
+        shown = first_of([f"  {legible(path)}" for path in absent], _MOST_NAMED, "\n", "\n  and {} more")
         raise UserError(
             f"data.exclude={legible(file)}: {len(absent)} of its {len(files)} lines name no file in "
-            f"data.root={legible(root)}:\n{shown}{more}\nPaths are relative to data.root. The list may be that of "
+            f"data.root={legible(root)}:\n{shown}\nPaths are relative to data.root. The list may be that of "
             "another folder, or the folder has changed: make it anew with python -m fer_exp.audit, or take these "
             "lines out."
         )

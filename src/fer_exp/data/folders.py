@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fer_exp.data.names import legible
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, first_of
 
 log = logging.getLogger(__name__)
 
@@ -152,10 +152,9 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
             else:
                 folders[name].append(entry.name)
     if unknown:
-        shown = ", ".join(map(repr, unknown[:_MOST_NAMED]))
-        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        shown = first_of([repr(name) for name in unknown], _MOST_NAMED)
         raise UserError(
-            f"{legible(folder)}: {shown}{more} is the name of none of the seven classes "
+            f"{legible(folder)}: {shown} is the name of none of the seven classes "
             f"({', '.join(CLASSES)}); rename the folder{_or_ignore(unknown)}."
         )
     found = _walk(folder, {given: CLASSES.index(name) for name, names in folders.items() for given in names}, ignore)
@@ -208,11 +207,10 @@ def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) ->
                 else:
                     heapq.heappush(pending, (is_by_link or entry.is_symlink(), path, label))
     if unclear:
-        shown = [f"{legible(place)}/ {why}" for place, why in sorted(unclear.items())[:_MOST_NAMED]]
-        more = f"; and {len(unclear) - _MOST_NAMED} more" if len(unclear) > _MOST_NAMED else ""
+        told = [f"{legible(place)}/ {why}" for place, why in sorted(unclear.items())]
+        shown = first_of(told, _MOST_NAMED, "; ", "; and {} more")
         raise UserError(
-            f"{legible(folder)}: which class is meant? {'; '.join(shown)}{more}. Move or rename the "
-            f"folder{_or_ignore(sorted(unclear))}."
+            f"{legible(folder)}: which class is meant? {shown}. Move or rename the folder{_or_ignore(sorted(unclear))}."
         )
     return found
 
@@ -279,8 +277,7 @@ def _child(folder: Path, names: Sequence[str]) -> Path | None:
 
 def _names(folder: Path) -> str:
     names = sorted(legible(entry.name) + ("/" if _is_folder(entry) else "") for entry in _entries(folder))
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more or "nothing"
+    return first_of(names, _MOST_NAMED) or "nothing"
 
 
 def _or_ignore(folders: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fer_exp.seeding import HOLD_OUT, derive_seed
 
-_AT_ONCE = 2**16  # faces that are read together where all are gone through
+AT_ONCE = 2**16  # faces that are read or moved together where all are gone through
 
 
 class StoredFaces:
@@ -88,8 +88,8 @@ def make_image_set(
     """Bundle decoded faces with their fingerprint."""
     digest = hashlib.sha256("\0".join(classes).encode())
     digest.update(labels.numpy().tobytes())
-    for start in range(0, len(images), _AT_ONCE):
-        digest.update(images[start : start + _AT_ONCE].contiguous().numpy().data)
+    for start in range(0, len(images), AT_ONCE):
+        digest.update(images[start : start + AT_ONCE].contiguous().numpy().data)
     return ImageSet(images, labels, tuple(classes), tuple(files), digest.hexdigest())
 
 
