@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.config import (
     CONFIG_DIR,
     build,
+    build_loss,
     build_optimizer_factories,
     check_config,
     check_resume,
@@ -39,7 +40,8 @@ def test_every_choice_composes_and_builds(composed, group, name):
     cfg = composed(f"{group}={name}", *(["data.root=."] if (group, name) == ("data", "folders") else []))
     check_config(cfg)
     build_optimizer_factories(cfg)
-    if group in ("model", "logger", "data"):
+    build_loss(cfg, [1] * 7)
+    if group in ("augmentation", "averaging", "data", "logger", "mixing", "model"):
         build(cfg, group)
     for callback in cfg.callbacks:
         build(cfg.callbacks, callback)
@@ -56,14 +58,15 @@ def test_every_study_composes(composed, name):
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda p: str(p.relative_to(CONFIG_DIR)))
-def test_every_file_opens_with_a_command_that_composes(composed, path):
+def test_every_file_opens_with_a_command_that_composes(path):
     lines = path.read_text().splitlines()
     command = next(line for line in lines if not line.startswith("# @package")).removeprefix("# ")
-    program = "audit" if path.stem == "audit" else "train"
+    program = path.stem if path.stem in ("audit", "evaluate", "predict") else "train"
     assert command.startswith(f"python -m fer_exp.{program}")
     words = [word for word in command.split(",")[0].split("  ")[0].split()[3:] if word != "-m"]
     OverridesParser.create().parse_overrides(words)
-    composed(*(word.replace("=DIR", "=.") for word in words), config=program)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        compose(program, [word.replace("=DIR", "=.") for word in words])
 
 
 def test_notebook_is_the_default(composed):
@@ -231,6 +234,22 @@ def test_any_value_of_any_key_passes_or_is_refused_with_words(default, keys, exa
                 assert rate >= 0
 
     holds()
+
+
+def test_settings_that_work_against_each_other_are_told(composed):
+    def told(*overrides):
+        return " ".join(oddities(composed("callbacks=fixed_budget", "scheduler=none", *overrides)))
+
+    assert told() == ""
+    assert told("scheduler=one_cycle") == ""
+    assert "callbacks=fixed_budget trains to its end" in told("scheduler=one_cycle", "callbacks=notebook")
+    assert "callbacks=fixed_budget trains to its end" in told("scheduler=cosine", "callbacks=notebook")
+    assert "changes nothing where optimizer.weight_decay is 0" in told("decay_norms_and_biases=false")
+    assert told("decay_norms_and_biases=false", "optimizer=adamw") == ""
+    assert told("loss.class_weights=balanced") == ""
+    assert "data.balanced_sampling and loss.class_weights each make up for rare classes" in told(
+        "loss.class_weights=balanced", "data.balanced_sampling=true"
+    )
 
 
 CHECKPOINT = {

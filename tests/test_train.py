@@ -468,3 +468,105 @@ def test_the_default_run_learns_the_drawn_faces(composed, tmp_path):
     cfg = composed()
     assert cfg.trainer.max_epochs <= 10
     assert train(cfg) >= 0.85
+
+
+RECIPE = (
+    "augmentation=strong", "mixing=cutmix", "mixing.mixup=0.2", "loss.label_smoothing=0.1",
+    "loss.class_weights=balanced", "averaging=ema", "averaging.decay=0.9", "callbacks=fixed_budget",
+    "trainer.gradient_clip_val=1.0",
+    "decay_norms_and_biases=false", "data.balanced_sampling=true", "monitor=val_acc",
+    "trainer.limit_train_batches=3", "trainer.limit_val_batches=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"),
+    [
+        ("adam", "cosine"), ("adamw", "one_cycle"), ("rmsprop", "cosine"), ("sgd", "one_cycle"),
+        ("sgd_nesterov", "cosine"), ("sgd_nesterov", "plateau"),
+    ],
+)  # fmt: skip
+def test_a_recipe_with_everything_goes_on_as_if_never_interrupted(small, tmp_path, monkeypatch, optimizer, scheduler):
+    settings = (*RECIPE, f"optimizer={optimizer}", f"scheduler={scheduler}", "optimizer.weight_decay=1e-3")
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    train(small(*settings, f"output_dir={whole}"))
+    with monkeypatch.context() as patch:
+        step = Classifier.training_step
+
+        def interrupted(self, batch, index):
+            if self.trainer.current_epoch == 1 and index == 1:
+                raise KeyboardInterrupt
+            return step(self, batch, index)
+
+        patch.setattr(Classifier, "training_step", interrupted)
+        with pytest.raises(SystemExit):
+            train(small(*settings, f"output_dir={part}"))
+    assert len(figures(part)) == 1
+    train(small(*settings, f"output_dir={part}", f"resume={part}/checkpoints/last.ckpt"))
+    assert figures(part) == figures(whole)
+    assert len(figures(whole)) == 2
+    for name in ("last", "best", "restored"):
+        states = [torch.load(f / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"] for f in (whole, part)]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_schedule_over_the_run_falls_with_each_step_and_its_last_rate_is_told(small, tmp_path):
+    train(small("scheduler=cosine", "scheduler.warmup=0.0", "callbacks=fixed_budget", "trainer.max_epochs=2"))
+    # 14 steps; an epoch's rate is that of its last step.
+    expected = [1e-3 * (1 + math.cos(math.pi * step / 14)) / 2 for step in (6, 13)]
+    assert [row["lr"] for row in figures(tmp_path)] == pytest.approx(expected)
+    with pytest.raises(UserError, match=r"scheduler\.max_epochs was 2 and is 4"):
+        train(
+            small(
+                "scheduler=cosine", "scheduler.warmup=0.0", "callbacks=fixed_budget", "trainer.max_epochs=4",
+                f"output_dir={tmp_path}", f"resume={tmp_path}/checkpoints/last.ckpt",
+            )
+        )  # fmt: skip
+
+
+def test_weight_decay_spares_norms_and_biases_where_that_is_asked_for(small, tmp_path):
+    # A rate of decay that leaves nothing: what is decayed is 0 after a step, and the gradients are cut off.
+    settings = ("optimizer=sgd", "optimizer.lr=0.5", "optimizer.weight_decay=2", "trainer.gradient_clip_val=1e-30")
+    settings += ("scheduler=none", "trainer.max_epochs=1", "decay_norms_and_biases=false")
+    train(small(*settings))
+    weights = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, parameter in NotebookCNN().named_parameters():
+        trained = weights[f"network.{name}"]
+        assert torch.allclose(trained, torch.zeros(()) if parameter.dim() > 1 else parameter, atol=1e-6), name
+    assert sum(weights["network.layers.norm1.weight"]) == 64
+
+
+def test_what_is_trained_is_changed_and_what_is_validated_is_not(small, tmp_path, monkeypatch):
+    seen = {"training": [], "validation": []}
+    logits = Classifier._logits
+
+    def noting(self, faces):
+        seen["training" if self.training else "validation"].append(faces)
+        return logits(self, faces)
+
+    monkeypatch.setattr(Classifier, "_logits", noting)
+    train(small("augmentation=strong", "trainer.max_epochs=1"))
+    datamodule = FolderFaces(small().data.root, 10, 0)
+    datamodule.setup()
+    originals = {bytes(face.numpy()) for face in datamodule.train_set.images}
+    as_bytes = [(batch * 255).round().to(torch.uint8) for batch in seen["training"]]
+    assert not any(bytes(face.contiguous().numpy()) in originals for batch in as_bytes for face in batch)
+    assert all((batch >= 0).all() and (batch <= 1).all() for batch in seen["training"])
+    assert torch.equal(torch.cat(seen["validation"][:4]), normalise(datamodule.validation_set.images))
+    assert (tmp_path / "augmentation.png").exists()
+
+
+def test_soft_labels_are_what_is_learned(small, tmp_path, faces):
+    # The folders say one thing, the file another: what is predicted in the end is the file's.
+    rows = [f"train/{path.parent.name}/{path.name},0,0,0,1,0,0,0" for path in sorted((faces / "train").rglob("*.png"))]
+    votes = tmp_path / "votes.csv"
+    votes.write_text("\n".join([f"file,{','.join(CLASSES)}", *rows]))
+    folder = tmp_path / "run"
+    train(small(f"data.soft_labels={votes}", f"output_dir={folder}", "optimizer.lr=1e-2"))
+    last = figures(folder)[-1]
+    assert last["train_acc"] > 0.9
+    assert last["val_acc"] == pytest.approx(1 / 7)
+    plain = tmp_path / "plain"
+    train(small(f"output_dir={plain}", "trainer.max_epochs=1"))
+    fingerprints = [read_summary(f)["data"]["fingerprint"]["train"] for f in (folder, plain)]
+    assert fingerprints[0] != fingerprints[1]

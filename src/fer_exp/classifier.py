@@ -1,5 +1,6 @@
 """The LightningModule: one training step, one validation step, the figures of an epoch."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,22 +15,31 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from fer_exp.data.imageset import normalise
 from fer_exp.metrics import EpochTally
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-SchedulerFactory = Callable[[Optimizer], LRScheduler]
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+SchedulerFactory = Callable[..., LRScheduler]
 
 
 class Classifier(L.LightningModule):
-    """Trains a network to name the expression of a face by cross-entropy.
+    """Trains a network to name the expression of a face.
 
     Each epoch logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``, ``val_macro_f1`` and ``lr``, once.
+    ``train_loss`` and ``train_acc`` are those of the images as they were trained on, changed and mixed, under the loss
+    that was trained, each image having the class with the largest part of its label; ``val_loss`` is the cross-entropy
+    of the images as they are.
 
     Args:
         network: maps normalised faces (N, 1, 48, 48) to logits (N, C).
-        optimizer: makes the optimizer from the network's parameters.
-        scheduler: makes the learning-rate schedule from the optimizer; None for a constant rate. It steps once an
-            epoch, when the epoch's figures are known.
+        optimizer: makes the optimizer from the network's parameters, or from groups of them.
+        scheduler: makes the learning-rate schedule from the optimizer; None for a constant rate. One that takes
+            ``total_steps`` is given the steps of the run and steps with the optimizer; any other steps once an epoch,
+            when the epoch's figures are known.
         monitor: the figure that a plateau schedule watches.
         num_classes: C.
+        loss: maps logits (N, C) and targets, (N,) int64 or (N, C) probabilities, to the loss to train.
+        augmentation: maps normalised faces to changed ones of the same shape; None to leave them as they are.
+        mixing: maps faces and their targets (N, C) to mixed ones; None to leave them apart.
+        decay_norms_and_biases: whether weight decay is also of the parameters with one axis; kernels and matrices have
+            more.
         channels_last: keep images and kernels in channels-last order; the same function, faster.
         settings: plain values (model, optimizer, classes, data) that are stored in checkpoints: they tell what a
             checkpoint is, without the run's folder.
@@ -42,6 +52,10 @@ class Classifier(L.LightningModule):
         scheduler: SchedulerFactory | None,
         monitor: str,
         num_classes: int,
+        loss: nn.Module | None = None,
+        augmentation: nn.Module | None = None,
+        mixing: nn.Module | None = None,
+        decay_norms_and_biases: bool = True,
         channels_last: bool = True,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -53,12 +67,19 @@ class Classifier(L.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.monitor = monitor
+        self.num_classes = num_classes
+        self.loss = loss or nn.CrossEntropyLoss()
+        self.augmentation, self.mixing = augmentation, mixing
+        self.decay_norms_and_biases = decay_norms_and_biases
         self.train_tally = EpochTally(num_classes)
         self.val_tally = EpochTally(num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 faces (N, 1, 48, 48) to logits (N, C)."""
-        logits: Tensor = self.network(normalise(images).contiguous(memory_format=self.memory_format))
+        return self._logits(normalise(images))
+
+    def _logits(self, faces: Tensor) -> Tensor:
+        logits: Tensor = self.network(faces.contiguous(memory_format=self.memory_format))
         return logits
 
     def on_train_epoch_start(self) -> None:
@@ -66,8 +87,23 @@ class Classifier(L.LightningModule):
         self.train_tally.reset(self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch."""
-        return self._step(batch, self.train_tally)
+        """Loss of one batch: images (N, 1, 48, 48) uint8, and targets, (N,) int64 or (N, C) probabilities."""
+        images, targets = batch
+        faces, targets = self.change(normalise(images), targets)
+        logits = self._logits(faces)
+        loss: Tensor = self.loss(logits, targets)
+        self.train_tally.update(loss, logits, targets if targets.dim() == 1 else targets.argmax(dim=1))
+        return loss
+
+    def change(self, faces: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment and mix normalised faces (N, 1, 48, 48), and their targets with them, as each step does anew."""
+        if self.augmentation is not None:
+            faces = self.augmentation(faces)
+        if self.mixing is not None:
+            if targets.dim() == 1:
+                targets = F.one_hot(targets, self.num_classes).to(faces.dtype)
+            faces, targets = self.mixing(faces, targets)
+        return faces, targets
 
     def on_validation_epoch_start(self) -> None:
         """Start the validation's tally."""
@@ -75,20 +111,15 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Tally one batch."""
-        self._step(batch, self.val_tally)
-
-    def _step(self, batch: tuple[Tensor, Tensor], tally: EpochTally) -> Tensor:
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, labels)
-        tally.update(loss, logits, labels)
-        return loss
+        self.val_tally.update(F.cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch's figures, and let the schedule act on them.
+        """Log the epoch's figures, and let a schedule that steps by epochs act on them.
 
-        The schedule steps here, not where Lightning would do it, after the checkpoint is saved: a run resumed from
-        a checkpoint would lag one step behind.
+        It steps here, not where Lightning would do it, after the checkpoint is saved: a run resumed from a checkpoint
+        would lag one step behind.
         """
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
@@ -98,7 +129,7 @@ class Classifier(L.LightningModule):
             "val_loss": self.val_tally.loss,
             "val_acc": self.val_tally.accuracy,
             "val_macro_f1": self.val_tally.macro_f1,
-            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],  # before the schedule acts
+            "lr": self._last_lr(),
         }
         if not self.is_finite():
             # A variance of infinity, say, makes a constant network whose loss is finite: that is no result.
@@ -108,8 +139,17 @@ class Classifier(L.LightningModule):
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(figures[self.monitor])
-        elif isinstance(schedule, LRScheduler):
+        elif isinstance(schedule, LRScheduler) and not self._steps_with_optimizer:
             schedule.step()
+
+    def _last_lr(self) -> float:
+        """The rate of the epoch's last step: a schedule that steps with the optimizer has gone on to the next one's."""
+        lr = self._lr_before if self._steps_with_optimizer else self.trainer.optimizers[0].param_groups[0]["lr"]
+        return float(lr)
+
+    @property
+    def _steps_with_optimizer(self) -> bool:
+        return self.make_scheduler is not None and spans_run(self.make_scheduler)
 
     def is_finite(self) -> bool:
         """Whether all weights, and statistics such as those of batch norm, are finite."""
@@ -117,7 +157,10 @@ class Classifier(L.LightningModule):
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Nothing: ``on_validation_epoch_end`` steps the schedule."""
+        """Step a schedule that spans the run; ``on_validation_epoch_end`` steps the others."""
+        if self._steps_with_optimizer:
+            self._lr_before = scheduler.optimizer.param_groups[0]["lr"]
+            scheduler.step()
 
     def configure_gradient_clipping(
         self,
@@ -137,9 +180,24 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule where there is one."""
-        optimizer = self.make_optimizer(self.network.parameters())
+        optimizer = self.make_optimizer(self._parameter_groups())
         if self.make_scheduler is None:
             return optimizer
         # Registered with Lightning so that its state is saved and restored.
-        schedule = {"scheduler": self.make_scheduler(optimizer), "monitor": self.monitor, "interval": "epoch"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        if self._steps_with_optimizer:
+            schedule = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        schedule = self.make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": self.monitor}}
+
+    def _parameter_groups(self) -> Iterable[Any]:
+        if self.decay_norms_and_biases:
+            return self.network.parameters()
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        decayed, spared = ([p for p in parameters if (p.dim() > 1) is several] for several in (True, False))
+        return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+
+def spans_run(make_scheduler: SchedulerFactory) -> bool:
+    """Whether a schedule is laid over the whole run: its class takes ``total_steps``, as torch's OneCycleLR does."""
+    return "total_steps" in inspect.signature(make_scheduler).parameters

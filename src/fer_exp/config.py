@@ -7,7 +7,7 @@ import os
 import types
 import typing
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,24 @@ logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # get_object logs w
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-GROUPS = ("trainer", "data", "model", "optimizer", "scheduler", "callbacks", "logger")
-_OWN = ("seed", "monitor", "channels_last", "resume", "output_dir")
+GROUPS = (
+    "trainer",
+    "data",
+    "augmentation",
+    "mixing",
+    "model",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "averaging",
+    "callbacks",
+    "logger",
+)
+_OWN = ("seed", "monitor", "decay_norms_and_biases", "channels_last", "resume", "output_dir")
 KEYS = (*_OWN, *GROUPS, "experiment")
-MAY_BE_NONE = ("scheduler", "logger")
+MAY_BE_NONE = ("augmentation", "mixing", "scheduler", "averaging", "logger")
 _LIMITS = ("limit_train_batches", "limit_val_batches")
+_SPANNING = ("OneCycleLR", "WarmupCosine")  # schedules laid over the whole run
 # What must be there whatever is chosen; conf/ has a value for each.
 _NEEDED = (
     *_OWN,
@@ -86,7 +99,7 @@ def check_config(cfg: DictConfig) -> None:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration cannot be resolved: {in_line(error)}") from error
-    problems = [*_check_shape(cfg)] or [*_check_values(cfg), *_check_monitors(cfg), *_check_targets(cfg)]
+    problems = [*_check_shape(cfg)] or [*_check_values(cfg), *_check_monitors(cfg), *check_targets(cfg)]
     problems = list({problem.partition(":")[0]: problem for problem in reversed(problems)}.values())[::-1]  # one a key
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
@@ -116,6 +129,8 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
     """
     import torch
 
+    from fer_exp.classifier import spans_run
+
     optimizer, scheduler = build(cfg, "optimizer"), build(cfg, "scheduler")
     for group, factory in (("optimizer", optimizer), ("scheduler", scheduler)):
         if factory is not None and not callable(factory):
@@ -126,10 +141,26 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
         raise UserError(f"optimizer: {in_line(error)}. Given: {_given(cfg.optimizer)}") from error
     if scheduler is not None:
         try:
-            scheduler(tried)
+            scheduler(tried, **({"total_steps": 100} if spans_run(scheduler) else {}))
         except Exception as error:
             raise UserError(f"scheduler: {in_line(error)}. Given: {_given(cfg.scheduler)}") from error
     return optimizer, scheduler
+
+
+def build_loss(cfg: DictConfig, class_counts: Sequence[int]) -> Any:
+    """Make the loss; one whose class takes ``class_counts`` is given the number of training images of each class.
+
+    Raises:
+        UserError: its class refused what was given.
+    """
+    factory = build(cfg, "loss")
+    if not cfg.loss.get("_partial_"):
+        return factory
+    try:
+        takes_counts = "class_counts" in inspect.signature(factory).parameters
+        return factory(**({"class_counts": class_counts} if takes_counts else {}))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"loss: {in_line(error)}. Given: {_given(cfg.loss)}") from error
 
 
 def _check_shape(cfg: DictConfig) -> Iterator[str]:
@@ -158,8 +189,9 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"output_dir={cfg.output_dir}: expected a folder; leave it out, and choose by hydra.run.dir"
     if cfg.model.get("num_classes", len(CLASSES)) != len(CLASSES):
         yield f"model.num_classes={cfg.model.num_classes}: expected {len(CLASSES)}: {', '.join(CLASSES)}"
-    if not isinstance(cfg.channels_last, bool):
-        yield f"channels_last={cfg.channels_last}: expected true or false"
+    for key in ("channels_last", "decay_norms_and_biases"):
+        if not isinstance(cfg[key], bool):
+            yield f"{key}={cfg[key]}: expected true or false"
     if cfg.resume is not None and not os.path.isfile(str(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if not is_number(rate := cfg.optimizer.get("lr", 0.0)):
@@ -210,21 +242,26 @@ def _check_monitors(cfg: DictConfig) -> Iterator[str]:
         yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {DIRECTION[cfg.monitor]}"
 
 
-def _check_targets(cfg: DictConfig) -> Iterator[str]:
+def check_targets(cfg: DictConfig) -> Iterator[str]:
     """Each ``_target_`` must be a class of its group's kind, and take the keys beside it with values of their kinds."""
     import lightning as L
     import torch
+    from lightning.pytorch.callbacks import WeightAveraging
     from lightning.pytorch.loggers import Logger
 
     kinds = {
         "data": L.LightningDataModule,
+        "augmentation": torch.nn.Module,
+        "mixing": torch.nn.Module,
         "model": torch.nn.Module,
+        "loss": torch.nn.Module,
         "optimizer": torch.optim.Optimizer,
         "scheduler": torch.optim.lr_scheduler.LRScheduler,
+        "averaging": WeightAveraging,
         "callbacks": L.Callback,
         "logger": Logger,
     }
-    nodes = {group: cfg.get(group) for group in ("data", "model", "optimizer", "scheduler", "logger")}
+    nodes = {group: cfg.get(group) for group in kinds if group != "callbacks"}
     nodes |= {f"callbacks.{name}": callback for name, callback in cfg.callbacks.items()}
     for path, node in nodes.items():
         if not node:
@@ -329,6 +366,23 @@ def oddities(cfg: DictConfig) -> Iterator[str]:
     """Settings that are allowed and work against each other, in words."""
     stopping = cfg.callbacks.get("early_stopping")
     schedule = cfg.get("scheduler") or OmegaConf.create({})
+    if stopping and any(name in schedule.get("_target_", "") for name in _SPANNING):
+        yield (
+            "early stopping may end the run before the schedule has brought the rate down, which spans "
+            "trainer.max_epochs. callbacks=fixed_budget trains to its end."
+        )
+    if not cfg.decay_norms_and_biases and not cfg.optimizer.get("weight_decay"):
+        yield "decay_norms_and_biases=false changes nothing where optimizer.weight_decay is 0."
+    remedies = {
+        "data.balanced_sampling": cfg.data.get("balanced_sampling"),
+        "loss.class_weights": cfg.loss.get("class_weights"),
+        "loss.logit_adjustment": cfg.loss.get("logit_adjustment"),
+    }
+    if sum(map(bool, remedies.values())) > 1:
+        yield (
+            f"{' and '.join(key for key, value in remedies.items() if value)} each make up for rare classes: together "
+            "they do so more than once."
+        )
     plateau = "ReduceLROnPlateau" in schedule.get("_target_", "") and "patience" in schedule
     if plateau and cfg.trainer.max_epochs <= schedule.patience + 1:
         yield (
@@ -376,7 +430,9 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
         epochs = checkpoint["epoch"] + 1
         _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
         # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
-        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer")}
+        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer", "loss")}
+        untold |= {"decay_norms_and_biases": True, "balanced_sampling": False}
+        untold = {name: value for name, value in untold.items() if name in settings}
         before = {**untold, "preprocessing": PREPROCESSING, **checkpoint["hyper_parameters"]["settings"]}
         changed = changed_settings(before, settings)
     except Exception as error:  # whatever a file of any kind makes the readers raise

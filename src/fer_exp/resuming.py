@@ -15,7 +15,7 @@ from fer_exp.errors import UserError, first_of
 from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, read_summary, without_nan
 
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
-_PICTURES = {f"{name}.png" for name in ("samples", "model", "curves", "confusion_matrix")}
+_PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
 _WRITTEN = {SUMMARY, HISTORY, "checkpoints", "tensorboard", *_PICTURES}
 _claimed: set[Path] = set()  # folders that this process holds
 

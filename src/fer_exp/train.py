@@ -23,6 +23,7 @@ from fer_exp.config import (
     CONFIG_DIR,
     GROUPS,
     build,
+    build_loss,
     build_optimizer_factories,
     check_config,
     check_resume,
@@ -73,11 +74,11 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     from fer_exp.callbacks.second_interrupt import SecondInterrupt
     from fer_exp.callbacks.seeding import SeedEachEpoch
     from fer_exp.callbacks.training_bar import TrainingBar
-    from fer_exp.classifier import Classifier
+    from fer_exp.classifier import Classifier, spans_run
     from fer_exp.data.imageset import PREPROCESSING
     from fer_exp.hardware import choose_accelerator, choose_precision, device_name
     from fer_exp.loggers import TensorBoardLogger
-    from fer_exp.models.layers import format_layers, list_layers
+    from fer_exp.models.layers import count_values, format_layers, list_layers
     from fer_exp.records import describe_data, describe_environment
 
     _quieten_lightning()
@@ -93,18 +94,23 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     L.seed_everything(cfg.seed, verbose=False)  # before the network draws its weights
     network = build(cfg, "model")
     make_optimizer, make_scheduler = build_optimizer_factories(cfg)
-    callbacks = [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
+    augmentation, mixing = build(cfg, "augmentation"), build(cfg, "mixing")
+    # The average first: it is what the others keep and restore.
+    callbacks = [average] if (average := build(cfg, "averaging")) else []
+    callbacks += [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
     logger = build(cfg, "logger")
 
     datamodule = build(cfg, "data")
     datamodule.setup()
     classes = datamodule.train_set.classes
     data = describe_data(datamodule.train_set, datamodule.validation_set, datamodule.left_out)
+    loss = build_loss(cfg, datamodule.train_set.counts)
 
+    groups = ("augmentation", "mixing", "model", "loss", "optimizer", "scheduler", "averaging")
     settings = {
-        "model": named(cfg.model),
-        "optimizer": named(cfg.optimizer),
-        "scheduler": named(cfg.scheduler) if cfg.get("scheduler") else None,
+        **{group: named(cfg[group]) if cfg.get(group) else None for group in groups},
+        "decay_norms_and_biases": cfg.decay_norms_and_biases,
+        "balanced_sampling": cfg.data.get("balanced_sampling", False),
         "seed": cfg.seed,
         "batch_size": cfg.data.batch_size,
         "precision": precision,
@@ -115,13 +121,15 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         "channels_last": cfg.channels_last,
         "trainer": {key: value for key, value in plain(cfg.trainer).items() if key not in _TOLD_ELSEWHERE},
     }
+    if make_scheduler is not None and spans_run(make_scheduler):
+        settings["scheduler"]["max_epochs"] = cfg.trainer.max_epochs  # the schedule is laid over them
     if cfg.resume:
         check_resume(cfg.resume, settings, cfg.trainer.max_epochs, folder)
 
     if cfg.data.batch_size == 1 and any(isinstance(module, torch.nn.BatchNorm1d) for module in network.modules()):
         raise UserError(f"data.batch_size=1: {type(network).__name__} normalises over the batch; expected 2 or more.")
     layers = list_layers(network, datamodule.train_set.images.shape[1:])
-    trainable, non_trainable = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
+    trainable, non_trainable = count_values(network)
     if not brief:
         log.info("%s", format_layers(layers))
     log.info("Trainable parameters: %s. Non-trainable: %s.", f"{trainable:,}", f"{non_trainable:,}")
@@ -160,7 +168,17 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer: {error}") from error
     classifier = Classifier(
-        network, make_optimizer, make_scheduler, cfg.monitor, len(classes), cfg.channels_last, settings
+        network,
+        make_optimizer,
+        make_scheduler,
+        cfg.monitor,
+        len(classes),
+        loss,
+        augmentation,
+        mixing,
+        cfg.decay_norms_and_biases,
+        cfg.channels_last,
+        settings,
     )
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from fer_exp.data.batches import ShuffledOrder, TrainingBatches, ValidationBatches
+from fer_exp.data.batches import BalancedOrder, ShuffledOrder, TrainingBatches, ValidationBatches
 from fer_exp.data.imageset import ImageSet
 
 CPU = torch.device("cpu")
@@ -136,3 +136,38 @@ def test_lightning_gives_each_epoch_its_order_also_after_resuming(tmp_path):
     assert whole.validated == [0, 1, 2, 3, 4] * 2
     resumed = fit(tmp_path, 4, resume=tmp_path / "epoch=1.ckpt")
     assert resumed.seen == {2: expected[2], 3: expected[3]}
+
+
+def test_balanced_batches_show_each_class_and_each_of_its_images_equally_often():
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    order = BalancedOrder(labels, seed=0)
+    seen = torch.zeros(100)
+    for epoch in range(3):
+        order.set_epoch(epoch)
+        indices = order.indices()
+        assert len(indices) == 100
+        assert torch.bincount(labels[indices]).tolist() in ([34, 33, 33], [33, 34, 33], [33, 33, 34])
+        times = torch.bincount(indices, minlength=100)
+        for label in range(3):  # no image comes again before all of its class came
+            of_class = times[labels == label]
+            assert of_class.max() - of_class.min() <= 1
+        seen += times
+    assert (seen[90:] >= 9).all()
+
+
+def test_the_balanced_order_is_a_function_of_seed_and_epoch():
+    labels = torch.tensor([0] * 20 + [1] * 5)
+
+    def drawn(seed, epoch):
+        order = BalancedOrder(labels, seed)
+        order.set_epoch(epoch)
+        return order.indices().tolist()
+
+    assert drawn(0, 1) == drawn(0, 1)
+    assert len({str(drawn(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_soft_labels_come_with_their_images():
+    soft = torch.eye(7).roll(1, 0)
+    for faces, targets in TrainingBatches(numbered(7).with_soft_labels(soft), 3, 0, CPU):
+        assert torch.equal(targets, soft[faces[:, 0, 0, 0].long()])

@@ -9,6 +9,7 @@ from lightning.pytorch import callbacks
 from torch import Tensor
 
 from fer_exp.atomic import replacing
+from fer_exp.callbacks.weight_averaging import validated_weights
 from fer_exp.records import DIRECTION, is_finite
 
 
@@ -71,7 +72,7 @@ class RestoreBestWeights(L.Callback):
         is_best = self.best_value is None or self.sign * value > self.sign * self.best_value
         if is_best and is_finite(trainer.callback_metrics):
             self.best_value, self.best_epoch = value, trainer.current_epoch + 1
-            self.weights = {name: w.detach().clone() for name, w in pl_module.state_dict().items()}
+            self.weights = {name: w.detach().clone() for name, w in validated_weights(trainer, pl_module).items()}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restore."""

@@ -13,6 +13,8 @@ from fer_exp.atomic import replacing
 from fer_exp.callbacks.recorder import Recorder
 from fer_exp.classifier import Classifier
 from fer_exp.data.datamodule import FolderFaces
+from fer_exp.data.imageset import ImageSet, normalise
+from fer_exp.figures.augmented import augmented_figure
 from fer_exp.figures.confusion import confusion_figure
 from fer_exp.figures.curves import curves_figure
 from fer_exp.figures.model_diagram import model_figure
@@ -23,9 +25,11 @@ from fer_exp.records import Row, best_row
 
 log = logging.getLogger(__name__)
 
+_VERSIONS = 8  # of a face in the picture of augmentation
+
 
 class Pictures(L.Callback):
-    """Draws samples and network before training, curves at its end, and the confusion matrix of each validation after.
+    """Draws what is known before training, curves at its end, and the confusion matrix of each validation after.
 
     Args:
         folder: the run's folder.
@@ -50,7 +54,28 @@ class Pictures(L.Callback):
         self._keep(trainer, "samples", samples)
         name = type(pl_module.network).__name__
         self._keep(trainer, "model", model_figure(self.layers, tuple(faces.images.shape[1:]), name))  # type: ignore[arg-type]
+        if pl_module.augmentation is not None or pl_module.mixing is not None:
+            self._keep(trainer, "augmentation", self._augmented(pl_module, faces))
         self._log_graph(trainer, pl_module, faces.images[:1])
+
+    def _augmented(self, classifier: Classifier, faces: ImageSet) -> Figure:
+        """A face of each class, as the network will see it: where faces are mixed, with the others of the picture."""
+        first = [int((faces.labels == label).nonzero()[0]) for label in range(len(faces.classes))]
+        originals = torch.stack([faces.images[i] for i in first])
+        batch = originals.repeat_interleave(_VERSIONS, dim=0).to(classifier.device)
+        targets = torch.eye(len(first), device=classifier.device).repeat_interleave(_VERSIONS, dim=0)
+        changed, targets = classifier.change(normalise(batch), targets)
+        versions = changed.mul(255).round().to(torch.uint8).view(len(first), _VERSIONS, *originals.shape[1:])
+        changes = [
+            " ".join(str(node).split()) for node in (classifier.augmentation, classifier.mixing) if node is not None
+        ]
+        return augmented_figure(
+            originals.numpy(),
+            versions.cpu().numpy(),
+            faces.classes,
+            "Training faces as the network sees them",
+            f"{', '.join(changes)}. Each time that a face is shown, it is changed anew.",
+        )
 
     def _log_graph(self, trainer: L.Trainer, classifier: Classifier, faces: torch.Tensor) -> None:
         for logger in trainer.loggers:

@@ -81,7 +81,8 @@ class Recorder(callbacks.Checkpoint):
         events = []
         if previous_best is None or row["val_acc"] > previous_best["val_acc"]:
             events.append(f"New best val_acc {row['val_acc']:.4f}")
-        if (lr := trainer.optimizers[0].param_groups[0]["lr"]) < row["lr"]:
+        by_epochs = all(config.interval == "epoch" for config in trainer.lr_scheduler_configs)  # others fall all along
+        if by_epochs and (lr := trainer.optimizers[0].param_groups[0]["lr"]) < row["lr"]:
             events.append(f"Learning rate cut to {lr:.1e}")
         if stopping := _stopped(trainer):
             events.append(f"Early stopping: no better {stopping.monitor} in {stopping.patience} epochs")

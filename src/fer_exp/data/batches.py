@@ -31,16 +31,59 @@ class ShuffledOrder:
         return torch.randperm(self.n, generator=generator)
 
 
+class BalancedOrder(ShuffledOrder):
+    """As many indices, with each class as often as any other: small classes come again, large ones not wholly.
+
+    Each class has a new permutation for each time that it is gone through, so that all its images come equally often.
+
+    Args:
+        labels: (n,) int64.
+        seed: as of ``ShuffledOrder``.
+    """
+
+    def __init__(self, labels: Tensor, seed: int) -> None:
+        super().__init__(len(labels), seed)
+        self.labels = labels
+
+    def indices(self) -> Tensor:
+        """(n,) int64: the order of this epoch."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, DATA_ORDER, self.epoch))
+        classes = self.labels.unique()
+        # What does not divide evenly falls to classes that are drawn anew each time.
+        favoured = torch.randperm(len(classes), generator=generator)[: self.n % len(classes)].tolist()
+        drawn = []
+        for i, label in enumerate(classes):
+            members = torch.nonzero(self.labels == label).squeeze(1)
+            wanted = self.n // len(classes) + (i in favoured)
+            times = -(-wanted // len(members))
+            rounds = [members[torch.randperm(len(members), generator=generator)] for _ in range(times)]
+            drawn.append(torch.cat(rounds)[:wanted])
+        return torch.cat(drawn)[torch.randperm(self.n, generator=generator)]
+
+
 class TrainingBatches:
     """The training set in a new order each epoch, with the tail that fills no batch dropped.
 
-    Yields (images (B, 1, 48, 48) uint8, labels (B,) int64): on ``device``, or in memory those that stay on disk.
+    Yields images (B, 1, 48, 48) uint8, with their labels (B,) int64, or their soft labels (B, C) float32 where there
+    are such: on ``device``, or in memory those that stay on disk.
+
+    Args:
+        images: the set.
+        batch_size: B.
+        seed: of the order.
+        device: where the images are kept.
+        balanced: show each class equally often.
     """
 
-    def __init__(self, images: ImageSet, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, images: ImageSet, batch_size: int, seed: int, device: torch.device, balanced: bool = False
+    ) -> None:
         self.batch_size = batch_size
-        self.sampler = ShuffledOrder(len(images), seed)  # under this name Lightning finds set_epoch
+        # Under this name Lightning finds set_epoch.
+        self.sampler = BalancedOrder(images.labels, seed) if balanced else ShuffledOrder(len(images), seed)
         self.images = _on_device(images, device)
+        targets = images.labels if images.soft_labels is None else images.soft_labels
+        self.targets = targets.to(self.images.labels.device)
 
     def __len__(self) -> int:
         return len(self.images) // self.batch_size
@@ -48,10 +91,10 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self.sampler.indices()[: len(self) * self.batch_size]
         if isinstance(self.images.images, StoredFaces):
-            yield from _read_ahead(self.images, order.split(self.batch_size))
+            yield from _read_ahead(self.images.images, self.targets, order.split(self.batch_size))
             return
-        for batch in order.to(self.images.labels.device).split(self.batch_size):
-            yield self.images.images[batch], self.images.labels[batch]
+        for batch in order.to(self.targets.device).split(self.batch_size):
+            yield self.images.images[batch], self.targets[batch]
 
 
 class ValidationBatches:
@@ -70,7 +113,7 @@ class ValidationBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.images.images, self.images.labels
         if isinstance(images, StoredFaces):
-            return _read_ahead(self.images, torch.arange(len(images)).split(self.batch_size))
+            return _read_ahead(images, labels, torch.arange(len(images)).split(self.batch_size))
         return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
 
@@ -81,7 +124,7 @@ def _on_device(images: ImageSet, device: torch.device) -> ImageSet:
     return replace(images, images=images.images.to(device), labels=images.labels.to(device))
 
 
-def _read_ahead(images: ImageSet, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def _read_ahead(images: StoredFaces, targets: Tensor, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches from disk by their indices (B,) int64, in order, read by threads while the network trains.
 
     Threads, not processes: torch reads without Python's lock, nothing is copied between processes, and it works
@@ -89,7 +132,7 @@ def _read_ahead(images: ImageSet, batches: Iterable[Tensor]) -> Iterator[tuple[T
     """
 
     def read(indices: Tensor) -> tuple[Tensor, Tensor]:
-        return images.images[indices], images.labels[indices]
+        return images[indices], targets[indices]
 
     with ThreadPoolExecutor(_READERS) as pool:
         pending: deque[Future[tuple[Tensor, Tensor]]] = deque()

@@ -19,6 +19,7 @@ from fer_exp.data.exclusions import read_exclusions
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE, Layout, Listing, find_splits, list_images, within, without
 from fer_exp.data.imageset import ImageSet, hold_out, select
 from fer_exp.data.names import legible
+from fer_exp.data.soft_labels import read_soft_labels
 from fer_exp.errors import UserError, first_of
 from fer_exp.progress import progress_bar
 
@@ -45,6 +46,8 @@ class FolderFaces(L.LightningDataModule):
         cache_dir: where decoded images are kept; None for the user's cache folder.
         hold_out: share of each class's training images that takes the place of the validation images, which are then
             not looked at: for choosing settings without seeing what is to be reported.
+        balanced_sampling: show each class equally often in an epoch of as many images.
+        soft_labels: a list of labels to train on in place of the folders' (see ``soft_labels``); None for none.
         in_memory: true keeps the decoded images on the training device, false leaves them in the cache's file and reads
             them batch by batch, with the same result; ``auto`` leaves sets of more than ``MOST_IN_MEMORY`` bytes there.
 
@@ -71,9 +74,12 @@ class FolderFaces(L.LightningDataModule):
         on_bad_image: str = "error",
         cache_dir: str | Path | None = None,
         hold_out: float = 0.0,
+        balanced_sampling: bool = False,
+        soft_labels: str | Path | None = None,
         in_memory: bool | str = "auto",
     ) -> None:
         super().__init__()
+        self.balanced_sampling, self.soft_labels = balanced_sampling, soft_labels
         if in_memory not in (True, False, "auto"):
             raise ValueError(f"data.in_memory={in_memory}: expected auto, true or false")
         self.in_memory = in_memory
@@ -138,9 +144,31 @@ class FolderFaces(L.LightningDataModule):
             self.train_set = self._load("train", train, left_out_of_train)
             self.validation_set = self._load("validation", validation, within(layout, layout.validation, excluded))
         self._check_batch_size(len(self.train_set))
+        if self.soft_labels is not None:
+            folder = layout.train.relative_to(layout.root)
+            soft_labels, count = read_soft_labels(self.soft_labels, self.train_set, folder)
+            self.train_set = self.train_set.with_soft_labels(soft_labels)
+            log.info(
+                "%s has the labels of %d of the %d training images.", legible(self.soft_labels), count, len(soft_labels)
+            )
         _report_counts(self.train_set, self.validation_set)
         self._warn()
         self._loaded = True
+
+    def load_folder(self, split: str, folder: Path, excluded: frozenset[str] = frozenset()) -> ImageSet:
+        """Load another folder of class folders, as the splits are loaded.
+
+        Args:
+            split: what it is called in ``left_out``.
+            folder: holds the class folders.
+            excluded: files that are to be left out, relative to ``folder``.
+
+        Raises:
+            UserError: as ``setup``.
+        """
+        listing = list_images(folder, self.ignore)
+        self._choose_place(len(listing.files))
+        return self._load(split, listing, excluded)
 
     def _choose_place(self, images: int) -> None:
         """Decide whether the images come into memory."""
@@ -231,7 +259,7 @@ class FolderFaces(L.LightningDataModule):
 
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled batches, the tail dropped, on the training device (without a trainer, the CPU) or from disk."""
-        return TrainingBatches(self.train_set, self.batch_size, self.seed, self._device())
+        return TrainingBatches(self.train_set, self.batch_size, self.seed, self._device(), self.balanced_sampling)
 
     def val_dataloader(self) -> ValidationBatches:
         """The whole validation set, on the training device or from disk."""
@@ -257,6 +285,7 @@ class SyntheticFaces(FolderFaces):
         cache_dir: where the drawings and the decoded images are kept; None for the user's cache folder.
         on_bad_image: ``error`` or ``skip``, should a drawing be unreadable, on a failing disk for instance.
         hold_out: share of the training images that takes the place of the validation images.
+        balanced_sampling: show each class equally often in an epoch of as many images.
     """
 
     def __init__(
@@ -269,10 +298,19 @@ class SyntheticFaces(FolderFaces):
         on_bad_image: str = "error",
         cache_dir: str | Path | None = None,
         hold_out: float = 0.0,
+        balanced_sampling: bool = False,
     ) -> None:
         cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         root = cache / "synthetic" / f"v{synthetic.VERSION}-{train}-{validation}-seed{drawing_seed}"
-        super().__init__(root, batch_size, seed, on_bad_image=on_bad_image, cache_dir=cache_dir, hold_out=hold_out)
+        super().__init__(
+            root,
+            batch_size,
+            seed,
+            on_bad_image=on_bad_image,
+            cache_dir=cache_dir,
+            hold_out=hold_out,
+            balanced_sampling=balanced_sampling,
+        )
         self.train, self.validation, self.drawing_seed = train, validation, drawing_seed
 
     def find(self) -> Layout:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class ImageSet:
         classes: class names, in the order of the labels.
         files: N paths relative to the split's folder, with forward slashes.
         fingerprint: SHA-256 over pixels, labels and classes, in hexadecimal: equal for equal data, wherever it lies.
+        soft_labels: (N, C) float32, probabilities to train on in place of ``labels``; None where there are none.
     """
 
     images: Tensor | StoredFaces
@@ -71,6 +72,7 @@ class ImageSet:
     classes: tuple[str, ...]
     files: tuple[str, ...]
     fingerprint: str
+    soft_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,6 +82,11 @@ class ImageSet:
         """Number of images of each class."""
         counts: list[int] = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
         return counts
+
+    def with_soft_labels(self, soft_labels: Tensor) -> "ImageSet":
+        """The set with other labels to train on, and with a fingerprint that tells it."""
+        digest = hashlib.sha256(self.fingerprint.encode() + soft_labels.numpy().tobytes())
+        return replace(self, soft_labels=soft_labels, fingerprint=digest.hexdigest())
 
 
 def make_image_set(

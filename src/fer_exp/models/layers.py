@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layer:
-    """One leaf module of a network, in the order in which it is called.
+    """One module of a network that does something itself, in the order in which it is called.
 
     Attributes:
         name: dotted path in the network, e.g. ``features.conv1``.
@@ -27,33 +28,36 @@ class Layer:
 
 
 def list_layers(network: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
-    """Run one blank image through ``network`` and list its leaf modules in calling order.
+    """Run one blank image through ``network`` and list the modules that work on it, in calling order.
+
+    Those are its leaves, but for ``nn.Identity``, and others that have parameters or statistics of their own.
 
     Args:
         network: any module that takes a batch of images.
         input_shape: (channels, height, width) of one image.
 
     Returns:
-        One entry per call of a leaf module. The network's mode and weights are left as they were.
+        One entry per call of such a module. The network's mode and weights are left as they were.
     """
     layers: list[Layer] = []
 
-    def note(name: str, module: nn.Module, output: Tensor) -> None:
+    def note(name: str, module: nn.Module, output: Any) -> None:
+        if not isinstance(output, Tensor):  # attention gives its weights as well
+            output = next(part for part in output if isinstance(part, Tensor))
         layers.append(
             Layer(
                 name=name,
                 kind=type(module).__name__,
                 output_shape=tuple(output.shape[1:]),
-                parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
-                # num_batches_tracked is a counter, not a statistic: Keras has none, and it is not counted.
-                buffers=sum(b.numel() for b in module.buffers() if b.is_floating_point()),
+                parameters=sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad),
+                buffers=sum(b.numel() for b in module.buffers(recurse=False) if b.is_floating_point()),
             )
         )
 
     hooks = [
         module.register_forward_hook(lambda m, _, out, name=name: note(name, m, out))
         for name, module in network.named_modules()
-        if not list(module.children())
+        if _works_itself(module)
     ]
     parameter = next(network.parameters())
     was_training = network.training
@@ -66,6 +70,22 @@ def list_layers(network: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
         for hook in hooks:
             hook.remove()
     return layers
+
+
+def count_values(network: nn.Module) -> tuple[int, int]:
+    """Number of trainable values, and of stored ones that are not trained (batch norm's running statistics)."""
+    return (
+        sum(p.numel() for p in network.parameters() if p.requires_grad),
+        # num_batches_tracked is a counter, not a statistic: Keras has none, and it is not counted.
+        sum(b.numel() for b in network.buffers() if b.is_floating_point()),
+    )
+
+
+def _works_itself(module: nn.Module) -> bool:
+    if isinstance(module, nn.Identity):
+        return False
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return bool(own) or not list(module.children())
 
 
 def format_layers(layers: Sequence[Layer]) -> str:

@@ -1,0 +1,169 @@
+"""A run's checkpoint found and read back: the network, its classes, and how it is to be shown a face.
+
+Imports at the top are light: torch is imported where a file is read.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fer_exp.config import ACCELERATORS, build, check_targets, is_whole
+from fer_exp.data.folders import CLASSES
+from fer_exp.errors import UserError, first_of, in_line
+from fer_exp.records import SUMMARY, read_summary, record_folders
+from fer_exp.resuming import run_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+WEIGHTS = ("best", "restored", "last")
+_OWN = "network."  # what the names of the network's weights begin with in a checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes:
+        path: of the checkpoint.
+        network: in evaluation mode; maps normalised faces (N, 1, 48, 48) to logits (N, C).
+        epoch: of the weights, from 1; None where the file does not tell, as that of restored weights.
+        settings: those that the run stored with it: model, optimizer, classes, fingerprint, ...
+    """
+
+    path: Path
+    network: "nn.Module"
+    epoch: int | None
+    settings: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C names, in the order of the logits."""
+        return tuple(self.settings["classes"])
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the network lies."""
+        return next(self.network.parameters()).device
+
+    def logits(self, faces: "Tensor") -> "Tensor":
+        """(N, C) of normalised faces (N, 1, 48, 48), in the memory order of the training."""
+        logits: Tensor = self.network(faces.contiguous(memory_format=_order(self.settings)))
+        return logits
+
+
+def check_source(cfg: DictConfig) -> None:
+    """See to it that the settings name one network, and a way to let it work.
+
+    Raises:
+        UserError: they do not.
+    """
+    if (cfg.run is None) == (cfg.ckpt is None):
+        raise UserError("give either run=DIR, the folder of a run, or ckpt=FILE, a checkpoint")
+    if cfg.weights not in WEIGHTS:
+        raise UserError(f"weights={cfg.weights}: expected one of {', '.join(WEIGHTS)}")
+    if cfg.ckpt is not None and cfg.weights != "best":
+        raise UserError(f"weights={cfg.weights}: ckpt={cfg.ckpt} tells which; give run=DIR weights={cfg.weights}")
+    if not is_whole(cfg.batch_size, at_least=1):
+        raise UserError(f"batch_size={cfg.batch_size}: expected a whole number from 1 up")
+    if cfg.trainer.accelerator not in ACCELERATORS:
+        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}")
+
+
+def find_checkpoint(cfg: DictConfig) -> tuple[Path, Path | None, Mapping[str, Any]]:
+    """The checkpoint that ``run`` and ``weights``, or ``ckpt``, name; the run that it is of, and its summary.
+
+    Returns:
+        The checkpoint; the run's folder, or None where there is no record; its summary, empty where there is none.
+
+    Raises:
+        UserError: there is no such run, or it cannot be read.
+    """
+    if cfg.ckpt is not None:
+        checkpoint = Path(str(cfg.ckpt)).expanduser()
+        run = run_of(checkpoint)
+        if checkpoint.resolve().parent.name != "checkpoints" or not (run / SUMMARY).exists():
+            return checkpoint, None, {}
+    else:
+        run = Path(str(cfg.run)).expanduser()
+        checkpoint = run / "checkpoints" / f"{cfg.weights}.ckpt"
+    try:
+        summary = read_summary(run)
+    except FileNotFoundError as error:
+        below = [str(folder) for folder in record_folders(run)]
+        rather = f"; it holds runs: {first_of(below, 3)}" if below else ""
+        raise UserError(f"run={cfg.run}: expected the folder of a run, with its {SUMMARY}{rather}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run}: the run's record cannot be read ({error})") from error
+    if cfg.run is not None and not checkpoint.is_file():
+        there = ", ".join(name for name in WEIGHTS if (checkpoint.parent / f"{name}.ckpt").is_file()) or "none"
+        raise UserError(f"weights={cfg.weights}: {checkpoint} is not there; expected one of those there are: {there}")
+    return checkpoint, run, summary
+
+
+def read_checkpoint(path: Path) -> Trained:
+    """Read a checkpoint that ``fer_exp.train`` wrote, and build its network, on the CPU and in float32.
+
+    Only plain values and tensors are read: a file that carries code is refused, not run.
+
+    Raises:
+        UserError: there is no such file, it is damaged or no such checkpoint, its network cannot be built, or it was
+            trained for other classes or with another preprocessing.
+    """
+    import torch
+
+    from fer_exp.data.imageset import PREPROCESSING
+
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint; expected a file that a run wrote to checkpoints/")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch compares no checksum, and goes on from whatever it finds
+                raise ValueError(f"{damaged} is damaged")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Restored weights are those of an earlier epoch than the one that they were saved in.
+        epoch = int(content["epoch"]) + 1 if "optimizer_states" in content else None
+        settings = dict(content["hyper_parameters"]["settings"])
+        weights = {k.removeprefix(_OWN): w for k, w in content["state_dict"].items() if k.startswith(_OWN)}
+        classes, model = tuple(settings["classes"]), dict(settings["model"])
+        target = str(model["_target_"])
+    except Exception as error:  # whatever a file of any kind makes the readers raise
+        reason = str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
+        raise UserError(f"{path}: this is not a checkpoint of a run ({reason})") from error
+    if classes != CLASSES:
+        raise UserError(
+            f"{path}: this network names other classes ({', '.join(map(str, classes))}); expected {', '.join(CLASSES)}"
+        )
+    # Older checkpoints do not tell the preprocessing, as there was this one alone.
+    if (preprocessing := settings.get("preprocessing", PREPROCESSING)) != PREPROCESSING:
+        raise UserError(
+            f"{path}: this network was trained on images prepared as {preprocessing}, and here they are prepared as "
+            f"{PREPROCESSING}: its figures would mean nothing. Use the version of fer_exp that trained it."
+        )
+    if model.get("name") == target.rpartition(".")[2]:
+        del model["name"]  # which the run record adds
+    if model.get("pretrained"):
+        model["pretrained"] = False  # the weights come from the checkpoint
+    cfg = OmegaConf.create({"model": model, "callbacks": {}, "trainer": {}})
+    if problems := list(check_targets(cfg)):
+        raise UserError(f"{path}: its network cannot be built: {'; '.join(problems)}")
+    try:
+        network = build(cfg, "model")
+    except UserError as error:
+        raise UserError(f"{path}: its network cannot be built: {error}") from error
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit its network: {in_line(error)}") from error
+    return Trained(path, network.eval().to(memory_format=_order(settings)), epoch, settings)
+
+
+def _order(settings: Mapping[str, Any]) -> "torch.memory_format":
+    import torch
+
+    return torch.channels_last if settings.get("channels_last", True) else torch.contiguous_format

@@ -1,0 +1,78 @@
+"""Labels that are shares of several classes: votes of annotators, or what another network predicts."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fer_exp.data.imageset import ImageSet
+from fer_exp.data.names import legible
+from fer_exp.errors import UserError, first_of, in_line
+
+_MOST_NAMED = 20  # files in an error message
+
+
+def read_soft_labels(file: str | Path, images: ImageSet, folder: Path) -> tuple[Tensor, int]:
+    """Read the labels of a training set.
+
+    Args:
+        file: CSV with a header: ``file``, the path of an image relative to the data folder, and a column for each class
+            with its votes or its probability, from 0 up; rows are divided by their sums. Other columns are passed
+            over, and so are images of other folders.
+        images: the training set.
+        folder: of the training set, relative to the data folder.
+
+    Returns:
+        (N, C) float32, rows that sum to 1; an image without a row has its folder's class alone. And the number of
+        images that have a row.
+
+    Raises:
+        UserError: the file cannot be read, or a row is not as it must be.
+    """
+    name = f"data.soft_labels={legible(file)}"
+    expected = f"expected a CSV file with the columns file, {', '.join(images.classes)}"
+    try:
+        # Of "~nobody/list" Path.expanduser makes an exception, and this a path that is not there.
+        with Path(os.path.expanduser(str(file))).open(newline="", encoding="utf-8-sig") as lines:  # noqa: PTH111
+            reader = csv.DictReader(lines)
+            if absent := [column for column in ("file", *images.classes) if column not in (reader.fieldnames or ())]:
+                raise UserError(f"{name}: has no column {', '.join(absent)}; {expected}.")
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else in_line(error)
+        raise UserError(f"{name}: cannot be read ({reason}); {expected}.") from error
+    place = {f"{folder.as_posix()}/{path}": i for i, path in enumerate(images.files)}
+    labels = torch.nn.functional.one_hot(images.labels, len(images.classes)).float()
+    labelled, wrong = set(), []
+    for line, row in rows:
+        path = row["file"]
+        if path not in place:
+            continue
+        votes = _votes(row, images.classes)
+        if votes is None:
+            wrong.append(f"  line {line}: {legible(path)}")
+            continue
+        labels[place[path]] = votes / votes.sum()
+        labelled.add(path)
+    if wrong:
+        shown = first_of(wrong, _MOST_NAMED, "\n", "\n  and {} more")
+        raise UserError(f"{name}: expected numbers from 0 up, and one of them more than 0, in\n{shown}")
+    if not labelled:
+        example = rows[0][1]["file"] if rows else "none"
+        raise UserError(
+            f"{name}: none of its {len(rows)} rows names a training image (the first is of {legible(example)}). "
+            f"Paths are relative to data.root, as {legible(next(iter(place)))}."
+        )
+    return labels, len(labelled)
+
+
+def _votes(row: dict[str, str | None], classes: Sequence[str]) -> Tensor | None:
+    """(C,) float32; None where they are no votes."""
+    try:
+        votes = torch.tensor([float(row[name] or "nan") for name in classes])
+    except ValueError:
+        return None
+    return votes if bool(votes.isfinite().all() and (votes >= 0).all() and votes.sum() > 0) else None

@@ -1,0 +1,147 @@
+"""The images of an evaluation: those reported on, and those that the run was trained and selected on."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from fer_exp.config import build, check_targets
+from fer_exp.data.audit import is_constant
+from fer_exp.data.datamodule import FolderFaces
+from fer_exp.data.folders import Layout, within
+from fer_exp.data.imageset import AT_ONCE, ImageSet
+from fer_exp.data.names import legible
+from fer_exp.errors import UserError
+
+SPLITS = ("validation", "train", "test", "selection")
+TEST_NAMES = ("test", "testing")
+FOLDERS = f"{FolderFaces.__module__}.{FolderFaces.__qualname__}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """What an evaluation looks at.
+
+    Attributes:
+        split: ``train``, ``selection``, ``validation``, ``test``, or a folder as it was given.
+        folder: where the reported images lie.
+        reported: the images that are reported on.
+        train: those that the run was trained on; None where it is not known where they lie.
+        selection: those that the run was validated on; None where it is not known where they lie.
+        root: the data folder of the run; None where it is not known.
+    """
+
+    split: str
+    folder: Path
+    reported: ImageSet
+    train: ImageSet | None
+    selection: ImageSet | None
+    root: Path | None
+
+    @property
+    def place(self) -> Path:
+        """Where the reported images lie, relative to the data folder if they lie in it."""
+        if self.root is not None and self.folder.is_relative_to(self.root):
+            return self.folder.relative_to(self.root)
+        return self.folder
+
+
+def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> FolderFaces:
+    """The data of a run, with the settings that are ``given`` in place of its own.
+
+    Args:
+        run: the run's group ``data``, resolved; empty where it is not known. Drawn faces give way to a ``root``.
+        given: keys of ``FolderFaces``.
+
+    Raises:
+        UserError: they make no such data.
+    """
+    settings = {"_target_": FOLDERS, "root": "", "batch_size": 1, "seed": 0} if not run or "root" in given else {}
+    keep = run if not settings or run.get("_target_") == FOLDERS else {}
+    node = {**settings, **keep, **given}
+    cfg = OmegaConf.create({"data": node, "callbacks": {}, "trainer": {}})
+    if problems := list(check_targets(cfg)):
+        raise UserError("; ".join(problems))
+    if not issubclass(get_object(node["_target_"]), FolderFaces):
+        raise UserError(f"data._target_={node['_target_']}: only class folders ({FOLDERS}) can be evaluated on")
+    data: FolderFaces = build(cfg, "data")
+    return data
+
+
+def load_images(data: FolderFaces, split: str) -> Images:
+    """Load what ``split`` names, and what the run was trained and selected on.
+
+    Args:
+        data: those of the run; with an empty ``root`` only a folder can be loaded.
+        split: one of ``SPLITS``, or a folder that holds the class folders.
+
+    Raises:
+        UserError: there are no such images, or they cannot be read.
+    """
+    if not data.root:
+        split = _name(split, None)
+        if split in SPLITS:
+            raise UserError(f"split={split}: it is not known where the data of this checkpoint lie; give data.root=DIR")
+        return Images(split, Path(split), data.load_folder(split, Path(split)), None, None, None)
+    data.setup()
+    layout, train, selection = data.find(), data.train_set, data.validation_set
+    split = _name(split, layout)
+    if split == "train":
+        return Images(split, layout.train, train, train, selection, layout.root)
+    if split == "selection" or (split == "validation" and not data.hold_out):
+        folder = layout.train if data.hold_out else layout.validation
+        return Images(split, folder, selection, train, selection, layout.root)
+    # A list may leave files out of train/ and validation/; of a test nothing is left out.
+    folder, left_out = Path(split), frozenset[str]()
+    if split == "validation":
+        folder = layout.validation
+        left_out = within(layout, folder, data.excluded(layout))
+    elif split == "test":
+        folder = _test_folder(layout)
+    return Images(split, folder, data.load_folder(split, folder, left_out), train, selection, layout.root)
+
+
+def _name(split: str, layout: Layout | None) -> str:
+    """A folder by the name that it has as a split of the data, where it is one."""
+    if split in SPLITS:
+        return split
+    folder = Path(split).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"split={legible(split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
+    if layout is not None:
+        places = {"train": layout.train, "validation": layout.validation}
+        if test := _find_test(layout):
+            places = {"test": test, **places}
+        return next((name for name, place in places.items() if place.resolve() == folder.resolve()), str(folder))
+    return str(folder)
+
+
+def _find_test(layout: Layout) -> Path | None:
+    beside = sorted(layout.train.parent.iterdir())
+    return next((place for place in beside if place.name.lower() in TEST_NAMES and place.is_dir()), None)
+
+
+def _test_folder(layout: Layout) -> Path:
+    if (folder := _find_test(layout)) is None:
+        raise UserError(
+            f"split=test: {legible(layout.train.parent)} holds no folder test/; give the folder of the test images, "
+            "split=DIR protocol=official"
+        )
+    return folder
+
+
+def copies(reported: ImageSet, others: ImageSet) -> int:
+    """How many of ``reported`` have exactly the pixels of one of ``others``; images that show nothing do not count."""
+    known = {digest for digest, is_blank in _digests(others) if not is_blank}
+    return sum(digest in known for digest, _ in _digests(reported))
+
+
+def _digests(images: ImageSet) -> Iterator[tuple[bytes, bool]]:
+    for start in range(0, len(images), AT_ONCE):
+        faces = images.images[start : start + AT_ONCE].squeeze(1).numpy()
+        for face, is_blank in zip(faces, is_constant(faces), strict=True):
+            yield hashlib.sha256(face).digest(), bool(is_blank)

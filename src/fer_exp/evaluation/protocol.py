@@ -1,0 +1,227 @@
+"""Under which rules a figure was obtained, and the refusal of those that were not kept.
+
+A figure says little without the images it is of, how the weights were chosen, and whether the same images had a part
+in that choice. Five protocols are known, and a figure never stands without the name of its own:
+
+- ``folders``: trained on train/, epoch selected on validation/, reported on validation/. It flatters.
+- ``held_out``: epoch selected on images held out of train/, reported on validation/, which no choice of the run saw.
+- ``official``: reported on a test folder, once for each run.
+- ``training``: reported on the images of the training. A fit, no result.
+- ``other``: any other folder, or weights of which it is not known how they were selected.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fer_exp.atomic import replacing
+from fer_exp.errors import UserError
+
+PROTOCOLS = ("folders", "held_out", "official", "other", "training")
+# How a face is shown, and the words for it; all but the first are test-time augmentation (TTA).
+VIEWS: Mapping[str, str] = {
+    "single": "single view",
+    "flip": "TTA: mirrored",
+    "ten_crop": "TTA: ten crops",
+}
+LEDGER = "reported.json"  # in the folder of a run: the test images that it was reported on
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How weights came about.
+
+    Attributes:
+        checkpoint: the file they are of.
+        run: folder of the run's record; None where there is none.
+        weights: ``best``, ``restored`` or ``last``, or the name of another file.
+        epoch: of the weights, from 1; None where the file does not tell.
+        epochs: that the run trained; None without a record.
+        monitor: the figure that restored weights were chosen by.
+        hold_out: share of train/ that the run was selected on; 0 for validation/, None without a record.
+        train: fingerprint of the training images; None where it is not known.
+        selection: fingerprint of the images that the run was validated on; None where it is not known.
+    """
+
+    checkpoint: Path
+    run: Path | None
+    weights: str
+    epoch: int | None
+    epochs: int | None
+    monitor: str
+    hold_out: float | None
+    train: str | None
+    selection: str | None
+
+    @property
+    def selected_on(self) -> str:
+        """The images that the run was validated on, in words."""
+        return f"{self.hold_out:.0%} of train/, held out" if self.hold_out else "validation/"
+
+    @property
+    def selected_by(self) -> str | None:
+        """The figure that this epoch is the best by; None where it was not chosen by one, or that is not known."""
+        return None if self.run is None else {"best": "val_acc", "restored": self.monitor}.get(self.weights)
+
+    @property
+    def _epoch(self) -> str:
+        return "an untold epoch" if self.epoch is None else f"epoch {self.epoch}"
+
+    @property
+    def in_words(self) -> str:
+        """How the weights were selected."""
+        if self.run is None:
+            return f"weights of {self._epoch}, selection unknown (no run record)"
+        if self.selected_by is None:
+            return f"weights of epoch {self.epoch} of {self.epochs}, validated on {self.selected_on}, not chosen by it"
+        return f"weights of epoch {self.epoch} of {self.epochs}, the best {self.selected_by} on {self.selected_on}"
+
+    @property
+    def in_short(self) -> str:
+        """The same, for a heading."""
+        if self.run is None:
+            return f"{self._epoch}, selection unknown"
+        if self.selected_by is None:
+            return f"epoch {self.epoch}, not selected"
+        return f"epoch {self.epoch} by {self.selected_by} on {'held-out train' if self.hold_out else 'validation'}"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The images that are reported on.
+
+    Attributes:
+        split: ``train``, ``selection``, ``validation``, ``test``, or a folder as it was given.
+        fingerprint: of the images.
+    """
+
+    split: str
+    fingerprint: str
+
+
+def choose_protocol(wanted: str, reported: Reported, origin: Origin) -> str:
+    """The protocol that images and run are fit for; ``wanted``, unless that is ``auto``, must be it.
+
+    Raises:
+        UserError: ``wanted`` is another, or test images had a part in the training.
+    """
+    fit = _fit(reported, origin)
+    if wanted == "official" and fit == "other":  # a test folder may lie anywhere
+        fit = "official"
+    part = {origin.train: "trained", origin.selection: "selected"}.get(reported.fingerprint)
+    if part and (reported.split == "test" or wanted == "official"):
+        raise UserError(
+            f"split={reported.split}: these are the images that the run was {part} on, and no test. Report on others, "
+            "or under the protocol that says so."
+        )
+    if fit == "official" and origin.run is None:
+        raise UserError(
+            "protocol=official: a run is reported on test images once, and its record keeps that: give run=DIR instead "
+            f"of ckpt={origin.checkpoint}"
+        )
+    if wanted not in ("auto", fit):
+        why = _why_not(wanted, reported, origin)
+        raise UserError(f"protocol={wanted}: {why}. For split={reported.split} of this run, expected auto or {fit}.")
+    return fit
+
+
+def _fit(reported: Reported, origin: Origin) -> str:
+    if reported.split == "train" or reported.fingerprint == origin.train:
+        return "training"
+    if reported.split == "test":
+        return "official"
+    if reported.fingerprint == origin.selection:
+        return "folders" if origin.hold_out == 0 else "other"
+    if reported.split == "validation" and origin.hold_out:
+        return "held_out"
+    return "other"
+
+
+def _why_not(wanted: str, reported: Reported, origin: Origin) -> str:
+    if origin.run is None:
+        return "it is not known how these weights were selected (no run record); give run=DIR"
+    if wanted == "held_out" and not origin.hold_out:
+        return "this run was trained with data.hold_out=0, and its epoch selected on validation/"
+    if wanted == "folders" and origin.hold_out:
+        return f"this run was selected on {origin.selected_on} (data.hold_out={origin.hold_out})"
+    return {
+        "folders": "these images are not those that the run was selected on",
+        "held_out": "it reports on split=validation, where the run did not see it",
+        "official": "it reports on split=test, or another folder that the run did not see",
+        "training": "these images are not those that the run was trained on",
+        "other": "these images have a protocol of their own",
+    }[wanted]
+
+
+def state(protocol: str, reported: Reported, origin: Origin) -> str:
+    """What has to be said next to each figure of a protocol: the images, the selection, and what that does."""
+    where = f"{reported.split}/" if reported.split in ("train", "validation", "test") else reported.split
+    if protocol == "training":
+        verdict = "the images that it was trained on: a fit, no result"
+    elif reported.fingerprint == origin.selection:
+        seen = "selected" if origin.selected_by else "validated"
+        verdict = f"{seen} on the images it is reported on: this flatters"
+    elif protocol == "held_out":
+        verdict = "which no choice of this run saw"
+    elif protocol == "official":
+        verdict = "once"
+    else:
+        verdict = "under no protocol's rules"
+    return f"Protocol {protocol}: {origin.in_words}; reported on {where}, {verdict}."
+
+
+def refuse_second_report(run: Path, fingerprint: str) -> None:
+    """See to it that a run was not reported on these test images before.
+
+    Raises:
+        UserError: it was, or its ledger cannot be read; quotes the first report.
+    """
+    first = _read_ledger(run).get(fingerprint)
+    if first is not None:
+        raise UserError(
+            f"{run}: this run was reported on these {first.get('images')} test images on "
+            f"{str(first.get('time'))[:10]}, with an accuracy of {first.get('accuracy'):.2%} ({first.get('weights')} "
+            f"weights, {first.get('view')}): see {first.get('output')}. A second look would be a choice by the test "
+            "images; that first figure stands."
+        )
+
+
+def record_report(run: Path, fingerprint: str, report: Mapping[str, Any]) -> None:
+    """Enter a report in the run's ledger.
+
+    Args:
+        run: folder of the run.
+        fingerprint: of the test images.
+        report: images, accuracy, weights, view, output.
+
+    Raises:
+        UserError: the ledger cannot be read or written.
+    """
+    reports = _read_ledger(run)
+    reports[fingerprint] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **report}
+    try:
+        with replacing(run / LEDGER) as draft:
+            draft.write_text(json.dumps({"schema": 1, "reports": reports}, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{run / LEDGER} cannot be written ({error.strerror or error}); nothing is reported."
+        ) from error
+
+
+def _read_ledger(run: Path) -> dict[str, Any]:
+    path = run / LEDGER
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            str(key): dict(report, accuracy=float(report["accuracy"])) for key, report in content["reports"].items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): it tells on which test images this run was reported. Bring it back, "
+            "or, if it is lost, move it away and say so next to the next figure."
+        ) from error

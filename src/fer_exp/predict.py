@@ -1,0 +1,167 @@
+"""Name the expression on images: ``python -m fer_exp.predict run=DIR images=DIR``.
+
+Imports at the top are light, so that ``--help`` and a wrong key answer at once; torch is imported by the prediction.
+"""
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_exp.atomic import replacing
+from fer_exp.checkpoint import check_source, find_checkpoint, read_checkpoint
+from fer_exp.config import CONFIG_DIR, is_whole
+from fer_exp.data.folders import CLASSES, SUFFIXES
+from fer_exp.data.names import legible
+from fer_exp.errors import UserError, in_line
+from fer_exp.evaluation.protocol import VIEWS
+from fer_exp.explaining import call
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REMINDER = "This names the label that annotators would most likely give to the image, not what a person feels."
+
+
+def predict(cfg: DictConfig) -> None:
+    """Print what the network that ``cfg`` names says of each image, and write it where ``cfg.output`` says.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        UserError: the settings or the checkpoint are not as they must be, or no image can be read.
+    """
+    check(cfg)
+    paths = find_images(cfg.images)
+    checkpoint, _, _ = find_checkpoint(cfg)
+
+    import torch
+
+    from fer_exp.data.decode import SIZE, decode_files
+    from fer_exp.evaluation.views import log_probabilities
+    from fer_exp.hardware import choose_accelerator
+    from fer_exp.progress import progress_bar
+
+    accelerator, _ = choose_accelerator(cfg.trainer.accelerator)
+    trained = read_checkpoint(checkpoint)
+    trained.network.to(accelerator)
+    with progress_bar("reading") as progress:
+        faces, failures = decode_files([str(path) for path in paths], progress)
+    unreadable = dict(failures)
+    for file, reason in unreadable.items():
+        print(f"Warning: {legible(file)} cannot be read: {reason}", file=sys.stderr)
+    readable = [i for i, path in enumerate(paths) if str(path) not in unreadable]
+    if not readable:
+        raise UserError(f"images={legible(cfg.images)}: none of the {len(paths)} files can be read as an image")
+    images = torch.from_numpy(faces[readable]).reshape(-1, 1, SIZE, SIZE)
+    with progress_bar("naming") as progress:
+        batches = images.split(cfg.batch_size)
+        probabilities = log_probabilities(trained, batches, cfg.views, len(images), progress).exp()
+    named = [paths[i] for i in readable]
+    for path, row in zip(named, probabilities, strict=True):
+        print(f"{legible(path)}: {in_words(row, cfg.top)}")
+    if cfg.output is not None:
+        write_predictions(Path(str(cfg.output)).expanduser(), named, probabilities)
+        print(f"\nWritten to {cfg.output}")
+    print(f"\n{REMINDER}")
+
+
+def check(cfg: DictConfig) -> None:
+    """See to it that the settings are possible, and that no file is written over.
+
+    Raises:
+        UserError: they are not, or ``output`` is there.
+    """
+    try:
+        if "images" in OmegaConf.missing_keys(cfg):
+            raise UserError("images must be set: a file, a folder, or a list of both, e.g. images=face.jpg")
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {in_line(error)}") from error
+    check_source(cfg)
+    if cfg.views not in VIEWS:
+        raise UserError(f"views={cfg.views}: expected one of {', '.join(VIEWS)}")
+    if not is_whole(cfg.top, at_least=1) or cfg.top > len(CLASSES):
+        raise UserError(f"top={cfg.top}: expected a whole number from 1 to {len(CLASSES)}")
+    if cfg.output is not None and Path(str(cfg.output)).expanduser().exists():
+        raise UserError(f"output={cfg.output} is there already: choose another file, or remove it.")
+
+
+def find_images(given: object) -> list[Path]:
+    """The files that ``images`` names; of a folder the images in and below it, sorted.
+
+    Raises:
+        UserError: something is not there, or a folder holds no images.
+    """
+    found: list[Path] = []
+    for name in given if isinstance(given, ListConfig) else [given]:
+        place = Path(str(name)).expanduser()
+        if place.is_dir():
+            below = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            if not below:
+                raise UserError(f"images={legible(name)}: this folder holds no images ({', '.join(sorted(SUFFIXES))})")
+            found += below
+        elif place.exists():
+            found.append(place)
+        else:
+            raise UserError(f"images={legible(name)}: there is no such file or folder")
+    if not found:
+        raise UserError("images=[]: expected at least one file or folder")
+    return list(dict.fromkeys(found))
+
+
+def in_words(probabilities: "Tensor", top: int) -> str:
+    """The likeliest class, and the next ones, with their probabilities: ``happy 93.1 % (neutral 4.0 %, sad 1.2 %)``.
+
+    Args:
+        probabilities: (C,) of one image.
+        top: how many are named.
+    """
+    values, indices = probabilities.topk(top)
+    first, *others = (f"{CLASSES[i]} {v:.1%}" for i, v in zip(indices.tolist(), values.tolist(), strict=True))
+    return first + (f" ({', '.join(others)})" if others else "")
+
+
+def write_predictions(output: Path, files: Sequence[Path], probabilities: "Tensor") -> None:
+    """Write one row an image: its file, the class that is named, and the probability of each.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["file", "predicted", *CLASSES])
+            for path, row in zip(files, probabilities.tolist(), strict=True):
+                named = CLASSES[row.index(max(row))]
+                writer.writerow([legible(path), named, *(f"{probability:.6f}" for probability in row)])
+    except OSError as error:
+        raise UserError(f"output={output}: cannot be written ({error.strerror or error})") from error
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="predict")
+def run(cfg: DictConfig) -> None:
+    """What Hydra calls with the composed configuration."""
+    try:
+        predict(cfg)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def main() -> None:
+    """The command; exits with status 1 where no image can be named."""
+    call(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The images of an evaluation, by the names of their splits."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
+from fer_exp.data.folders import CLASSES
+from fer_exp.errors import UserError
+from fer_exp.evaluation.images import FOLDERS, build_data, copies, load_images
+
+SETTINGS = {"_target_": FOLDERS, "batch_size": 10, "seed": 0}
+
+
+@pytest.fixture
+def data(faces):
+    """The data of a run, with settings in place of its own: ``data(hold_out=0.2)``."""
+
+    def make(**given):
+        return build_data({**SETTINGS, "root": str(faces)}, given)
+
+    return make
+
+
+def test_each_split_is_what_the_run_saw_under_that_name(data, faces):
+    assert len({load_images(data(), name).reported.fingerprint for name in ("validation", "selection")}) == 1
+    held_out = {name: load_images(data(hold_out=0.2), name) for name in ("train", "selection", "validation")}
+    assert {name: len(images.reported) for name, images in held_out.items()} == {
+        "train": 56,
+        "selection": 14,
+        "validation": 35,
+    }
+    assert held_out["selection"].folder == held_out["train"].folder == faces / "train"
+    validation = held_out["validation"]
+    assert validation.reported.fingerprint == load_images(data(), "validation").reported.fingerprint
+    assert validation.selection.fingerprint == held_out["selection"].reported.fingerprint
+    assert {*validation.train.files}.isdisjoint(validation.selection.files)
+
+
+def test_a_folder_goes_by_the_name_that_it_has(data, faces):
+    assert load_images(data(), str(faces / "validation")).split == "validation"
+    assert load_images(data(), str(faces / "train") + "/").split == "train"
+
+
+def test_a_test_folder_beside_the_others_is_found_and_taken_whole(faces, tmp_path):
+    root = tmp_path / "faces"
+    shutil.copytree(faces, root)
+    shutil.copytree(root / "validation", root / "Test")
+    (tmp_path / "exclude.txt").write_text("Test/happy/00000.png\nvalidation/happy/00000.png\n")
+    given = {"root": str(root), "exclude": str(tmp_path / "exclude.txt")}
+    by_name = load_images(build_data({}, given), "test")
+    assert (by_name.folder, len(by_name.reported), len(by_name.selection)) == (root / "Test", 35, 34)
+    assert load_images(build_data({}, given), str(root / "Test")).split == "test"
+
+
+def test_a_folder_alone_is_enough_and_nothing_else_is_known(faces):
+    images = load_images(build_data({}, {}), str(faces / "validation"))
+    assert (len(images.reported), images.train, images.selection) == (35, None, None)
+
+
+@pytest.mark.parametrize(
+    ("split", "known", "said"),
+    [
+        ("validation", False, "data.root=DIR"),
+        ("test", True, "holds no folder test/"),
+        ("nowhere", True, "expected validation, train, test, selection, or a folder"),
+        ("nowhere", False, "expected validation, train, test, selection, or a folder"),
+    ],
+)
+def test_a_split_that_is_not_there_is_refused(data, split, known, said):
+    with pytest.raises(UserError, match=said):
+        load_images(data() if known else build_data({}, {}), split)
+
+
+def test_settings_that_are_given_take_the_place_of_the_runs(faces):
+    drawn = {"_target_": f"{SyntheticFaces.__module__}.SyntheticFaces", "train": 70, "validation": 35}
+    drawn |= {"drawing_seed": 0, "batch_size": 10, "seed": 0}
+    assert isinstance(build_data(drawn, {"on_bad_image": "skip"}), SyntheticFaces)
+    elsewhere = build_data(drawn, {"root": str(faces)})
+    assert (type(elsewhere), elsewhere.root) == (FolderFaces, str(faces))
+    with pytest.raises(UserError, match=r"data\.exclude: SyntheticFaces takes no such key"):
+        build_data(drawn, {"exclude": "list.txt"})
+    with pytest.raises(UserError, match=r"data\._target_=os\.system"):
+        build_data({"_target_": "os.system"}, {})
+
+
+def test_exact_copies_are_counted_and_blank_images_are_none(data, faces, tmp_path):
+    root = tmp_path / "faces"
+    shutil.copytree(faces, root)
+    shutil.copy(root / "train/sad/00001.png", root / "validation/fear/copy.png")
+    for split in ("train", "validation"):
+        Image.new("L", (48, 48), 7).save(root / split / CLASSES[0] / "blank.png")
+    images = load_images(data(root=str(root)), "validation")
+    assert copies(images.reported, images.train) == 1
+    assert copies(images.reported, images.reported) == len(images.reported) - 1

@@ -1,0 +1,117 @@
+"""Which figure may stand under which name."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fer_exp.errors import UserError
+from fer_exp.evaluation.protocol import (
+    LEDGER,
+    PROTOCOLS,
+    Origin,
+    Reported,
+    choose_protocol,
+    record_report,
+    refuse_second_report,
+    state,
+)
+
+ORIGIN = Origin(Path("best.ckpt"), Path("run"), "best", 4, 9, "val_loss", 0.0, train="T", selection="S")
+HELD_OUT = replace(ORIGIN, hold_out=0.2)
+UNKNOWN = replace(ORIGIN, run=None, epochs=None, hold_out=None)
+
+
+@pytest.mark.parametrize(
+    ("origin", "split", "fingerprint", "expected"),
+    [
+        (ORIGIN, "validation", "S", "folders"),
+        (ORIGIN, "selection", "S", "folders"),
+        (ORIGIN, "/some/copy", "S", "folders"),
+        (ORIGIN, "validation", "changed", "other"),
+        (ORIGIN, "train", "T", "training"),
+        (ORIGIN, "/some/copy", "T", "training"),
+        (ORIGIN, "test", "X", "official"),
+        (ORIGIN, "/elsewhere", "X", "other"),
+        (HELD_OUT, "validation", "V", "held_out"),
+        (HELD_OUT, "selection", "S", "other"),
+        (HELD_OUT, "test", "X", "official"),
+        (UNKNOWN, "validation", "S", "other"),
+        (UNKNOWN, "validation", "V", "other"),
+    ],
+)
+def test_the_protocol_follows_from_run_and_images(origin, split, fingerprint, expected):
+    reported = Reported(split, fingerprint)
+    assert choose_protocol("auto", reported, origin) == expected
+    assert choose_protocol(expected, reported, origin) == expected
+    for wrong in {*PROTOCOLS} - {expected}:
+        if (expected, wrong) != ("other", "official"):
+            with pytest.raises(UserError, match=f"protocol={wrong}|no test|run=DIR"):
+                choose_protocol(wrong, reported, origin)
+
+
+def test_any_folder_that_the_run_did_not_see_can_be_the_official_test():
+    assert choose_protocol("official", Reported("/elsewhere", "X"), ORIGIN) == "official"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "split", "fingerprint", "origin", "said"),
+    [
+        ("auto", "test", "T", ORIGIN, "run was trained on, and no test"),
+        ("auto", "test", "S", ORIGIN, "run was selected on, and no test"),
+        ("official", "/a/copy", "S", HELD_OUT, "run was selected on, and no test"),
+        ("auto", "test", "X", UNKNOWN, "give run=DIR instead of ckpt=best.ckpt"),
+        ("held_out", "validation", "S", ORIGIN, "trained with data.hold_out=0"),
+        ("folders", "validation", "V", HELD_OUT, "selected on 20% of train/, held out"),
+        ("folders", "validation", "changed", ORIGIN, "not those that the run was selected on"),
+        ("folders", "validation", "S", UNKNOWN, "not known how these weights were selected"),
+        ("other", "test", "X", ORIGIN, "expected auto or official"),
+    ],
+)
+def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, origin, said):
+    with pytest.raises(UserError, match=said):
+        choose_protocol(wanted, Reported(split, fingerprint), origin)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "origin", "split", "fingerprint", "said"),
+    [
+        ("folders", ORIGIN, "validation", "S", "selected on the images it is reported on: this flatters"),
+        ("folders", replace(ORIGIN, weights="last"), "validation", "S", "validated on the images it is reported on"),
+        ("other", HELD_OUT, "selection", "S", "this flatters"),
+        ("held_out", HELD_OUT, "validation", "V", "no choice of this run saw"),
+        ("official", ORIGIN, "test", "X", "once"),
+        ("training", ORIGIN, "train", "T", "a fit, no result"),
+        ("other", UNKNOWN, "/elsewhere", "X", "selection unknown"),
+    ],
+)
+def test_the_statement_says_protocol_split_and_selection(protocol, origin, split, fingerprint, said):
+    statement = state(protocol, Reported(split, fingerprint), origin)
+    assert all(part in statement for part in (said, f"Protocol {protocol}:", "epoch 4", f"reported on {split}"))
+
+
+def test_how_weights_were_selected_is_told():
+    assert ORIGIN.in_words == "weights of epoch 4 of 9, the best val_acc on validation/"
+    assert "best val_loss on 20% of train/, held out" in replace(HELD_OUT, weights="restored").in_words
+    assert "not chosen by it" in replace(ORIGIN, weights="last").in_words
+    assert "untold epoch" in replace(UNKNOWN, epoch=None).in_words
+
+
+def test_a_run_is_reported_on_test_images_once(tmp_path):
+    report = {"images": 35, "accuracy": 0.6123, "weights": "best", "view": "single", "output": "somewhere"}
+    refuse_second_report(tmp_path, "X")
+    record_report(tmp_path, "X", report)
+    record_report(tmp_path, "Y", report)
+    date = json.loads((tmp_path / LEDGER).read_text())["reports"]["X"]["time"][:10]
+    with pytest.raises(UserError, match=f"35 test images on {date}, with an accuracy of 61.23% .*somewhere"):
+        refuse_second_report(tmp_path, "X")
+    refuse_second_report(tmp_path, "Z")
+    assert [path.name for path in tmp_path.iterdir()] == [LEDGER]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"reports": 1}', '{"reports": {"X": {}}}', '{"reports": {"X": 1}}'])
+def test_a_damaged_ledger_is_no_licence(tmp_path, content):
+    (tmp_path / LEDGER).write_text(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        refuse_second_report(tmp_path, "X")
