@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fer_exp.classifier import Classifier
-from fer_exp.config import CONFIG_DIR
+from fer_exp.config import CONFIG_DIR, build
 from fer_exp.data.datamodule import FolderFaces
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.imageset import normalise
@@ -570,3 +572,47 @@ def test_soft_labels_are_what_is_learned(small, tmp_path, faces):
     train(small(f"output_dir={plain}", "trainer.max_epochs=1"))
     fingerprints = [read_summary(f)["data"]["fingerprint"]["train"] for f in (folder, plain)]
     assert fingerprints[0] != fingerprints[1]
+
+
+class Waiting(TorchDispatchMode):
+    """Notes what a program would wait for on a GPU: values, or sizes that follow from values, that Python asks for."""
+
+    ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "bincount", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__.startswith(self.ASKING):
+            self.asked.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ("optimizer=adam",),
+        ("optimizer=sgd_nesterov", "augmentation=strong", "mixing=cutmix", "mixing.mixup=0.2", "scheduler=one_cycle",
+         "loss.label_smoothing=0.1", "loss.class_weights=balanced", "decay_norms_and_biases=false"),
+    ],
+    ids=["notebook", "everything"],
+)  # fmt: skip
+def test_no_step_asks_the_device_for_a_value(small, tmp_path, monkeypatch, recipe):
+    with Waiting() as trial:
+        assert float(torch.ones(2).sum()) == 2
+    assert len(trial.asked) == 1
+    asked = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, *arguments):
+            self.waiting = Waiting()
+            self.waiting.__enter__()
+
+        def on_train_batch_end(self, *arguments):
+            self.waiting.__exit__(None, None, None)
+            asked.append(self.waiting.asked)
+
+    monkeypatch.setattr("fer_exp.train.build", lambda cfg, name: Watch() if name == "checkpoints" else build(cfg, name))
+    train(small(*recipe, "callbacks=fixed_budget", "trainer.max_epochs=1"))
+    assert asked == [[]] * 7

@@ -101,7 +101,8 @@ class Classifier(L.LightningModule):
             faces = self.augmentation(faces)
         if self.mixing is not None:
             if targets.dim() == 1:
-                targets = F.one_hot(targets, self.num_classes).to(faces.dtype)
+                # Not F.one_hot, which looks at the values and so waits for them.
+                targets = faces.new_zeros(len(targets), self.num_classes).scatter_(1, targets.unsqueeze(1), 1)
             faces, targets = self.mixing(faces, targets)
         return faces, targets
 
