@@ -19,6 +19,7 @@ from fer_exp.records import (
     read_sweep,
     write_sweep,
 )
+from fer_exp.resuming import changed_settings, plain
 
 
 def row(epoch, val_acc, **changes):
@@ -150,3 +151,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
         draft.write_text("half")
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_from_before_a_setting_tells_what_held_then(composed, tmp_path):
+    now = plain(composed())
+    before = {key: value for key, value in now.items() if key not in ("loss", "decay_norms_and_biases", "averaging")}
+    before["data"] = {key: value for key, value in now["data"].items() if key != "balanced_sampling"}
+    record = RunRecord(tmp_path, {"config": before})
+    record.finish("completed", 1.0)
+    read = read_summary(tmp_path)["config"]
+    assert changed_settings(read, now) == []
+    assert changed_settings(read, plain(composed("data.balanced_sampling=true", "loss.label_smoothing=0.1"))) == [
+        "data.balanced_sampling was False and is True",
+        "loss.label_smoothing was 0.0 and is 0.1",
+    ]

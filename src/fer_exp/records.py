@@ -58,6 +58,19 @@ FINISHED = ("completed", "diverged")  # the run came to a result of its own
 
 Row = dict[str, int | float]
 
+# Settings that records from before them do not tell, as they were then.
+_EARLIER: Mapping[str, Any] = {
+    "decay_norms_and_biases": True,
+    "loss": {
+        "_target_": "fer_exp.losses.CrossEntropy",
+        "_partial_": True,
+        "label_smoothing": 0.0,
+        "class_weights": None,
+        "logit_adjustment": 0.0,
+    },
+}
+_EARLIER_DATA = {"balanced_sampling": False}
+
 # Keys of summary.json and sweep.json whose kind readers count on; where a key is absent they know what to do.
 _SUMMARY_KINDS: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
@@ -179,6 +192,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
     _check_kinds(summary.get("best") or {}, dict.fromkeys(COLUMNS, (int, float, type(None))))
     _check_kinds(summary["seconds"], dict.fromkeys(("train", "validation", "total"), (int, float)))
     return summary
+
+
+def whole_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration with the settings that were not there yet when it was recorded."""
+    whole = {**_EARLIER, **config}
+    if isinstance(data := config.get("data"), Mapping):
+        whole["data"] = {**_EARLIER_DATA, **data}
+    return whole
 
 
 def read_history(folder: Path) -> list[Row]:

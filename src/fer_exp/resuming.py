@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError, first_of
-from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, read_summary, without_nan
+from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, read_summary, whole_config, without_nan
 
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
 _PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
 _WRITTEN = {SUMMARY, HISTORY, "checkpoints", "tensorboard", *_PICTURES}
+_NOTHING = (None, {})  # of a group: none was chosen, or there was none to choose from
 _claimed: set[Path] = set()  # folders that this process holds
 
 
@@ -179,7 +180,7 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         before: a record's configuration.
         now: a configuration, plain and unresolved.
     """
-    return _changed(before, without_nan(now), "")
+    return _changed(whole_config(before), whole_config(without_nan(now)), "")
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
@@ -190,7 +191,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> 
         was, is_ = before.get(key), now.get(key)
         if isinstance(was, Mapping) and isinstance(is_, Mapping):
             changed += _changed(was, is_, f"{prefix}{key}.")
-        elif was != is_:
+        elif was != is_ and not (was in _NOTHING and is_ in _NOTHING):
             changed.append(f"{prefix}{key} was {was} and is {is_}")
     return changed
 

@@ -33,6 +33,7 @@ from fer_exp.records import (
     read_summary,
     read_sweep,
     record_folders,
+    whole_config,
 )
 
 Setting = str | int | float | bool | None
@@ -301,6 +302,8 @@ def _settings(
         # An older record without its .hydra/: the groups that the summary tells.
         groups = {group: summary[group] for group in ("optimizer", "model") if group in summary}
         config = {g: {k: v for k, v in values.items() if k != "name"} for g, values in groups.items()}
+    else:
+        config = whole_config(config)
     incidental: dict[str, Setting] = {}
     settings: dict[str, Setting] = {}
     for key, value in _flatten(config):
@@ -338,7 +341,8 @@ def _hydra_files(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, str]
         return None, {}
     hydra = _yaml(folder / ".hydra/hydra.yaml")
     choices = hydra["hydra"]["runtime"]["choices"] if hydra else {}
-    return config, {str(g): str(name) for g, name in choices.items() if name and not g.startswith("hydra/")}
+    chosen = {str(g): str(name) for g, name in choices.items() if name and not g.startswith("hydra/")}
+    return config, chosen
 
 
 def _yaml(path: Path) -> Mapping[str, Any] | None:
