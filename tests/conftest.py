@@ -1,14 +1,17 @@
 """What all tests share: a cache of their own, composed configurations, small folders of drawn faces."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from fer_exp.config import CONFIG_DIR
 from fer_exp.data.synthetic import write_faces
+from fer_exp.hardware import available_cores
 
 Compose = Callable[..., DictConfig]
 
@@ -31,6 +34,16 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("faces") / "drawn"
     write_faces(root, train=70, validation=35, seed=0)
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cores() -> None:
+    """Where tests run side by side (``pytest -n 2``), each process takes its part of the cores, children included."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        threads = max(1, available_cores() // processes)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, read_summar
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
 _PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
 _WRITTEN = {SUMMARY, HISTORY, "checkpoints", "tensorboard", *_PICTURES}
-_NOTHING = (None, {})  # of a group: none was chosen, or there was none to choose from
+_NOTHING: tuple[Any, ...] = (None, {})  # of a group: none was chosen, or there was none to choose from
 _claimed: set[Path] = set()  # folders that this process holds
 
 

@@ -21,7 +21,7 @@ FEWER_JOBS = ("hydra.sweeper.trials=1", "hydra.sweeper.seeds=1")
 
 
 def test_it_opens_with_the_two_commands():
-    assert SHELL_LINES[:3] == ["pip install uv", "uv run python -m fer_exp.train", "uv run pytest"]
+    assert SHELL_LINES[:3] == ["pip install uv", "uv run python -m fer_exp.train", "uv run pytest -n 2"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
