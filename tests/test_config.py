@@ -152,6 +152,11 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("monitor=[val_loss]", "monitor=['val_loss']: no such figure is logged"),
         ("resume=3", "resume=3: there is no such checkpoint"),
         ("output_dir=null", "output_dir=None: expected a folder"),
+        ("+scheduler.total_steps=5", "scheduler.total_steps: the length of a run is set by trainer.max_epochs"),
+        ("+scheduler.epochs=5", "scheduler.epochs: the length of a run is set by trainer.max_epochs"),
+        ("+scheduler.max_lr=-1", "scheduler.max_lr=-1: expected a finite number from 0 up"),
+        ("decay_norms_and_biases=1", "decay_norms_and_biases=1: expected true or false"),
+        ("+averaging._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "weight_averaging.MovingAverage"),
         ("callbacks.checkpoints=5", "callbacks.checkpoints=5: expected keys and values"),
         ("~trainer.max_epochs", "trainer.max_epochs: is not there"),
         ("~data.batch_size", "data.batch_size: is not there"),
@@ -181,6 +186,13 @@ def test_a_wrong_value_is_named_with_what_was_expected(composed, override, said)
 def test_a_value_that_the_class_refuses_is_named(composed, override, said):
     with pytest.raises(UserError, match=said.replace(".", r"\.")):
         build_optimizer_factories(composed(override))
+
+
+def test_an_optimizer_that_takes_no_groups_is_tried_with_them_where_they_will_come(composed):
+    cfg = composed("decay_norms_and_biases=false")
+    cfg.optimizer = {"_target_": "torch.optim.LBFGS", "_partial_": True}
+    with pytest.raises(UserError, match="optimizer: LBFGS doesn't support per-parameter options"):
+        build_optimizer_factories(cfg)
 
 
 def test_what_is_no_class_of_its_group_is_not_called(composed, tmp_path):
@@ -246,6 +258,7 @@ def test_settings_that_work_against_each_other_are_told(composed):
     assert "callbacks=fixed_budget trains to its end" in told("scheduler=cosine", "callbacks=notebook")
     assert "changes nothing where optimizer.weight_decay is 0" in told("decay_norms_and_biases=false")
     assert told("decay_norms_and_biases=false", "optimizer=adamw") == ""
+    assert told("decay_norms_and_biases=false", "~optimizer.weight_decay") == ""  # the class has a value of its own
     assert told("loss.class_weights=balanced") == ""
     assert "data.balanced_sampling and loss.class_weights each make up for rare classes" in told(
         "loss.class_weights=balanced", "data.balanced_sampling=true"

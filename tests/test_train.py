@@ -570,8 +570,21 @@ def test_soft_labels_are_what_is_learned(small, tmp_path, faces):
     assert last["val_acc"] == pytest.approx(1 / 7)
     plain = tmp_path / "plain"
     train(small(f"output_dir={plain}", "trainer.max_epochs=1"))
-    fingerprints = [read_summary(f)["data"]["fingerprint"]["train"] for f in (folder, plain)]
-    assert fingerprints[0] != fingerprints[1]
+    data, other = (read_summary(f)["data"] for f in (folder, plain))
+    assert data["fingerprint"] == other["fingerprint"]  # of the images
+    assert other["soft_labels"] is None
+    assert len(data["soft_labels"]) == 64
+    votes.write_text(votes.read_text().replace("0,0,0,1,0,0,0", "0,0,0,1,1,0,0"))
+    with pytest.raises(UserError, match="that run had other settings: soft_labels was"):
+        train(small(f"data.soft_labels={votes}", "optimizer.lr=1e-2", "trainer.max_epochs=3",
+                    f"resume={folder}/checkpoints/last.ckpt"))  # fmt: skip
+
+
+def test_a_schedule_that_cannot_be_laid_over_the_run_is_said(small):
+    # torch divides by zero where the rising phase is one step long.
+    with pytest.raises(UserError, match=r"scheduler: it cannot be laid over the 10 steps of this run \(float division"):
+        train(small("scheduler=one_cycle", "scheduler.pct_start=0.1", "callbacks=fixed_budget",
+                    "trainer.limit_train_batches=5"))  # fmt: skip
 
 
 class Waiting(TorchDispatchMode):

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fer_exp.data.imageset import normalise
+from fer_exp.errors import UserError, in_line
 from fer_exp.metrics import EpochTally
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -186,7 +187,14 @@ class Classifier(L.LightningModule):
             return optimizer
         # Registered with Lightning so that its state is saved and restored.
         if self._steps_with_optimizer:
-            schedule = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+            steps = int(self.trainer.estimated_stepping_batches)
+            try:
+                schedule = self.make_scheduler(optimizer, total_steps=steps)
+            except Exception as error:  # torch's OneCycleLR divides by zero where a phase has one step
+                raise UserError(
+                    f"scheduler: it cannot be laid over the {steps} steps of this run ({in_line(error)}); change its "
+                    "settings or trainer.max_epochs."
+                ) from error
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         schedule = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": self.monitor}}

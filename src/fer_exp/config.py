@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE
 from fer_exp.errors import UserError, in_line
-from fer_exp.records import DIRECTION
+from fer_exp.records import DIRECTION, PLAIN_LOSS
 from fer_exp.resuming import changed_settings, run_of
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -50,6 +50,7 @@ KEYS = (*_OWN, *GROUPS, "experiment")
 MAY_BE_NONE = ("augmentation", "mixing", "scheduler", "averaging", "logger")
 _LIMITS = ("limit_train_batches", "limit_val_batches")
 _SPANNING = ("OneCycleLR", "WarmupCosine")  # schedules laid over the whole run
+_MANY_STEPS = 1_000_003  # to try a schedule with; its own length may be refused when the run's steps are known
 # What must be there whatever is chosen; conf/ has a value for each.
 _NEEDED = (
     *_OWN,
@@ -122,7 +123,7 @@ def build(cfg: DictConfig, group: str) -> Any:
 
 
 def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
-    """Make the factories of optimizer and schedule, and try both on a parameter of one number.
+    """Make the factories of optimizer and schedule, and try both on parameters of one number.
 
     Raises:
         UserError: the optimizer or the schedule refused its settings.
@@ -136,12 +137,14 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
         if factory is not None and not callable(factory):
             raise UserError(f"{group}: its YAML needs `_partial_: true`, because the rest of its arguments come later")
     try:
-        tried = optimizer([torch.nn.Parameter(torch.zeros(1))])
+        values = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+        groups = [{"params": values[:1]}, {"params": values[1:], "weight_decay": 0.0}]
+        tried = optimizer(values if cfg.decay_norms_and_biases else groups)
     except Exception as error:  # whatever an optimizer of any package raises is about its settings
         raise UserError(f"optimizer: {in_line(error)}. Given: {_given(cfg.optimizer)}") from error
     if scheduler is not None:
         try:
-            scheduler(tried, **({"total_steps": 100} if spans_run(scheduler) else {}))
+            scheduler(tried, **({"total_steps": _MANY_STEPS} if spans_run(scheduler) else {}))
         except Exception as error:
             raise UserError(f"scheduler: {in_line(error)}. Given: {_given(cfg.scheduler)}") from error
     return optimizer, scheduler
@@ -196,11 +199,14 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if not is_number(rate := cfg.optimizer.get("lr", 0.0)):
         yield f"optimizer.lr={rate}: expected a number"
-    for path in ("optimizer.lr", "scheduler.factor", "scheduler.min_lr"):
+    for path in ("optimizer.lr", "scheduler.factor", "scheduler.min_lr", "scheduler.max_lr"):
         given = OmegaConf.select(cfg, path)
         rates = given if isinstance(given, ListConfig) else [given]
         if any(is_number(rate) and not 0 <= rate < math.inf for rate in rates):
             yield f"{path}={given}: expected a finite number from 0 up"
+    for key in ("total_steps", "epochs", "steps_per_epoch"):
+        if cfg.get("scheduler") and key in cfg.scheduler:
+            yield f"scheduler.{key}: the length of a run is set by trainer.max_epochs and the data; leave it out"
     if not is_whole(cfg.data.batch_size, at_least=1):
         yield f"data.batch_size={cfg.data.batch_size}: expected a whole number from 1 up"
     if cfg.data.get("on_bad_image", "error") not in ON_BAD_IMAGE:
@@ -246,8 +252,9 @@ def check_targets(cfg: DictConfig) -> Iterator[str]:
     """Each ``_target_`` must be a class of its group's kind, and take the keys beside it with values of their kinds."""
     import lightning as L
     import torch
-    from lightning.pytorch.callbacks import WeightAveraging
     from lightning.pytorch.loggers import Logger
+
+    from fer_exp.callbacks.weight_averaging import MovingAverage
 
     kinds = {
         "data": L.LightningDataModule,
@@ -257,7 +264,7 @@ def check_targets(cfg: DictConfig) -> Iterator[str]:
         "loss": torch.nn.Module,
         "optimizer": torch.optim.Optimizer,
         "scheduler": torch.optim.lr_scheduler.LRScheduler,
-        "averaging": WeightAveraging,
+        "averaging": MovingAverage,  # what checkpoints and restoring know of
         "callbacks": L.Callback,
         "logger": Logger,
     }
@@ -371,7 +378,7 @@ def oddities(cfg: DictConfig) -> Iterator[str]:
             "early stopping may end the run before the schedule has brought the rate down, which spans "
             "trainer.max_epochs. callbacks=fixed_budget trains to its end."
         )
-    if not cfg.decay_norms_and_biases and not cfg.optimizer.get("weight_decay"):
+    if not cfg.decay_norms_and_biases and cfg.optimizer.get("weight_decay") == 0:
         yield "decay_norms_and_biases=false changes nothing where optimizer.weight_decay is 0."
     remedies = {
         "data.balanced_sampling": cfg.data.get("balanced_sampling"),
@@ -429,11 +436,12 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         epochs = checkpoint["epoch"] + 1
         _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
+        told = checkpoint["hyper_parameters"]["settings"]
         # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
-        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer", "loss")}
-        untold |= {"decay_norms_and_biases": True, "balanced_sampling": False}
-        untold = {name: value for name, value in untold.items() if name in settings}
-        before = {**untold, "preprocessing": PREPROCESSING, **checkpoint["hyper_parameters"]["settings"]}
+        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer")}
+        untold |= {"balanced_sampling": False, "loss": {"name": "CrossEntropy", **PLAIN_LOSS}}
+        untold |= {"decay_norms_and_biases": True, "preprocessing": PREPROCESSING}
+        before = {**{name: value for name, value in untold.items() if name in settings}, **told}
         changed = changed_settings(before, settings)
     except Exception as error:  # whatever a file of any kind makes the readers raise
         reason = str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__

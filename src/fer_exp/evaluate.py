@@ -48,6 +48,8 @@ LOG = "evaluate.log"
 def evaluate(cfg: DictConfig) -> "Evaluation":
     """Evaluate the network that ``cfg`` names, print its figures, and leave them in ``cfg.output_dir``.
 
+    That test images were reported on is noted before anything is written or printed of it.
+
     Args:
         cfg: the composed configuration.
 
@@ -80,8 +82,14 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     log.info("Device: %s (%s). Precision: float32.", device, why)
 
     given = {str(key): value for key, value in plain(cfg.data).items() if value != "???"}
-    images = load_images(build_data(data_settings(summary), given), str(cfg.split))
-    reported = Reported(images.split, images.reported.fingerprint)
+    of_run = data_settings(summary)
+    if run is not None and given.get("hold_out", of_run.get("hold_out", 0)) != of_run.get("hold_out", 0):
+        raise UserError(
+            f"data.hold_out={given['hold_out']}: this run was trained with {of_run.get('hold_out', 0)}, and other "
+            "images would be taken for held out; leave it out"
+        )
+    images = load_images(build_data(of_run, given), str(cfg.split))
+    reported = Reported(images.split, images.reported.fingerprint, images.place.as_posix())
     protocol = choose_protocol(cfg.protocol, reported, origin)
     # Held while a test is reported, so that no two are at once.
     with claim(run) if protocol == "official" and run else nullcontext():
@@ -104,8 +112,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
             seed=cfg.seed,
             environment=describe_environment(device, "32-true", torch.get_num_threads()),
         )
-        omitted = write_report(evaluation, trained, folder)
-        if protocol == "official" and run:
+        if protocol == "official" and run:  # before anything can be seen of it
             first = {
                 "images": len(images.reported),
                 "accuracy": scores[evaluation.view].overall["accuracy"].value,
@@ -114,6 +121,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
                 "output": str(folder.resolve()),
             }
             record_report(run, reported.fingerprint, first)
+        omitted = write_report(evaluation, trained, folder)
     log.info("\n%s\n", format_report(evaluation))
     for line in omitted:
         log.info("%s", line)
@@ -144,6 +152,8 @@ def check(cfg: DictConfig, folder: Path) -> None:
     held_out = plain(cfg.data)["hold_out"]
     if held_out != "???" and (not is_number(held_out) or not 0 <= held_out < 1):
         raise UserError(f"data.hold_out={held_out}: expected a share in [0, 1)")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another hydra.run.dir.")
     if folder.is_dir() and {path.name for path in folder.iterdir()} - {LOG}:
         raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")
 
@@ -186,11 +196,22 @@ def origin_of(trained: Trained, run: Path | None, summary: Mapping[str, Any]) ->
         weights=name,
         epoch=restored.get("epoch") if name == "restored" else trained.epoch,
         epochs=summary.get("epochs"),
-        monitor=(summary.get("config") or {}).get("monitor", "val_loss"),
+        selected_by=None if run is None else _selecting_figure(summary, name),
+        stopped_by=summary.get("stopped_by"),
         hold_out=None if run is None else data_settings(summary).get("hold_out", 0),
         train=recorded.get("train"),
         selection=recorded.get("validation"),
     )
+
+
+def _selecting_figure(summary: Mapping[str, Any], weights: str) -> str | None:
+    """The figure by which a run chose its best or its restored weights; None for others."""
+    config = OmegaConf.create(dict(summary.get("config") or {}))
+    callback = {"best": "checkpoints", "restored": "restore_best_weights"}.get(weights)
+    if callback is None:
+        return None
+    figure = OmegaConf.select(config, f"callbacks.{callback}.monitor")
+    return str(figure) if figure else {"best": "val_acc", "restored": "val_loss"}[weights]
 
 
 def measure(trained: Trained, images: "Images", cfg: DictConfig) -> tuple[dict[str, "Tensor"], dict[str, "Scores"]]:

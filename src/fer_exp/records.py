@@ -58,18 +58,20 @@ FINISHED = ("completed", "diverged")  # the run came to a result of its own
 
 Row = dict[str, int | float]
 
-# Settings that records from before them do not tell, as they were then.
-_EARLIER: Mapping[str, Any] = {
-    "decay_norms_and_biases": True,
-    "loss": {
-        "_target_": "fer_exp.losses.CrossEntropy",
-        "_partial_": True,
-        "label_smoothing": 0.0,
-        "class_weights": None,
-        "logit_adjustment": 0.0,
-    },
+# Settings that records from before them do not tell, as they were then: of a run, and of its parts by their classes.
+PLAIN_LOSS: Mapping[str, Any] = {
+    "_target_": "fer_exp.losses.CrossEntropy",
+    "_partial_": True,
+    "label_smoothing": 0.0,
+    "class_weights": None,
+    "logit_adjustment": 0.0,
 }
-_EARLIER_DATA = {"balanced_sampling": False}
+_EARLIER: Mapping[str, Any] = {"decay_norms_and_biases": True, "loss": PLAIN_LOSS}
+_EARLIER_OF_CLASS: Mapping[str, Mapping[str, Any]] = {
+    "fer_exp.data.datamodule.FolderFaces": {"balanced_sampling": False},
+    "fer_exp.data.datamodule.SyntheticFaces": {"balanced_sampling": False},
+    "fer_exp.models.resnet.ResNet18": {"width": 64, "stem_stride": 1, "dropout": 0.0},
+}
 
 # Keys of summary.json and sweep.json whose kind readers count on; where a key is absent they know what to do.
 _SUMMARY_KINDS: Mapping[str, tuple[type, ...]] = {
@@ -197,8 +199,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def whole_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded configuration with the settings that were not there yet when it was recorded."""
     whole = {**_EARLIER, **config}
-    if isinstance(data := config.get("data"), Mapping):
-        whole["data"] = {**_EARLIER_DATA, **data}
+    for group, values in whole.items():
+        if isinstance(values, Mapping):
+            whole[group] = {**_EARLIER_OF_CLASS.get(str(values.get("_target_")), {}), **values}
     return whole
 
 
@@ -298,13 +301,15 @@ def write_sweep(folder: Path, **facts: Any) -> None:
 def describe_data(
     train: "ImageSet", validation: "ImageSet", left_out: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any]:
-    """Sizes, classes and fingerprints of both splits, and how many files were left out, for the summary."""
+    """Sizes, classes and fingerprints of both splits, how many files were left out, and a hash of soft labels."""
+    soft_labels = train.soft_labels
     return {
         "train": len(train),
         "validation": len(validation),
         "classes": list(train.classes),
         "left_out": {split: dict(counts) for split, counts in left_out.items()},
         "fingerprint": {"train": train.fingerprint, "validation": validation.fingerprint},
+        "soft_labels": None if soft_labels is None else hashlib.sha256(soft_labels.numpy().tobytes()).hexdigest(),
     }
 
 

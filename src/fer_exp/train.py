@@ -31,6 +31,7 @@ from fer_exp.config import (
     named,
     oddities,
 )
+from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.explaining import call
 from fer_exp.records import DIRECTION, RunRecord, mark_failed, read_summary, read_sweep, record_folders
@@ -94,6 +95,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     L.seed_everything(cfg.seed, verbose=False)  # before the network draws its weights
     network = build(cfg, "model")
     make_optimizer, make_scheduler = build_optimizer_factories(cfg)
+    build_loss(cfg, [1] * len(CLASSES))  # before the data are read: a wrong setting need not wait for them
     augmentation, mixing = build(cfg, "augmentation"), build(cfg, "mixing")
     # The average first: it is what the others keep and restore.
     callbacks = [average] if (average := build(cfg, "averaging")) else []
@@ -116,6 +118,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         "precision": precision,
         "classes": list(classes),
         "fingerprint": data["fingerprint"],
+        "soft_labels": data["soft_labels"],
         "preprocessing": PREPROCESSING,
         "monitor": cfg.monitor,
         "channels_last": cfg.channels_last,
@@ -275,7 +278,9 @@ def _hyper_parameters(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, An
         "max_epochs": cfg.trainer.max_epochs,
         "precision": settings["precision"],
     }
-    for group in ("optimizer", "scheduler"):
+    for key in ("balanced_sampling", "decay_norms_and_biases"):
+        chosen[key] = settings[key]
+    for group in ("augmentation", "mixing", "loss", "optimizer", "scheduler", "averaging"):
         for key, value in (settings[group] or {}).items():
             if key not in ("name", "_target_", "_partial_"):
                 chosen[f"{group}/{key}"] = value if is_number(value) else str(value)

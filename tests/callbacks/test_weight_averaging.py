@@ -5,6 +5,7 @@ import torch
 
 from fer_exp.callbacks.weight_averaging import MovingAverage
 from fer_exp.classifier import Classifier
+from fer_exp.records import read_summary
 from fer_exp.train import train
 
 
@@ -22,7 +23,8 @@ def weights_after_each_step(monkeypatch):
     return seen
 
 
-def test_the_average_is_validated_kept_and_restored(small, tmp_path, weights_after_each_step, monkeypatch):
+@pytest.mark.parametrize("settings", [("monitor=val_acc",), ("monitor=train_loss", "optimizer.lr=0.1")])
+def test_the_average_is_validated_kept_and_restored(small, tmp_path, weights_after_each_step, monkeypatch, settings):
     validated = []
     original = Classifier.validation_step
 
@@ -32,13 +34,18 @@ def test_the_average_is_validated_kept_and_restored(small, tmp_path, weights_aft
         original(self, batch, index)
 
     monkeypatch.setattr(Classifier, "validation_step", noting)
-    train(small("averaging=ema", "averaging.decay=0.6", "callbacks=fixed_budget", "monitor=val_acc"))
+    train(small("averaging=ema", "averaging.decay=0.3", "callbacks=fixed_budget", "trainer.max_epochs=3", *settings))
     averages = []
     for weights in weights_after_each_step:
-        before = averages[-1] if averages else weights
-        averages.append({name: 0.6 * before[name] + 0.4 * value for name, value in weights.items()})
-    assert len(averages) == 14
-    for checked, expected in zip(validated, (averages[6], averages[13]), strict=False):
+        before, steps = averages[-1] if averages else weights, len(averages)
+        stays = min(0.3, (1 + steps) / (10 + steps))
+        averages.append({name: stays * before[name] + (1 - stays) * value for name, value in weights.items()})
+    assert len(averages) == 21
+    # The fourth validation is that after training, of the weights that were restored.
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    restored_epoch = read_summary(tmp_path)["restored"]["epoch"] - 1
+    at = (averages[6], averages[13], averages[20], averages[6 + 7 * restored_epoch])
+    for checked, expected in zip(validated, at, strict=True):
         for name, value in expected.items():
             if not name.endswith("num_batches_tracked"):
                 assert torch.allclose(checked[name], value, rtol=1e-4, atol=1e-6), name
@@ -46,11 +53,10 @@ def test_the_average_is_validated_kept_and_restored(small, tmp_path, weights_aft
     last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     trained = weights_after_each_step[-1]
     assert all(torch.equal(last["current_model_state"][f"network.{name}"], value) for name, value in trained.items())
-    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     restored = torch.load(tmp_path / "checkpoints/restored.ckpt", weights_only=True)["state_dict"]
-    of_best = validated[best["epoch"]]
-    for name, value in of_best.items():
+    for name, value in validated[best["epoch"]].items():
         assert torch.equal(best["state_dict"][f"network.{name}"], value)
+    for name, value in validated[restored_epoch].items():
         assert torch.equal(restored[f"network.{name}"], value)
 
 

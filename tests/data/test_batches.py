@@ -1,5 +1,7 @@
 """Which images come in which batch: a function of seed and epoch, also as Lightning drives it."""
 
+from dataclasses import replace
+
 import lightning as L
 import pytest
 import torch
@@ -169,5 +171,5 @@ def test_the_balanced_order_is_a_function_of_seed_and_epoch():
 
 def test_soft_labels_come_with_their_images():
     soft = torch.eye(7).roll(1, 0)
-    for faces, targets in TrainingBatches(numbered(7).with_soft_labels(soft), 3, 0, CPU):
+    for faces, targets in TrainingBatches(replace(numbered(7), soft_labels=soft), 3, 0, CPU):
         assert torch.equal(targets, soft[faces[:, 0, 0, 0].long()])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fer_exp.data.folders import CLASSES
-from fer_exp.data.imageset import hold_out, make_image_set
+from fer_exp.data.imageset import make_image_set
 from fer_exp.data.soft_labels import read_soft_labels
 from fer_exp.errors import UserError
 
@@ -48,14 +48,6 @@ def test_rows_of_other_folders_are_passed_over(images, tmp_path):
     labels, count = read_soft_labels(file, images, Path("train"))
     assert count == 1
     assert labels[0, 0] == 0.5
-
-
-def test_the_fingerprint_tells_the_labels_and_parts_keep_theirs(images):
-    soft = torch.full((3, 7), 1 / 7)
-    changed = images.with_soft_labels(soft)
-    assert changed.fingerprint != images.fingerprint
-    assert changed.with_soft_labels(torch.eye(7)[:3]).fingerprint != changed.fingerprint
-    assert hold_out(images, 0.0)[0].soft_labels is None
 
 
 @pytest.mark.parametrize(

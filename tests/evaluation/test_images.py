@@ -54,6 +54,21 @@ def test_a_test_folder_beside_the_others_is_found_and_taken_whole(faces, tmp_pat
     assert load_images(build_data({}, given), str(root / "Test")).split == "test"
 
 
+def test_a_test_folder_in_place_of_validation_is_a_test_by_whatever_name(faces, tmp_path):
+    root = tmp_path / "kaggle"
+    shutil.copytree(faces, root)
+    (root / "validation").rename(root / "test")
+    for name in ("validation", "test", str(root / "test")):
+        assert load_images(build_data({**SETTINGS, "root": str(root)}, {"hold_out": 0.2}), name).split == "test"
+    # Without images held out it is what the run was selected on.
+    assert load_images(build_data({**SETTINGS, "root": str(root)}, {}), "validation").split == "validation"
+
+
+def test_soft_labels_that_have_gone_are_not_missed(faces):
+    settings = {**SETTINGS, "root": str(faces), "soft_labels": "gone.csv", "balanced_sampling": True}
+    assert len(load_images(build_data(settings, {}), "validation").reported) == 35
+
+
 def test_a_folder_alone_is_enough_and_nothing_else_is_known(faces):
     images = load_images(build_data({}, {}), str(faces / "validation"))
     assert (len(images.reported), images.train, images.selection) == (35, None, None)

@@ -18,7 +18,8 @@ from fer_exp.evaluation.protocol import (
     state,
 )
 
-ORIGIN = Origin(Path("best.ckpt"), Path("run"), "best", 4, 9, "val_loss", 0.0, train="T", selection="S")
+ORIGIN = Origin(Path("best.ckpt"), Path("run"), "best", 4, 9, "val_acc", "max_epochs", 0.0, train="T", selection="S")
+LAST = replace(ORIGIN, weights="last", selected_by=None)
 HELD_OUT = replace(ORIGIN, hold_out=0.2)
 UNKNOWN = replace(ORIGIN, run=None, epochs=None, hold_out=None)
 
@@ -42,7 +43,7 @@ UNKNOWN = replace(ORIGIN, run=None, epochs=None, hold_out=None)
     ],
 )
 def test_the_protocol_follows_from_run_and_images(origin, split, fingerprint, expected):
-    reported = Reported(split, fingerprint)
+    reported = Reported(split, fingerprint, split)
     assert choose_protocol("auto", reported, origin) == expected
     assert choose_protocol(expected, reported, origin) == expected
     for wrong in {*PROTOCOLS} - {expected}:
@@ -52,7 +53,7 @@ def test_the_protocol_follows_from_run_and_images(origin, split, fingerprint, ex
 
 
 def test_any_folder_that_the_run_did_not_see_can_be_the_official_test():
-    assert choose_protocol("official", Reported("/elsewhere", "X"), ORIGIN) == "official"
+    assert choose_protocol("official", Reported("/elsewhere", "X", "/elsewhere"), ORIGIN) == "official"
 
 
 @pytest.mark.parametrize(
@@ -71,14 +72,20 @@ def test_any_folder_that_the_run_did_not_see_can_be_the_official_test():
 )
 def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, origin, said):
     with pytest.raises(UserError, match=said):
-        choose_protocol(wanted, Reported(split, fingerprint), origin)
+        choose_protocol(wanted, Reported(split, fingerprint, split), origin)
 
 
 @pytest.mark.parametrize(
     ("protocol", "origin", "split", "fingerprint", "said"),
     [
         ("folders", ORIGIN, "validation", "S", "selected on the images it is reported on: this flatters"),
-        ("folders", replace(ORIGIN, weights="last"), "validation", "S", "validated on the images it is reported on"),
+        (
+            "folders",
+            replace(ORIGIN, weights="last", selected_by=None),
+            "validation",
+            "S",
+            "validated on the images it is reported on",
+        ),
         ("other", HELD_OUT, "selection", "S", "this flatters"),
         ("held_out", HELD_OUT, "validation", "V", "no choice of this run saw"),
         ("official", ORIGIN, "test", "X", "once"),
@@ -87,14 +94,16 @@ def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, ori
     ],
 )
 def test_the_statement_says_protocol_split_and_selection(protocol, origin, split, fingerprint, said):
-    statement = state(protocol, Reported(split, fingerprint), origin)
+    statement = state(protocol, Reported(split, fingerprint, split), origin)
     assert all(part in statement for part in (said, f"Protocol {protocol}:", "epoch 4", f"reported on {split}"))
 
 
 def test_how_weights_were_selected_is_told():
     assert ORIGIN.in_words == "weights of epoch 4 of 9, the best val_acc on validation/"
-    assert "best val_loss on 20% of train/, held out" in replace(HELD_OUT, weights="restored").in_words
-    assert "not chosen by it" in replace(ORIGIN, weights="last").in_words
+    restored = replace(HELD_OUT, weights="restored", selected_by="val_loss")
+    assert "best val_loss on 20% of train/, held out" in restored.in_words
+    assert "not chosen by it" in LAST.in_words
+    assert "early stopping on validation/ ended the run" in replace(LAST, stopped_by="early_stopping").in_words
     assert "untold epoch" in replace(UNKNOWN, epoch=None).in_words
 
 
@@ -115,3 +124,8 @@ def test_a_damaged_ledger_is_no_licence(tmp_path, content):
     (tmp_path / LEDGER).write_text(content)
     with pytest.raises(UserError, match="cannot be read"):
         refuse_second_report(tmp_path, "X")
+
+
+def test_the_words_name_the_folder_that_the_images_lie_in():
+    statement = state("folders", Reported("validation", "S", "test"), ORIGIN)
+    assert "reported on test/, selected on the images it is reported on" in statement

@@ -222,6 +222,7 @@ def test_data_that_have_moved_or_changed_are_said(run_evaluate, runs, data, tmp_
         (["run={plain}", "resamples=10"], "resamples=10: expected a whole number from 100 up"),
         (["run={plain}", "data.root=nowhere"], "data.root=nowhere: there is no such folder"),
         (["run={plain}", "data.hold_out=2"], "data.hold_out=2: expected a share"),
+        (["run={plain}", "data.hold_out=0.2"], "data.hold_out=0.2: this run was trained with 0.0, and other images"),
         (["run={plain}", "splitt=test"], "splitt=test: there is no such key"),
         (["ckpt={damaged}"], "this is not a checkpoint of a run"),
     ],

@@ -65,7 +65,9 @@ class Pictures(L.Callback):
         batch = originals.repeat_interleave(_VERSIONS, dim=0).to(classifier.device)
         targets = torch.eye(len(first), device=classifier.device).repeat_interleave(_VERSIONS, dim=0)
         changed, targets = classifier.change(normalise(batch), targets)
-        versions = changed.mul(255).round().to(torch.uint8).view(len(first), _VERSIONS, *originals.shape[1:])
+        versions = (
+            changed.clamp(0, 1).mul(255).round().to(torch.uint8).view(len(first), _VERSIONS, *originals.shape[1:])
+        )
         changes = [
             " ".join(str(node).split()) for node in (classifier.augmentation, classifier.mixing) if node is not None
         ]

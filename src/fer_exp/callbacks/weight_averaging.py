@@ -1,16 +1,18 @@
 """Averages of the weights, which are validated, kept and restored in place of the weights that are trained."""
 
 import lightning as L
+import torch
 from lightning.pytorch import callbacks
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage(callbacks.WeightAveraging):
     """An exponential moving average of weights and batch-norm statistics, by Lightning's own callback.
 
-    Validation is of the averaged weights, and checkpoints hold them, beside those to go on from. Lightning's
-    ``EMAWeightAveraging`` averages tensor by tensor; this does all of them in a few calls.
+    Validation in training is of the averaged weights, and checkpoints hold them, beside those to go on from. At first
+    the average looks back on fewer steps, as in TensorFlow's ``ExponentialMovingAverage(num_updates=...)``: after n
+    steps the share that stays is at most (1 + n) / (10 + n), so that short runs are not held back by the first weights.
 
     Args:
         decay: share of the average that stays at each step: 0.999 looks back on about 1,000 steps.
@@ -22,7 +24,36 @@ class MovingAverage(callbacks.WeightAveraging):
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay}: expected a share in [0, 1)")
-        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.decay = decay
+        super().__init__(multi_avg_fn=self._average)
+
+    @torch.no_grad()
+    def _average(self, averaged: list[Tensor], trained: list[Tensor], count: Tensor) -> None:
+        """Called with tensors of one kind, and with the number of steps that were averaged."""
+        steps = int(count)
+        stays = min(self.decay, (1 + steps) / (10 + steps))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, trained, 1 - stays)
+        else:  # counters
+            torch._foreach_copy_(averaged, trained)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make the average, on the training device: Lightning moves the module there only afterwards."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            # On the CPU, as it is asked for in each step: on a GPU each would wait for all work before it.
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in; not after training, when the weights are those that are meant."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take it out again."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_end(trainer, pl_module)
 
     def averaged(self) -> dict[str, Tensor]:
         """The averaged weights, under the names that the module's ``state_dict`` has."""

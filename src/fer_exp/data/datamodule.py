@@ -3,6 +3,7 @@
 import logging
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ class FolderFaces(L.LightningDataModule):
         if self.soft_labels is not None:
             folder = layout.train.relative_to(layout.root)
             soft_labels, count = read_soft_labels(self.soft_labels, self.train_set, folder)
-            self.train_set = self.train_set.with_soft_labels(soft_labels)
+            self.train_set = replace(self.train_set, soft_labels=soft_labels)
             log.info(
                 "%s has the labels of %d of the %d training images.", legible(self.soft_labels), count, len(soft_labels)
             )

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,6 @@ class ImageSet:
         """Number of images of each class."""
         counts: list[int] = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
         return counts
-
-    def with_soft_labels(self, soft_labels: Tensor) -> "ImageSet":
-        """The set with other labels to train on, and with a fingerprint that tells it."""
-        digest = hashlib.sha256(self.fingerprint.encode() + soft_labels.numpy().tobytes())
-        return replace(self, soft_labels=soft_labels, fingerprint=digest.hexdigest())
 
 
 def make_image_set(

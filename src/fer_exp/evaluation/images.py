@@ -62,6 +62,8 @@ def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> FolderFaces:
     """
     settings = {"_target_": FOLDERS, "root": "", "batch_size": 1, "seed": 0} if not run or "root" in given else {}
     keep = run if not settings or run.get("_target_") == FOLDERS else {}
+    # What an evaluation has no use for, and what may have gone since.
+    keep = {key: value for key, value in keep.items() if key not in ("soft_labels", "balanced_sampling")}
     node = {**settings, **keep, **given}
     cfg = OmegaConf.create({"data": node, "callbacks": {}, "trainer": {}})
     if problems := list(check_targets(cfg)):
@@ -90,6 +92,8 @@ def load_images(data: FolderFaces, split: str) -> Images:
     data.setup()
     layout, train, selection = data.find(), data.train_set, data.validation_set
     split = _name(split, layout)
+    if split == "validation" and data.hold_out and layout.validation.name.lower() in TEST_NAMES:
+        split = "test"  # a data folder without validation/: this is its test by whatever name it is asked for
     if split == "train":
         return Images(split, layout.train, train, train, selection, layout.root)
     if split == "selection" or (split == "validation" and not data.hold_out):

@@ -40,7 +40,9 @@ class Origin:
         weights: ``best``, ``restored`` or ``last``, or the name of another file.
         epoch: of the weights, from 1; None where the file does not tell.
         epochs: that the run trained; None without a record.
-        monitor: the figure that restored weights were chosen by.
+        selected_by: the figure that this epoch is the best by; None where it was not chosen by one, or that is not
+            known.
+        stopped_by: what ended the run, as its record tells it; None without a record.
         hold_out: share of train/ that the run was selected on; 0 for validation/, None without a record.
         train: fingerprint of the training images; None where it is not known.
         selection: fingerprint of the images that the run was validated on; None where it is not known.
@@ -51,7 +53,8 @@ class Origin:
     weights: str
     epoch: int | None
     epochs: int | None
-    monitor: str
+    selected_by: str | None
+    stopped_by: str | None
     hold_out: float | None
     train: str | None
     selection: str | None
@@ -62,11 +65,6 @@ class Origin:
         return f"{self.hold_out:.0%} of train/, held out" if self.hold_out else "validation/"
 
     @property
-    def selected_by(self) -> str | None:
-        """The figure that this epoch is the best by; None where it was not chosen by one, or that is not known."""
-        return None if self.run is None else {"best": "val_acc", "restored": self.monitor}.get(self.weights)
-
-    @property
     def _epoch(self) -> str:
         return "an untold epoch" if self.epoch is None else f"epoch {self.epoch}"
 
@@ -75,6 +73,8 @@ class Origin:
         """How the weights were selected."""
         if self.run is None:
             return f"weights of {self._epoch}, selection unknown (no run record)"
+        if self.selected_by is None and self.stopped_by == "early_stopping":
+            return f"weights of epoch {self.epoch}, at which early stopping on {self.selected_on} ended the run"
         if self.selected_by is None:
             return f"weights of epoch {self.epoch} of {self.epochs}, validated on {self.selected_on}, not chosen by it"
         return f"weights of epoch {self.epoch} of {self.epochs}, the best {self.selected_by} on {self.selected_on}"
@@ -96,10 +96,12 @@ class Reported:
     Attributes:
         split: ``train``, ``selection``, ``validation``, ``test``, or a folder as it was given.
         fingerprint: of the images.
+        place: the folder where they lie, relative to the data folder if it lies there.
     """
 
     split: str
     fingerprint: str
+    place: str
 
 
 def choose_protocol(wanted: str, reported: Reported, origin: Origin) -> str:
@@ -158,7 +160,7 @@ def _why_not(wanted: str, reported: Reported, origin: Origin) -> str:
 
 def state(protocol: str, reported: Reported, origin: Origin) -> str:
     """What has to be said next to each figure of a protocol: the images, the selection, and what that does."""
-    where = f"{reported.split}/" if reported.split in ("train", "validation", "test") else reported.split
+    where = f"{reported.place}/" if reported.split in ("train", "validation", "test") else reported.split
     if protocol == "training":
         verdict = "the images that it was trained on: a fit, no result"
     elif reported.fingerprint == origin.selection:
