@@ -128,10 +128,11 @@ def count_images(layout: "Layout") -> tuple[int, int]:
     return len(list_images(layout.train).files), len(list_images(layout.validation).files)
 
 
-def make_parser(name: str, description: str, rounds: int) -> argparse.ArgumentParser:
+def make_parser(name: str, description: str, rounds: int, on_data: bool = True) -> argparse.ArgumentParser:
     """The options of every benchmark; ``rounds`` is the default of how often each thing is measured."""
     parser = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=description)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="class folders; without it, the drawn faces")
+    if on_data:
+        parser.add_argument("--data", type=Path, metavar="DIR", help="class folders; without it, the drawn faces")
     parser.add_argument("--rounds", type=int, default=rounds, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     return parser
