@@ -577,7 +577,7 @@ def test_soft_labels_are_what_is_learned(small, tmp_path, faces):
     votes.write_text(votes.read_text().replace("0,0,0,1,0,0,0", "0,0,0,1,1,0,0"))
     with pytest.raises(UserError, match="that run had other settings: soft_labels was"):
         train(small(f"data.soft_labels={votes}", "optimizer.lr=1e-2", "trainer.max_epochs=3",
-                    f"resume={folder}/checkpoints/last.ckpt"))  # fmt: skip
+                    f"output_dir={tmp_path / 'other'}", f"resume={folder}/checkpoints/last.ckpt"))  # fmt: skip
 
 
 def test_a_schedule_that_cannot_be_laid_over_the_run_is_said(small):

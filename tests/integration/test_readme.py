@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from fer_exp import compare
+from fer_exp.config import CONFIG_DIR
 from fer_exp.records import read_summary
 from fer_exp.train import main
 
@@ -16,6 +18,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 SHELL_LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 COMMANDS = [line.removeprefix("uv run ") for line in SHELL_LINES if "fer_exp.train" in line]
 COMPARISONS = [line for line in SHELL_LINES if "fer_exp.compare" in line]
+EVALUATIONS = [line for line in SHELL_LINES if "fer_exp.evaluate" in line or "fer_exp.predict" in line]
 LESS = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.precision=32-true", "data.batch_size=10")
 FEWER_JOBS = ("hydra.sweeper.trials=1", "hydra.sweeper.seeds=1")
 
@@ -39,6 +42,14 @@ def test_commands_of_the_readme_run(command, faces, tmp_path, monkeypatch):
     summaries = [read_summary(path.parent) for path in tmp_path.glob("outputs/**/summary.json")]
     assert {summary["status"] for summary in summaries} == {"completed"}
     assert len(summaries) == (6 if fewer_jobs else 9 if "-m" in arguments else 1)
+
+
+@pytest.mark.parametrize("command", EVALUATIONS)
+def test_evaluations_of_the_readme_have_such_settings(command):
+    program, *overrides = shlex.split(command)[2:]
+    assert overrides[0] == "run=RUN"
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        assert compose(program.removeprefix("fer_exp."), overrides).run == "RUN"
 
 
 def test_comparisons_of_the_readme_are_made(faces, tmp_path, monkeypatch, capsys):
