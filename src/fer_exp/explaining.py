@@ -28,6 +28,10 @@ def call(command: Callable[[], Any]) -> None:
     try:
         with env_override({_TRACE: "1"}):  # Hydra then raises what it would print in words of its own, or trace
             command()
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, as `--help | head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(1)
     except Exception as error:
         if _TRACE in os.environ:
             raise

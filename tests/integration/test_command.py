@@ -1,6 +1,8 @@
 """The train command as a person uses it: from any folder, with mistakes, as a sweep."""
 
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -181,3 +183,14 @@ def test_nothing_is_warned_of_that_nobody_can_act_on(child, faces, tmp_path):
     assert result.returncode == 0
     assert result.stderr == ""
     assert "Warning" not in result.stdout
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+def test_a_reader_that_has_seen_enough_is_no_error(program):
+    with subprocess.Popen(
+        [sys.executable, "-m", f"fer_exp.{program}", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        process.wait()
+    assert said == b""
