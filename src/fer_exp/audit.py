@@ -6,21 +6,18 @@ Imports at the top are light, so that ``--help`` and a wrong key answer at once.
 import json
 import logging
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.atomic import replacing
 from fer_exp.config import CONFIG_DIR, build, is_number, is_whole
 from fer_exp.errors import UserError
-from fer_exp.explaining import call
-from fer_exp.resuming import discard
+from fer_exp.explaining import call, carry_out
 
 if TYPE_CHECKING:
     from fer_exp.data.audit import Audit
@@ -147,16 +144,7 @@ def format_summary(found: "Audit") -> str:
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="audit")
 def run(cfg: DictConfig) -> None:
     """What Hydra calls with the composed configuration."""
-    try:
-        audit(cfg)
-    except UserError as error:
-        log.error("Error: %s", error)
-        discard(Path(HydraConfig.get().runtime.output_dir))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        log.info("Interrupted.")
-        discard(Path(HydraConfig.get().runtime.output_dir))
-        sys.exit(130)
+    carry_out(audit, cfg)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ Imports at the top are light, so that ``--help`` and a wrong key answer at once;
 """
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,8 +27,8 @@ from fer_exp.evaluation.protocol import (
     refuse_second_report,
     state,
 )
-from fer_exp.explaining import call
-from fer_exp.resuming import claim, discard, plain
+from fer_exp.explaining import call, carry_out
+from fer_exp.resuming import claim, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -290,16 +288,7 @@ def examine(images: "Images", origin: Origin, precision: str | None) -> tuple[di
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="evaluate")
 def run(cfg: DictConfig) -> None:
     """What Hydra calls with the composed configuration."""
-    try:
-        evaluate(cfg)
-    except UserError as error:
-        log.error("Error: %s", error)
-        discard(Path(HydraConfig.get().runtime.output_dir))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        log.info("Interrupted.")
-        discard(Path(HydraConfig.get().runtime.output_dir))
-        sys.exit(130)
+    carry_out(evaluate, cfg)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
-"""What Hydra raises about a command line or a configuration, in words for the person who gave it."""
+"""What goes wrong in a command, in words for the person who gave it; Hydra raises much of it, in words of its own."""
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -10,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.config import CONFIG_DIR, GROUPS, MAY_BE_NONE
-from fer_exp.errors import in_line
+from fer_exp.errors import UserError, in_line
 from fer_exp.progress import print_any_sign
+from fer_exp.resuming import discard
+
+log = logging.getLogger(__name__)
 
 _TRACE = "HYDRA_FULL_ERROR"  # set by a person who wants to see where, as Hydra's documentation says
 
@@ -37,6 +43,27 @@ def call(command: Callable[[], Any]) -> None:
             raise
         print(f"Error: {_explain(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(1)
+
+
+def carry_out(work: Callable[[DictConfig], object], cfg: DictConfig) -> None:
+    """Do what a command does in a folder of its own; where it cannot, or is interrupted, say so and leave no folder.
+
+    Args:
+        work: takes the composed configuration.
+        cfg: the composed configuration.
+    """
+    try:
+        work(cfg)
+    except UserError as error:
+        log.error("Error: %s", error)
+        status = 1
+    except KeyboardInterrupt:
+        log.info("Interrupted.")
+        status = 130
+    else:
+        return
+    discard(Path(HydraConfig.get().runtime.output_dir))
+    sys.exit(status)
 
 
 def _explain(error: Exception, arguments: Sequence[str]) -> str:
