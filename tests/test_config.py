@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_exp.checkpoint import check_resume
 from fer_exp.config import (
     CONFIG_DIR,
     build,
     build_loss,
     build_optimizer_factories,
     check_config,
-    check_resume,
     named,
     oddities,
 )

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from fer_exp.atomic import replacing
-from fer_exp.config import CONFIG_DIR, build, is_number, is_whole
+from fer_exp.config import CONFIG_DIR, build, is_number, is_whole, resolve
 from fer_exp.errors import UserError
 from fer_exp.explaining import call, carry_out
+from fer_exp.resuming import check_unused
 
 if TYPE_CHECKING:
     from fer_exp.data.audit import Audit
@@ -103,12 +103,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
     Raises:
         UserError: they are not, or ``folder`` holds files.
     """
-    try:
-        if "data.root" in OmegaConf.missing_keys(cfg):
-            raise UserError("data.root must be set. Name the folder that holds train/ and validation/: data.root=DIR")
-        OmegaConf.resolve(cfg)
-    except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {error}") from error
+    resolve(cfg, {"data.root": "Name the folder that holds train/ and validation/: data.root=DIR"})
     if not cfg.get("data"):
         raise UserError("data: nothing is chosen; give data=folders data.root=DIR")
     distance, correlation = cfg.near_distance, cfg.near_correlation
@@ -116,8 +111,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"near_distance={distance}: expected a whole number from 0 to {MOST_DISTANCE}")
     if not is_number(correlation) or not 0 < correlation <= 1:
         raise UserError(f"near_correlation={correlation}: expected a number above 0 and up to 1")
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - {LOG}:
-        raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")
+    check_unused(folder, LOG)
 
 
 def format_summary(found: "Audit") -> str:

@@ -1,4 +1,4 @@
-"""A run's checkpoint found and read back: the network, its classes, and how it is to be shown a face.
+"""A run's checkpoint found and read back: to show its network faces, or to go on from it.
 
 Imports at the top are light: torch is imported where a file is read.
 """
@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_exp.config import ACCELERATORS, build, check_targets, is_whole
 from fer_exp.data.folders import CLASSES
+from fer_exp.data.names import as_path
 from fer_exp.errors import UserError, first_of, in_line
-from fer_exp.records import SUMMARY, read_summary, record_folders
-from fer_exp.resuming import run_of
+from fer_exp.records import PLAIN_LOSS, SUMMARY, read_summary, record_folders
+from fer_exp.resuming import changed_settings, run_of
 
 if TYPE_CHECKING:
     import torch
@@ -85,12 +86,12 @@ def find_checkpoint(cfg: DictConfig) -> tuple[Path, Path | None, Mapping[str, An
         UserError: there is no such run, or it cannot be read.
     """
     if cfg.ckpt is not None:
-        checkpoint = Path(str(cfg.ckpt)).expanduser()
+        checkpoint = as_path(cfg.ckpt)
         run = run_of(checkpoint)
         if checkpoint.resolve().parent.name != "checkpoints" or not (run / SUMMARY).exists():
             return checkpoint, None, {}
     else:
-        run = Path(str(cfg.run)).expanduser()
+        run = as_path(cfg.run)
         checkpoint = run / "checkpoints" / f"{cfg.weights}.ckpt"
     try:
         summary = read_summary(run)
@@ -115,17 +116,12 @@ def read_checkpoint(path: Path) -> Trained:
         UserError: there is no such file, it is damaged or no such checkpoint, its network cannot be built, or it was
             trained for other classes or with another preprocessing.
     """
-    import torch
-
     from fer_exp.data.imageset import PREPROCESSING
 
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint; expected a file that a run wrote to checkpoints/")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch compares no checksum, and goes on from whatever it finds
-                raise ValueError(f"{damaged} is damaged")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = _load(path)
         # Restored weights are those of an earlier epoch than the one that they were saved in.
         epoch = int(content["epoch"]) + 1 if "optimizer_states" in content else None
         settings = dict(content["hyper_parameters"]["settings"])
@@ -133,8 +129,7 @@ def read_checkpoint(path: Path) -> Trained:
         classes, model = tuple(settings["classes"]), dict(settings["model"])
         target = str(model["_target_"])
     except Exception as error:  # whatever a file of any kind makes the readers raise
-        reason = str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
-        raise UserError(f"{path}: this is not a checkpoint of a run ({reason})") from error
+        raise UserError(f"{path}: this is not a checkpoint of a run ({_reason(error)})") from error
     if classes != CLASSES:
         raise UserError(
             f"{path}: this network names other classes ({', '.join(map(str, classes))}); expected {', '.join(CLASSES)}"
@@ -161,6 +156,64 @@ def read_checkpoint(path: Path) -> Trained:
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit its network: {in_line(error)}") from error
     return Trained(path, network.eval().to(memory_format=_order(settings)), epoch, settings)
+
+
+def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder: Path) -> None:
+    """See to it that a checkpoint can be gone on from with these settings.
+
+    Args:
+        path: a run's ``last.ckpt``.
+        settings: what must be as it was in that run, as plain values; stored in each checkpoint.
+        max_epochs: of this run.
+        folder: of this run.
+
+    Raises:
+        UserError: ``path`` is no such checkpoint, its settings are others, or no epoch is left to train. A run that
+            goes on in its own folder may have been killed between its last epoch and its end.
+    """
+    from fer_exp.data.imageset import PREPROCESSING
+
+    try:
+        checkpoint = _load(path)
+        epochs = checkpoint["epoch"] + 1
+        _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
+        told = checkpoint["hyper_parameters"]["settings"]
+        # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
+        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer")}
+        untold |= {"balanced_sampling": False, "loss": {"name": "CrossEntropy", **PLAIN_LOSS}}
+        untold |= {"decay_norms_and_biases": True, "preprocessing": PREPROCESSING}
+        before = {**{name: value for name, value in untold.items() if name in settings}, **told}
+        changed = changed_settings(before, settings)
+    except Exception as error:  # whatever a file of any kind makes the readers raise
+        raise UserError(
+            f"resume={path}: this is not a checkpoint to go on from ({_reason(error)}); "
+            "expected the checkpoints/last.ckpt of a run"
+        ) from error
+    if changed:
+        raise UserError(
+            f"resume={path}: that run had other settings: {'; '.join(changed)}. Give the same, or begin a new run."
+        )
+    if epochs > max_epochs or (epochs == max_epochs and run_of(path) != folder.resolve()):
+        raise UserError(
+            f"resume={path}: that run has trained {epochs} epochs, and trainer.max_epochs={max_epochs} leaves none."
+        )
+
+
+def _load(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; raises whatever a file of any kind makes the readers raise."""
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():  # torch compares no checksum, and goes on from whatever it finds
+            raise ValueError(f"{damaged} is damaged")
+    # Plain values and tensors only: a file that carries code is refused, not run.
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """Why a checkpoint could not be read; the messages of torch and pickle are no help to a person."""
+    return str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
 
 
 def _order(settings: Mapping[str, Any]) -> "torch.memory_format":

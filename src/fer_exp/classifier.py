@@ -67,6 +67,7 @@ class Classifier(L.LightningModule):
         self.network = network.to(memory_format=self.memory_format)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self._steps_with_optimizer = scheduler is not None and spans_run(scheduler)
         self.monitor = monitor
         self.num_classes = num_classes
         self.loss = loss or nn.CrossEntropyLoss()
@@ -149,10 +150,6 @@ class Classifier(L.LightningModule):
         lr = self._lr_before if self._steps_with_optimizer else self.trainer.optimizers[0].param_groups[0]["lr"]
         return float(lr)
 
-    @property
-    def _steps_with_optimizer(self) -> bool:
-        return self.make_scheduler is not None and spans_run(self.make_scheduler)
-
     def is_finite(self) -> bool:
         """Whether all weights, and statistics such as those of batch norm, are finite."""
         values = [value for value in self.network.state_dict().values() if value.is_floating_point()]
@@ -207,6 +204,6 @@ class Classifier(L.LightningModule):
         return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
 
 
-def spans_run(make_scheduler: SchedulerFactory) -> bool:
+def spans_run(make_scheduler: Callable[..., Any]) -> bool:
     """Whether a schedule is laid over the whole run: its class takes ``total_steps``, as torch's OneCycleLR does."""
     return "total_steps" in inspect.signature(make_scheduler).parameters

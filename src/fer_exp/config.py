@@ -6,7 +6,6 @@ import math
 import os
 import types
 import typing
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE
 from fer_exp.errors import UserError, in_line
-from fer_exp.records import DIRECTION, PLAIN_LOSS
-from fer_exp.resuming import changed_settings, run_of
+from fer_exp.records import DIRECTION
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ lies inside the package; in a checkout, beside src/.
@@ -49,7 +47,6 @@ _OWN = ("seed", "monitor", "decay_norms_and_biases", "channels_last", "resume", 
 KEYS = (*_OWN, *GROUPS, "experiment")
 MAY_BE_NONE = ("augmentation", "mixing", "scheduler", "averaging", "logger")
 _LIMITS = ("limit_train_batches", "limit_val_batches")
-_SPANNING = ("OneCycleLR", "WarmupCosine")  # schedules laid over the whole run
 _MANY_STEPS = 1_000_003  # to try a schedule with; its own length may be refused when the run's steps are known
 # What must be there whatever is chosen; conf/ has a value for each.
 _NEEDED = (
@@ -90,21 +87,32 @@ def check_config(cfg: DictConfig) -> None:
     """
     if absent := [group for group in GROUPS if group not in MAY_BE_NONE and not cfg.get(group)]:
         raise UserError(f"{', '.join(absent)}: nothing is chosen; give e.g. optimizer=adam")
-    try:
-        missing = sorted(OmegaConf.missing_keys(cfg))
-        if missing:
-            raise UserError(
-                f"{', '.join(missing)} must be set. "
-                + ("Name the folder that holds train/ and validation/: data.root=DIR" if "data.root" in missing else "")
-            )
-        OmegaConf.resolve(cfg)
-    except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {in_line(error)}") from error
+    resolve(cfg, {"data.root": "Name the folder that holds train/ and validation/: data.root=DIR"})
     problems = [*_check_shape(cfg)] or [*_check_values(cfg), *_check_monitors(cfg), *check_targets(cfg)]
     problems = list({problem.partition(":")[0]: problem for problem in reversed(problems)}.values())[::-1]  # one a key
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise UserError(lines.strip(" -") if len(problems) == 1 else f"{len(problems)} settings are wrong:\n{lines}")
+
+
+def resolve(cfg: DictConfig, hints: Mapping[str, str] | None) -> None:
+    """Put values in the place of interpolations, where every key has one.
+
+    Args:
+        cfg: the composed configuration.
+        hints: for keys that are often missing, a sentence that says how to give them; None where keys may be missing.
+
+    Raises:
+        UserError: a key is missing, or an interpolation leads nowhere.
+    """
+    try:
+        missing = [] if hints is None else sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            how = [hint for key, hint in (hints or {}).items() if key in missing]
+            raise UserError(" ".join([f"{', '.join(missing)} must be set.", *how]))
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {in_line(error)}") from error
 
 
 def build(cfg: DictConfig, group: str) -> Any:
@@ -371,9 +379,11 @@ def _may_be(value: Any, kind: Any) -> bool:
 
 def oddities(cfg: DictConfig) -> Iterator[str]:
     """Settings that are allowed and work against each other, in words."""
+    from fer_exp.classifier import spans_run
+
     stopping = cfg.callbacks.get("early_stopping")
     schedule = cfg.get("scheduler") or OmegaConf.create({})
-    if stopping and any(name in schedule.get("_target_", "") for name in _SPANNING):
+    if stopping and schedule and spans_run(get_object(schedule._target_)):
         yield (
             "early stopping may end the run before the schedule has brought the rate down, which spans "
             "trainer.max_epochs. callbacks=fixed_budget trains to its end."
@@ -409,54 +419,6 @@ def named(node: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(node)
     assert isinstance(plain, dict)
     return {"name": str(plain.get("_target_")).rpartition(".")[2], **{str(key): v for key, v in plain.items()}}
-
-
-def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder: Path) -> None:
-    """See to it that a checkpoint can be gone on from with these settings.
-
-    Args:
-        path: a run's ``last.ckpt``.
-        settings: what must be as it was in that run, as plain values; stored in each checkpoint.
-        max_epochs: of this run.
-        folder: of this run.
-
-    Raises:
-        UserError: ``path`` is no such checkpoint, its settings are others, or no epoch is left to train. A run that
-            goes on in its own folder may have been killed between its last epoch and its end.
-    """
-    import torch
-
-    from fer_exp.data.imageset import PREPROCESSING
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch compares no checksum, and goes on from whatever it finds
-                raise ValueError(f"{damaged} is damaged")
-        # Plain values and tensors only: a file that carries code is refused, not run.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        epochs = checkpoint["epoch"] + 1
-        _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
-        told = checkpoint["hyper_parameters"]["settings"]
-        # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
-        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer")}
-        untold |= {"balanced_sampling": False, "loss": {"name": "CrossEntropy", **PLAIN_LOSS}}
-        untold |= {"decay_norms_and_biases": True, "preprocessing": PREPROCESSING}
-        before = {**{name: value for name, value in untold.items() if name in settings}, **told}
-        changed = changed_settings(before, settings)
-    except Exception as error:  # whatever a file of any kind makes the readers raise
-        reason = str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
-        raise UserError(
-            f"resume={path}: this is not a checkpoint to go on from ({reason}); "
-            "expected the checkpoints/last.ckpt of a run"
-        ) from error
-    if changed:
-        raise UserError(
-            f"resume={path}: that run had other settings: {'; '.join(changed)}. Give the same, or begin a new run."
-        )
-    if epochs > max_epochs or (epochs == max_epochs and run_of(path) != folder.resolve()):
-        raise UserError(
-            f"resume={path}: that run has trained {epochs} epochs, and trainer.max_epochs={max_epochs} leaves none."
-        )
 
 
 def _is_figure(name: Any) -> bool:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.checkpoint import WEIGHTS, Trained, check_source, find_checkpoint, read_checkpoint
-from fer_exp.config import CONFIG_DIR, is_number, is_whole
+from fer_exp.config import CONFIG_DIR, is_number, is_whole, resolve
 from fer_exp.errors import UserError, in_line
 from fer_exp.evaluation.protocol import (
     PROTOCOLS,
@@ -28,7 +28,7 @@ from fer_exp.evaluation.protocol import (
     state,
 )
 from fer_exp.explaining import call, carry_out
-from fer_exp.resuming import claim, plain
+from fer_exp.resuming import check_unused, claim, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,10 +134,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
     Raises:
         UserError: they are not, or ``folder`` holds files.
     """
-    try:
-        OmegaConf.resolve(cfg)
-    except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {in_line(error)}") from error
+    resolve(cfg, None)  # of the data what is missing is as the run had it
     check_source(cfg)
     views = views_of(cfg)
     if not views or {*views} - {*VIEWS} or len({*views}) < len(views):
@@ -150,10 +147,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
     held_out = plain(cfg.data)["hold_out"]
     if held_out != "???" and (not is_number(held_out) or not 0 <= held_out < 1):
         raise UserError(f"data.hold_out={held_out}: expected a share in [0, 1)")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another hydra.run.dir.")
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - {LOG}:
-        raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")
+    check_unused(folder, LOG)
 
 
 def views_of(cfg: DictConfig) -> list[str]:

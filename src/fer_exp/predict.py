@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig
 
 from fer_exp.atomic import replacing
 from fer_exp.checkpoint import check_source, find_checkpoint, read_checkpoint
-from fer_exp.config import CONFIG_DIR, is_whole
+from fer_exp.config import CONFIG_DIR, is_whole, resolve
 from fer_exp.data.folders import CLASSES, SUFFIXES
-from fer_exp.data.names import legible
-from fer_exp.errors import UserError, in_line
+from fer_exp.data.names import as_path, legible
+from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import VIEWS
 from fer_exp.explaining import call
 
@@ -67,7 +66,7 @@ def predict(cfg: DictConfig) -> None:
     for path, row in zip(named, probabilities, strict=True):
         print(f"{legible(path)}: {in_words(row, cfg.top)}")
     if cfg.output is not None:
-        write_predictions(Path(str(cfg.output)).expanduser(), named, probabilities)
+        write_predictions(as_path(cfg.output), named, probabilities)
         print(f"\nWritten to {cfg.output}")
     print(f"\n{REMINDER}")
 
@@ -78,18 +77,13 @@ def check(cfg: DictConfig) -> None:
     Raises:
         UserError: they are not, or ``output`` is there.
     """
-    try:
-        if "images" in OmegaConf.missing_keys(cfg):
-            raise UserError("images must be set: a file, a folder, or a list of both, e.g. images=face.jpg")
-        OmegaConf.resolve(cfg)
-    except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {in_line(error)}") from error
+    resolve(cfg, {"images": "Give a file, a folder, or a list of both, e.g. images=face.jpg"})
     check_source(cfg)
     if cfg.views not in VIEWS:
         raise UserError(f"views={cfg.views}: expected one of {', '.join(VIEWS)}")
     if not is_whole(cfg.top, at_least=1) or cfg.top > len(CLASSES):
         raise UserError(f"top={cfg.top}: expected a whole number from 1 to {len(CLASSES)}")
-    if cfg.output is not None and Path(str(cfg.output)).expanduser().exists():
+    if cfg.output is not None and as_path(cfg.output).exists():
         raise UserError(f"output={cfg.output} is there already: choose another file, or remove it.")
 
 
@@ -101,7 +95,7 @@ def find_images(given: object) -> list[Path]:
     """
     found: list[Path] = []
     for name in given if isinstance(given, ListConfig) else [given]:
-        place = Path(str(name)).expanduser()
+        place = as_path(name)
         if place.is_dir():
             below = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
             if not below:

@@ -121,6 +121,22 @@ def claim(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_unused(folder: Path, log_file: str) -> None:
+    """See to it that a command that writes to a folder of its own writes over nothing.
+
+    Args:
+        folder: of the command; its log file alone may be there.
+        log_file: the name of that.
+
+    Raises:
+        UserError: ``folder`` is a file, or holds others.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another hydra.run.dir.")
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {log_file}:
+        raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")
+
+
 def _is_held(folder: Path) -> bool:
     """Whether another process is training in ``folder``."""
     lock = folder / ".hydra/lock"

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fer_exp.checkpoint import check_resume
 from fer_exp.config import (
     CONFIG_DIR,
     GROUPS,
@@ -26,7 +27,6 @@ from fer_exp.config import (
     build_loss,
     build_optimizer_factories,
     check_config,
-    check_resume,
     is_number,
     named,
     oddities,

@@ -22,6 +22,7 @@ from fer_exp.comparison.runs import FIGURES, Measure, Run, Setting
 from fer_exp.comparison.statistics import CONFIDENCE, RESAMPLES, Spread
 from fer_exp.comparison.tuning import Tuning, score
 from fer_exp.records import SUMMARY
+from fer_exp.tables import column_widths, markdown_table, padded
 
 MARKDOWN, TABLE, PAGE = "comparison.md", "comparison.csv", "report.html"
 CURVES, ACCURACY, TARGET, RATES = "curves.png", "accuracy.png", "time_to_target.png", "learning_rate.png"
@@ -124,8 +125,8 @@ def format_answer(comparison: Comparison) -> str:
         rows.append((first, _statuses(group, short=True), *row[1:-1]))
         rows += [(line, *[""] * (len(row) - 1)) for line in more]
     header = (grid.header[0], "runs*", *grid.header[1:-1])
-    widths = _widths([header, *rows])
-    lines = ["  ".join(_padded(row, widths, "llrrrrrr")).rstrip() for row in (header, *rows)]
+    widths = column_widths([header, *rows])
+    lines = ["  ".join(padded(row, widths, "llrrrrrr")).rstrip() for row in (header, *rows)]
     lines.insert(1, "  ".join("-" * width for width in widths))
     explained = "* completed/diverged/failed/unfinished; n of them count. " + _where(comparison.measure)
     notes = [_filled(note, "- ") for note in comparison.notes]
@@ -492,28 +493,14 @@ def _bullets(sentences: Iterable[str]) -> str:
 
 
 def _markdown_table(grid: _Grid) -> str:
-    rows = [tuple(_escaped(cell).replace("|", "\\|") for cell in row) for row in (grid.header, *grid.rows)]
-    widths = [max(3, width) for width in _widths(rows)]
-    rule = ["-" * (width - 1) + ("-" if side == "l" else ":") for width, side in zip(widths, grid.align, strict=True)]
-    lines = [rows[0], tuple(rule), *rows[1:]]
-    return "\n".join(f"| {' | '.join(_padded(line, widths, grid.align))} |" for line in lines)
+    header, *rows = [[_escaped(cell).replace("|", "\\|") for cell in row] for row in (grid.header, *grid.rows)]
+    return markdown_table(header, rows, grid.align)
 
 
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is, in one line."""
     text = re.sub(r"([\\*`])", r"\\\1", " ".join(text.split()))
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
-
-
-def _widths(rows: Iterable[Sequence[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def _padded(row: Sequence[str], widths: Sequence[int], align: str) -> list[str]:
-    return [
-        cell.ljust(width) if side == "l" else cell.rjust(width)
-        for cell, width, side in zip(row, widths, align, strict=True)
-    ]
 
 
 def _html(comparison: Comparison, sections: Sequence[_Section], folder: Path) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fer_exp.atomic import replacing
-from fer_exp.data.names import legible
+from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError, first_of
 
 _MOST_NAMED = 20  # lines in an error message
@@ -32,9 +32,7 @@ def read_exclusions(file: str | Path, root: Path) -> frozenset[str]:
         UserError: the list cannot be read, or names files that are not there.
     """
     try:
-        # Of "~nobody/list" Path.expanduser makes an exception, and this a path that is not there.
-        given = Path(os.path.expanduser(str(file)))  # noqa: PTH111
-        text = given.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = as_path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(
             f"data.exclude={legible(file)}: the list cannot be read ({error.strerror or error}). Give a file that "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from fer_exp.data.names import legible
+from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError, first_of
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,7 @@ def find_splits(root: str | Path) -> Layout:
     given = f"data.root={legible(root)}"
     if root is None or not str(root):
         raise UserError("data.root is empty: name the folder that holds train/ and validation/: data.root=DIR")
-    # A folder called 2013 comes from the command line as a number; of "~nobody" Path.expanduser makes an exception.
-    base = Path(os.path.expanduser(str(root)))  # noqa: PTH111
+    base = as_path(root)
     try:
         base.stat()
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,8 +1,18 @@
 """Names of files as they are told: people give files any name, and a message or a list has to bear it."""
 
+import os
 import unicodedata
+from pathlib import Path
 
 _BREAKING = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, halves of characters, and ends of lines
+
+
+def as_path(given: object) -> Path:
+    """A path as a person gives it: a folder called 2013 comes from the command line as a number, ``~`` is their home.
+
+    Of ``~nobody/list`` ``Path.expanduser`` makes an exception, and this a path that is not there.
+    """
+    return Path(os.path.expanduser(str(given)))  # noqa: PTH111
 
 
 def legible(name: object) -> str:

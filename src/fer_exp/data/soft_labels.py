@@ -1,7 +1,6 @@
 """Labels that are shares of several classes: votes of annotators, or what another network predicts."""
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fer_exp.data.imageset import ImageSet
-from fer_exp.data.names import legible
+from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError, first_of, in_line
 
 _MOST_NAMED = 20  # files in an error message
@@ -35,8 +34,7 @@ def read_soft_labels(file: str | Path, images: ImageSet, folder: Path) -> tuple[
     name = f"data.soft_labels={legible(file)}"
     expected = f"expected a CSV file with the columns file, {', '.join(images.classes)}"
     try:
-        # Of "~nobody/list" Path.expanduser makes an exception, and this a path that is not there.
-        with Path(os.path.expanduser(str(file))).open(newline="", encoding="utf-8-sig") as lines:  # noqa: PTH111
+        with as_path(file).open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             if absent := [column for column in ("file", *images.classes) if column not in (reader.fieldnames or ())]:
                 raise UserError(f"{name}: has no column {', '.join(absent)}; {expected}.")

@@ -14,7 +14,7 @@ from fer_exp.data.audit import is_constant
 from fer_exp.data.datamodule import FolderFaces
 from fer_exp.data.folders import Layout, within
 from fer_exp.data.imageset import AT_ONCE, ImageSet
-from fer_exp.data.names import legible
+from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError
 
 SPLITS = ("validation", "train", "test", "selection")
@@ -113,7 +113,7 @@ def _name(split: str, layout: Layout | None) -> str:
     """A folder by the name that it has as a split of the data, where it is one."""
     if split in SPLITS:
         return split
-    folder = Path(split).expanduser()
+    folder = as_path(split)
     if not folder.is_dir():
         raise UserError(f"split={legible(split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
     if layout is not None:

@@ -28,6 +28,7 @@ from fer_exp.figures.mistakes import mistakes_figure
 from fer_exp.figures.per_class import per_class_figure
 from fer_exp.figures.reliability import Panel, reliability_figure
 from fer_exp.records import without_nan
+from fer_exp.tables import markdown_table
 
 EVALUATION, TABLE, PREDICTIONS = "evaluation.json", "evaluation.md", "predictions.csv"
 SCHEMA = 1
@@ -145,28 +146,34 @@ def format_report(evaluation: Evaluation) -> str:
     scores = evaluation.scores[evaluation.view]
     classes = evaluation.images.classes
     lines = [evaluation.statement, *(f"Note: {note}" for note in evaluation.notes), ""]
-    lines += _table(
+    overall = markdown_table(
         ["view", "accuracy", "balanced accuracy", "macro-F1", "NLL", "ECE", "T", "NLL at T", "ECE at T"],
         [_overall_row(view, of_view) for view, of_view in evaluation.scores.items()],
+        "lrrrrrrrr",
     )
+    lines.append(overall)
     lines += ["", f"By class, {VIEWS[evaluation.view]}:", ""]
-    lines += _table(
+    by_class = markdown_table(
         ["class", "images", "precision", "recall", "F1"],
         [
             [name, f"{support:,}", *(_share(scores.per_class[figure][c]) for figure in ("precision", "recall", "f1"))]
             for c, (name, support) in enumerate(zip(classes, scores.support, strict=True))
         ],
+        "lrrrr",
     )
+    lines.append(by_class)
     lines += ["", f"Confusion matrix, {VIEWS[evaluation.view]}: images, and their share of the true class.", ""]
     shares = _normalised(scores)
-    lines += _table(
+    confusion = markdown_table(
         ["true \\ predicted", *classes],
         [
             [name, *(f"{n:,} ({share:.1%})" for n, share in zip(scores.confusion[c], shares[c], strict=True))]
             for c, name in enumerate(classes)
         ],
+        "l" + "r" * len(classes),
     )
     lines += [
+        confusion,
         "",
         f"{len(evaluation.images):,} images. Brackets: {LEVEL:.0%} bootstrap intervals over the images, "
         f"{evaluation.resamples:,} resamples, seed {evaluation.seed}; they do not tell how far another seed of the "
@@ -201,16 +208,6 @@ def _share(figure: Interval) -> str:
 
 def _number(figure: Interval) -> str:
     return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table with columns of even width, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    ruler = [f"{'-' * (widths[0])}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
-    return [
-        "| " + " | ".join(cell.rjust(w) if k else cell.ljust(w) for k, (cell, w) in enumerate(pairs)) + " |"
-        for pairs in (list(zip(row, widths, strict=True)) for row in (head, ruler, *rows))
-    ]
 
 
 def write_report(evaluation: Evaluation, trained: Trained, folder: Path) -> list[str]:
