@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from fer_exp.errors import UserError
-from fer_exp.hardware import available_cores, choose_accelerator, choose_precision, device_name, share_cores
+from fer_exp.hardware import (
+    available_cores,
+    choose_accelerator,
+    choose_cuda_graph,
+    choose_precision,
+    device_name,
+    share_cores,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +83,25 @@ def test_processes_that_share_the_cores_take_their_part_of_them(monkeypatch):
 
 def test_the_cores_are_those_that_this_process_may_use():
     assert 1 <= available_cores() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accelerator", "batches_a_step", "taken"),
+    [
+        ("auto", "cuda", 1, True),
+        (True, "cuda", 1, True),
+        (False, "cuda", 1, False),
+        ("auto", "cuda", 4, False),
+        ("auto", "cpu", 1, False),
+        ("auto", "mps", 1, False),
+        (False, "cpu", 1, False),
+        (True, "cpu", 1, "needs a CUDA device"),
+        (True, "cuda", 4, "added up over batches"),
+    ],
+)
+def test_passes_are_captured_on_a_cuda_device_where_they_can_be(wanted, accelerator, batches_a_step, taken):
+    if isinstance(taken, bool):
+        assert choose_cuda_graph(wanted, accelerator, batches_a_step)[0] is taken
+    else:
+        with pytest.raises(UserError, match=f"cuda_graph=true: .*{taken}"):
+            choose_cuda_graph(wanted, accelerator, batches_a_step)

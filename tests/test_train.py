@@ -526,6 +526,28 @@ def test_a_schedule_over_the_run_falls_with_each_step_and_its_last_rate_is_told(
         )  # fmt: skip
 
 
+def test_a_run_whose_rate_has_not_begun_to_fall_can_be_given_another_length(small, tmp_path, monkeypatch):
+    settings = ("scheduler=wsd", "scheduler.warmup=2", "scheduler.decay=0.5", "callbacks=fixed_budget")
+    whole, part, rest = tmp_path / "whole", tmp_path / "part", tmp_path / "rest"
+    train(small(*settings, "trainer.max_epochs=3", f"output_dir={whole}"))
+    with monkeypatch.context() as patch:
+        step = Classifier.training_step
+
+        def interrupted(self, batch, index):
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt
+            return step(self, batch, index)
+
+        patch.setattr(Classifier, "training_step", interrupted)
+        with pytest.raises(SystemExit):
+            train(small(*settings, "trainer.max_epochs=4", f"output_dir={part}"))
+    train(small(*settings, "trainer.max_epochs=3", f"output_dir={rest}", f"resume={part}/checkpoints/last.ckpt"))
+    assert figures(rest) == figures(whole)
+    assert figures(whole)[-1]["lr"] < figures(whole)[0]["lr"] == pytest.approx(1e-3)
+    with pytest.raises(UserError, match=r"scheduler\.max_epochs was 3 and is 4"):  # its rate has fallen
+        train(small(*settings, "trainer.max_epochs=4", f"output_dir={whole}", f"resume={whole}/checkpoints/last.ckpt"))
+
+
 def test_weight_decay_spares_norms_and_biases_where_that_is_asked_for(small, tmp_path):
     # A rate of decay that leaves nothing: what is decayed is 0 after a step, and the gradients are cut off.
     settings = ("optimizer=sgd", "optimizer.lr=0.5", "optimizer.weight_decay=2", "trainer.gradient_clip_val=1e-30")

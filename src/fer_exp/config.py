@@ -43,7 +43,7 @@ GROUPS = (
     "callbacks",
     "logger",
 )
-_OWN = ("seed", "monitor", "decay_norms_and_biases", "channels_last", "resume", "output_dir")
+_OWN = ("seed", "monitor", "decay_norms_and_biases", "channels_last", "cuda_graph", "resume", "output_dir")
 KEYS = (*_OWN, *GROUPS, "experiment")
 MAY_BE_NONE = ("augmentation", "mixing", "scheduler", "averaging", "logger")
 _LIMITS = ("limit_train_batches", "limit_val_batches")
@@ -203,6 +203,8 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
     for key in ("channels_last", "decay_norms_and_biases"):
         if not isinstance(cfg[key], bool):
             yield f"{key}={cfg[key]}: expected true or false"
+    if cfg.cuda_graph not in (True, False, "auto"):
+        yield f"cuda_graph={cfg.cuda_graph}: expected auto, true or false"
     if cfg.resume is not None and not os.path.isfile(str(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if not is_number(rate := cfg.optimizer.get("lr", 0.0)):

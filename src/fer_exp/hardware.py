@@ -58,6 +58,36 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
     return "32-true", f"nothing faster is known for {accelerator}"
 
 
+def choose_cuda_graph(wanted: bool | str, accelerator: str, batches_a_step: int) -> tuple[bool, str]:
+    """Resolve ``cuda_graph``: capture the network's passes where they run on a CUDA device.
+
+    A graph writes its gradients to the same place in each replay, so that none can be added up over batches.
+
+    Args:
+        wanted: True, False or "auto".
+        accelerator: what was chosen.
+        batches_a_step: batches whose gradients are added up, ``trainer.accumulate_grad_batches``.
+
+    Returns:
+        Whether to, and the reason, in words.
+
+    Raises:
+        UserError: it is wanted and cannot be.
+    """
+    if not wanted:
+        return False, "as set"
+    hindrance = None
+    if accelerator != "cuda":
+        hindrance = "it needs a CUDA device"
+    elif batches_a_step > 1:
+        hindrance = "gradients are added up over batches, trainer.accumulate_grad_batches"
+    if hindrance is None:
+        return True, "as set" if wanted is True else "launches all kernels of a pass at once"
+    if wanted is True:
+        raise UserError(f"cuda_graph=true: {hindrance}. cuda_graph=auto captures where it can be done.")
+    return False, hindrance
+
+
 def available_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

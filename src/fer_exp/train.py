@@ -70,6 +70,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from fer_exp.callbacks.cuda_graph import CudaGraph
     from fer_exp.callbacks.pictures import Pictures
     from fer_exp.callbacks.recorder import Recorder
     from fer_exp.callbacks.second_interrupt import SecondInterrupt
@@ -77,7 +78,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     from fer_exp.callbacks.training_bar import TrainingBar
     from fer_exp.classifier import Classifier, spans_run
     from fer_exp.data.imageset import PREPROCESSING
-    from fer_exp.hardware import choose_accelerator, choose_precision, device_name
+    from fer_exp.hardware import choose_accelerator, choose_cuda_graph, choose_precision, device_name
     from fer_exp.loggers import TensorBoardLogger
     from fer_exp.models.layers import count_values, format_layers, list_layers
     from fer_exp.records import describe_data, describe_environment
@@ -85,6 +86,8 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     _quieten_lightning()
     accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
+    batches_a_step = cfg.trainer.get("accumulate_grad_batches", 1)
+    captured, why_captured = choose_cuda_graph(cfg.cuda_graph, accelerator, batches_a_step)
     device = device_name(accelerator)
     if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
         raise UserError(
@@ -138,6 +141,8 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     log.info("Trainable parameters: %s. Non-trainable: %s.", f"{trainable:,}", f"{non_trainable:,}")
     log.info("Optimizer: %s. Seed: %d.", settings["optimizer"]["name"], cfg.seed)
     log.info("Device: %s (%s). Precision: %s (%s).", device, why_accelerator, precision, why_precision)
+    if accelerator == "cuda":
+        log.info("CUDA graphs: %s (%s).", "yes" if captured else "no", why_captured)
     for oddity in oddities(cfg):
         log.warning("Warning: %s", oddity)
 
@@ -155,6 +160,8 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         },
     )
     recorder = Recorder(record, start)
+    if captured:
+        callbacks.append(CudaGraph((cfg.data.batch_size, *datamodule.train_set.images.shape[1:])))
     pictures = Pictures(folder, recorder, layers, settings["optimizer"]["name"])
     try:
         trainer = L.Trainer(
