@@ -195,7 +195,8 @@ def chart(measured: Mapping[str, Measured], batch_size: int, caption: str) -> Fi
             axes.barh(place, each.median, height=0.6, color=COLOURS[list(MODULES).index(name)])
             axes.plot([each.least, each.most], [place, place], color="0.45", linewidth=1.6, marker="|", markersize=9)
             axes.text(each.most + 0.02 * furthest, place, f"{each.median:,.4g} {unit}", va="center", size=11)
-        axes.set_yticks(range(len(spreads)), list(spreads), size=12)
+        labels = [f"{name}\n{measured[name].facts['precision']}" for name in spreads]
+        axes.set_yticks(range(len(spreads)), labels, size=12)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.22 * furthest)
         axes.set_title(title, size=12)

@@ -68,6 +68,7 @@ def small(composed: Compose, faces: Path) -> Compose:
             "data.batch_size=10",
             "trainer.max_epochs=2",
             "trainer.precision=32-true",
+            "trainer.accelerator=cpu",  # to the last bit, on a machine with a GPU as well
             "logger=none",
             *overrides,
         )

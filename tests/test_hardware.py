@@ -86,22 +86,22 @@ def test_the_cores_are_those_that_this_process_may_use():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "accelerator", "batches_a_step", "taken"),
+    ("wanted", "accelerator", "accumulates", "taken"),
     [
-        ("auto", "cuda", 1, True),
-        (True, "cuda", 1, True),
-        (False, "cuda", 1, False),
-        ("auto", "cuda", 4, False),
-        ("auto", "cpu", 1, False),
-        ("auto", "mps", 1, False),
-        (False, "cpu", 1, False),
-        (True, "cpu", 1, "needs a CUDA device"),
-        (True, "cuda", 4, "added up over batches"),
+        ("auto", "cuda", False, True),
+        (True, "cuda", False, True),
+        (False, "cuda", False, False),
+        ("auto", "cuda", True, False),
+        ("auto", "cpu", False, False),
+        ("auto", "mps", False, False),
+        (False, "cpu", False, False),
+        (True, "cpu", False, "needs a CUDA device"),
+        (True, "cuda", True, "accumulated over batches"),
     ],
 )
-def test_passes_are_captured_on_a_cuda_device_where_they_can_be(wanted, accelerator, batches_a_step, taken):
+def test_passes_are_captured_on_a_cuda_device_where_they_can_be(wanted, accelerator, accumulates, taken):
     if isinstance(taken, bool):
-        assert choose_cuda_graph(wanted, accelerator, batches_a_step)[0] is taken
+        assert choose_cuda_graph(wanted, accelerator, accumulates)[0] is taken
     else:
         with pytest.raises(UserError, match=f"cuda_graph=true: .*{taken}"):
-            choose_cuda_graph(wanted, accelerator, batches_a_step)
+            choose_cuda_graph(wanted, accelerator, accumulates)

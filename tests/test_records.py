@@ -1,5 +1,7 @@
 import json
 import math
+import re
+import subprocess
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fer_exp import records
 from fer_exp.atomic import replacing
 from fer_exp.records import (
     COLUMNS,
@@ -165,3 +168,20 @@ def test_a_record_from_before_a_setting_tells_what_held_then(composed, tmp_path)
         "data.balanced_sampling was False and is True",
         "loss.label_smoothing was 0.0 and is 0.1",
     ]
+
+
+def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    installed = tmp_path / "lib/records.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run(["git", *author, "-C", tmp_path, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr(records, "__file__", str(installed))
+    assert records._git_commit() is None
+    subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
+    subprocess.run(["git", *author, "-C", tmp_path, "commit", "-q", "-m", "ours"], check=True)
+    subprocess.run(["git", *author, "-C", tmp_path, "tag", "-a", "v1", "-m", "a release"], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", records._git_commit())
+    installed.write_text("changed")
+    assert records._git_commit().endswith("-dirty")

@@ -11,7 +11,7 @@ import pytest
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError
 from fer_exp.records import RunRecord
-from fer_exp.resuming import check_folder, claim, discard, earlier_attempt
+from fer_exp.resuming import changed_settings, check_folder, claim, discard, earlier_attempt
 
 
 def test_a_run_s_folder_is_new_or_its_own(tmp_path):
@@ -67,6 +67,11 @@ def test_how_a_run_is_computed_is_no_setting(tmp_path):
     assert earlier_attempt(tmp_path, now) == ("finished", None)
     RunRecord(tmp_path, {"config": {"data": {"root": "a", "in_memory": True}}}).finish("completed", 1.0)
     assert earlier_attempt(tmp_path, {"data": {"root": "a", "in_memory": False, "cache_dir": "b"}})[0] == "finished"
+
+
+def test_one_batch_is_another_setting_than_all_of_them():
+    one, whole = ({"trainer": {"limit_train_batches": limit, "max_epochs": limit}} for limit in (1, 1.0))
+    assert changed_settings(one, whole) == ["trainer.limit_train_batches was 1 and is 1.0"]
 
 
 @pytest.mark.parametrize(

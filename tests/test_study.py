@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from fer_exp.errors import UserError
 from fer_exp.records import RunRecord, read_sweep
 from fer_exp.study import Study, parse_arm, trial_points
+from fer_exp.sweeps import note_refusal
 
 LR = "tag(log, interval(1e-4, 1))"
 ARMS = {
@@ -131,6 +132,30 @@ def test_an_arm_without_any_result_is_said_and_left_out(study, caplog, tmp_path)
     assert numbers == [*range(16), 19, 20, 21]
 
 
+def test_a_trial_whose_record_is_gone_does_not_count_and_the_study_goes_on(study, tmp_path, caplog):
+    def outcome(settings):
+        (tmp_path / "0/summary.json").unlink(missing_ok=True)  # when the second job begins
+        return 0.9 if settings["optimizer.lr"] == first else 0.3
+
+    first = as_dict(trial_points(parse_arm("adam", ARMS["adam"]), 8, 0)[0])["optimizer.lr"]
+    finals = study(outcome)[1]
+    assert "0: the record of this trial cannot be read" in caplog.text
+    assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
+    assert all(f["optimizer.lr"] != first for f in finals)
+
+
+def test_nothing_is_chosen_where_trials_were_refused(study, tmp_path, capsys):
+    def refusing(settings):
+        note_refusal(tmp_path, 3)
+        return 0.5
+
+    with pytest.raises(SystemExit) as ended:
+        study(refusing)
+    assert ended.value.code == 1
+    assert "1 of the 16 trials were refused" in capsys.readouterr().err
+    assert read_sweep(tmp_path)["winners"] == {}
+
+
 def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study, tmp_path):
     first = {}
 
@@ -166,6 +191,15 @@ def test_points_are_the_same_each_time_and_others_with_another_seed():
     assert trial_points(arm, 5, 0) == trial_points(arm, 5, 0) != trial_points(arm, 5, 1)
     assert trial_points(arm, 9, 0)[:5] == trial_points(arm, 5, 0)
     assert {as_dict(point)["optimizer.momentum"] for point in trial_points(arm, 9, 0)} == {0, 0.9}
+
+
+def test_points_lie_in_a_narrow_interval_and_do_not_fall_together():
+    points = trial_points(parse_arm("a", {"optimizer.momentum": "interval(0.9, 0.9999)"}), 50, 0)
+    values = [float(text.partition("=")[2]) for (text,) in points]
+    assert len(set(values)) == 50
+    assert all(0.9 <= value <= 0.9999 for value in values)
+    (narrow,) = {text for (text,) in trial_points(parse_arm("a", {"b": "tag(log, interval(1.2341, 1.2342))"}), 9, 0)}
+    assert narrow in ("b=1.2341", "b=1.2342")
 
 
 def test_an_interval_between_whole_numbers_has_whole_numbers():

@@ -602,11 +602,12 @@ def test_soft_labels_are_what_is_learned(small, tmp_path, faces):
                     f"output_dir={tmp_path / 'other'}", f"resume={folder}/checkpoints/last.ckpt"))  # fmt: skip
 
 
-def test_a_schedule_that_cannot_be_laid_over_the_run_is_said(small):
+def test_a_schedule_that_cannot_be_laid_over_the_run_is_said_before_anything_is_written(small, tmp_path):
     # torch divides by zero where the rising phase is one step long.
     with pytest.raises(UserError, match=r"scheduler: it cannot be laid over the 10 steps of this run \(float division"):
         train(small("scheduler=one_cycle", "scheduler.pct_start=0.1", "callbacks=fixed_budget",
                     "trainer.limit_train_batches=5"))  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 class Waiting(TorchDispatchMode):

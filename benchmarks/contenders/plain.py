@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.contenders.clock import now
 from benchmarks.contenders.turns import UNMEASURED, mean_step, serve
+from fer_exp.callbacks.cuda_graph import capture
 from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.cache import default_cache_dir, load_split
 from fer_exp.data.folders import list_images
@@ -51,6 +52,10 @@ class Plain:
         """Train a fresh network for an epoch."""
         L.seed_everything(self.seed, verbose=False)
         network = NotebookCNN().to(self.device, memory_format=torch.channels_last)
+        if self.device.type == "cuda":
+            capture(
+                network, torch.zeros(self.train_batches.batch_size, 1, 48, 48, device=self.device), self._autocast()
+            )
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)
         tally, val_tally = EpochTally(self.classes), EpochTally(self.classes)
 
@@ -81,8 +86,13 @@ class Plain:
             **figures,
         }
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed", cache_enabled=False
+        )
+
     def _loss(self, network: NotebookCNN, images: Tensor, labels: Tensor, tally: EpochTally) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+        with self._autocast():
             logits = network(normalise(images).contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits, labels)
             tally.update(loss, logits, labels)

@@ -1,6 +1,7 @@
 """What goes wrong in a command, in words for the person who gave it; Hydra raises much of it, in words of its own."""
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -86,6 +87,8 @@ def _explain(error: Exception, arguments: Sequence[str]) -> str:
     cause = next((each for each in causes if each.filename), None)
     if cause is not None and str(cause.filename).endswith((".yaml", ".yml")):
         return f"{cause.filename} cannot be read ({cause.strerror})."
+    if cause is not None and cause.errno == errno.ENAMETOOLONG:
+        return f"{cause.filename}: {cause.strerror}."
     if cause is not None:
         return f"{cause.filename} cannot be written ({cause.strerror}): choose another hydra.run.dir."
     for word in arguments:

@@ -58,15 +58,13 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
     return "32-true", f"nothing faster is known for {accelerator}"
 
 
-def choose_cuda_graph(wanted: bool | str, accelerator: str, batches_a_step: int) -> tuple[bool, str]:
+def choose_cuda_graph(wanted: bool | str, accelerator: str, accumulates: bool) -> tuple[bool, str]:
     """Resolve ``cuda_graph``: capture the network's passes where they run on a CUDA device.
-
-    A graph writes its gradients to the same place in each replay, so that none can be added up over batches.
 
     Args:
         wanted: True, False or "auto".
         accelerator: what was chosen.
-        batches_a_step: batches whose gradients are added up, ``trainer.accumulate_grad_batches``.
+        accumulates: whether gradients are added up over batches, which captured ones cannot be.
 
     Returns:
         Whether to, and the reason, in words.
@@ -79,8 +77,8 @@ def choose_cuda_graph(wanted: bool | str, accelerator: str, batches_a_step: int)
     hindrance = None
     if accelerator != "cuda":
         hindrance = "it needs a CUDA device"
-    elif batches_a_step > 1:
-        hindrance = "gradients are added up over batches, trainer.accumulate_grad_batches"
+    elif accumulates:
+        hindrance = "gradients are accumulated over batches"
     if hindrance is None:
         return True, "as set" if wanted is True else "launches all kernels of a pass at once"
     if wanted is True:

@@ -96,15 +96,20 @@ def find_images(given: object) -> list[Path]:
     found: list[Path] = []
     for name in given if isinstance(given, ListConfig) else [given]:
         place = as_path(name)
-        if place.is_dir():
-            below = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-            if not below:
-                raise UserError(f"images={legible(name)}: this folder holds no images ({', '.join(sorted(SUFFIXES))})")
-            found += below
-        elif place.exists():
-            found.append(place)
-        else:
-            raise UserError(f"images={legible(name)}: there is no such file or folder")
+        try:
+            if place.is_dir():
+                below = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+                if not below:
+                    raise UserError(
+                        f"images={legible(name)}: this folder holds no images ({', '.join(sorted(SUFFIXES))})"
+                    )
+                found += below
+            elif place.exists():
+                found.append(place)
+            else:
+                raise UserError(f"images={legible(name)}: there is no such file or folder")
+        except OSError as error:  # a folder that may not be entered, a name that is too long
+            raise UserError(f"images={legible(name)}: cannot be read ({error.strerror})") from error
     if not found:
         raise UserError("images=[]: expected at least one file or folder")
     return list(dict.fromkeys(found))

@@ -328,12 +328,17 @@ def describe_environment(device: str, precision: str, threads: int) -> dict[str,
 
 def _git_commit() -> str | None:
     """The commit of the checkout that this code runs from, "-dirty" if it was changed; None where there is none."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--dirty"]
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        git("ls-files", "--error-unmatch", here.name)  # not the repository of somebody whose environment lies in it
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*") or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip() or None
 
 
 def _now() -> str:

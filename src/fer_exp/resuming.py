@@ -207,9 +207,14 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> 
         was, is_ = before.get(key), now.get(key)
         if isinstance(was, Mapping) and isinstance(is_, Mapping):
             changed += _changed(was, is_, f"{prefix}{key}.")
-        elif was != is_ and not (was in _NOTHING and is_ in _NOTHING):
+        elif not _is_same(f"{prefix}{key}", was, is_) and not (was in _NOTHING and is_ in _NOTHING):
             changed.append(f"{prefix}{key} was {was} and is {is_}")
     return changed
+
+
+def _is_same(key: str, was: Any, is_: Any) -> bool:
+    # To Lightning 1 is a batch, and 1.0 is all of them; to Python they are equal.
+    return bool(was == is_) and not (key.startswith("trainer.limit_") and type(was) is not type(is_))
 
 
 def plain(cfg: Any) -> dict[str, Any]:

@@ -14,9 +14,10 @@ It is a sweeper of Hydra's, so that any launcher runs its jobs.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -28,9 +29,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, in_line
 from fer_exp.records import read_sweep, write_sweep
-from fer_exp.sweeps import refuse
+from fer_exp.sweeps import refusals, refuse
+
+if TYPE_CHECKING:
+    from fer_exp.comparison.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +91,13 @@ class Study(Sweeper):
         self.validate_batch_is_legal(jobs)  # a mistake in the last arm is found before the first trains
         log.info("Study: %d trials for each of %s.", self.trials, ", ".join(arms))
         trials = list(self.launcher.launch(jobs, 0))
+        if refused := refusals(folder):
+            refuse(
+                UserError(
+                    f"{len(refused)} of the {len(jobs)} trials were refused, for the reasons above: nothing is chosen "
+                    f"from what lies in their folders. Mend that, or choose another hydra.sweep.dir."
+                )
+            )
 
         # What was chosen once stays: a trial that failed, and is run again later, comes too late to be reported.
         winners = {**self._choose(own, trials), **read_sweep(folder)["winners"]}
@@ -131,15 +142,14 @@ class Study(Sweeper):
     def _choose(self, jobs: Sequence[tuple[str, list[str]]], returned: Sequence[JobReturn]) -> dict[str, list[str]]:
         """The winning overrides of each arm, read from the trials' records."""
         from fer_exp.comparison.analysis import default_measure
-        from fer_exp.comparison.runs import read_run
         from fer_exp.comparison.tuning import score, tune
 
         # Records are read by the folders that the launcher reports, wherever its jobs ran.
-        runs = [read_run(Path(job.hydra_cfg.hydra.runtime.output_dir)) for job in returned]  # type: ignore[union-attr]
-        measure = default_measure([run for run in runs if run.counts])
+        runs = [_read_trial(Path(job.hydra_cfg.hydra.runtime.output_dir)) for job in returned]  # type: ignore[union-attr]
+        measure = default_measure([run for run in runs if run and run.counts])
         winners: dict[str, list[str]] = {}
         for name in self.arms:
-            of_arm = {run: point for run, (arm, point) in zip(runs, jobs, strict=True) if arm == name}
+            of_arm = {run: point for run, (arm, point) in zip(runs, jobs, strict=True) if run and arm == name}
             tuning = tune(name, list(of_arm), measure)
             if tuning.winner is None:
                 log.error("%s: no trial came to a result; it cannot be run on fresh seeds.", name)
@@ -148,9 +158,20 @@ class Study(Sweeper):
             edges = f" {', '.join(tuning.edges)}: at the end of what was tried." if tuning.edges else ""
             log.info(
                 "%s: the best of %d trials is %s (val_acc %.4f on images held out of training).%s",
-                name, len(of_arm), " ".join(winners[name]), score(tuning.winner, measure), edges,
+                name, self.trials, " ".join(winners[name]), score(tuning.winner, measure), edges,
             )  # fmt: skip
         return winners
+
+
+def _read_trial(folder: Path) -> "Run | None":
+    """The record of a trial; None where it left none, because its disk was full or its folder removed."""
+    from fer_exp.comparison.runs import UNREADABLE, read_run
+
+    try:
+        return read_run(folder)
+    except UNREADABLE as error:
+        log.error("%s: the record of this trial cannot be read (%s); it does not count.", folder, in_line(error))
+        return None
 
 
 def parse_arm(name: str, space: Mapping[str, Any]) -> list[Override]:
@@ -219,7 +240,9 @@ def _at(space: Override, u: float) -> str:
     value = low * (high / low) ** u if "log" in interval.tags else low + u * (high - low)
     if isinstance(interval.start, int) and isinstance(interval.end, int):  # as for a batch size
         return str(round(value))
-    return f"{value:.3g}"  # three digits: more say nothing
+    # More digits say nothing: three, or those down to a thousandth of the interval.
+    digits = 2 - math.floor(math.log10(value if "log" in interval.tags else (high - low) / 10))
+    return f"{min(max(round(value, digits), low), high):.9g}"
 
 
 def _is_space(override: Override) -> bool:

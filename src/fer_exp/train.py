@@ -34,7 +34,7 @@ from fer_exp.config import (
 from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.explaining import call
-from fer_exp.records import DIRECTION, RunRecord, mark_failed, read_summary, read_sweep, record_folders
+from fer_exp.records import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
 from fer_exp.resuming import check_folder, claim, discard, earlier_attempt, plain
 from fer_exp.sweeps import KeepRecords, end_sweep, jobs_at_once, note_refusal, refusals, same_as_earlier_job
 
@@ -69,6 +69,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     import lightning as L
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
     from fer_exp.callbacks.cuda_graph import CudaGraph
     from fer_exp.callbacks.pictures import Pictures
@@ -86,8 +87,6 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     _quieten_lightning()
     accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
-    batches_a_step = cfg.trainer.get("accumulate_grad_batches", 1)
-    captured, why_captured = choose_cuda_graph(cfg.cuda_graph, accelerator, batches_a_step)
     device = device_name(accelerator)
     if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
         raise UserError(
@@ -103,6 +102,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     # The average first: it is what the others keep and restore.
     callbacks = [average] if (average := build(cfg, "averaging")) else []
     callbacks += [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
+    accumulates = cfg.trainer.get("accumulate_grad_batches", 1) != 1
+    accumulates |= any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks)
+    captured, why_captured = choose_cuda_graph(cfg.cuda_graph, accelerator, accumulates)
     logger = build(cfg, "logger")
 
     datamodule = build(cfg, "data")
@@ -207,6 +209,8 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         # As a shell tells them: 128 and the signal. Lightning exits with 1 after Ctrl-C, with none after SIGTERM.
         raise SystemExit(128 + (signal.SIGINT if error.args == (1,) else signal.SIGTERM)) from error
     except Exception as error:
+        if isinstance(error, UserError) and not (folder / SUMMARY).exists():
+            raise  # the optimizer's schedule was refused: nothing has begun
         if not folder.is_dir():
             raise UserError(
                 f"{folder} was removed while the run trained, and its record with it: run it again."

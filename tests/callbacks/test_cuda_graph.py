@@ -1,6 +1,7 @@
 """Captured passes: the training is the same as without. On a CPU a stand-in keeps the rules of captured networks."""
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from fer_exp.callbacks.cuda_graph import CudaGraph
 from fer_exp.config import build
+from fer_exp.errors import UserError
 from fer_exp.models.vgg import VGG
 from fer_exp.records import read_history
 from fer_exp.train import train
@@ -46,6 +48,8 @@ def captured(monkeypatch):
     """Networks are captured, on a CPU too; the networks that were."""
     seen = []
     monkeypatch.setattr("fer_exp.hardware.choose_cuda_graph", lambda *_: (True, "for this test"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(
         torch.cuda, "make_graphed_callables", lambda network, samples: seen.append(replaying(network, samples))
     )
@@ -137,12 +141,29 @@ def test_each_replay_drops_other_values_and_a_seed_brings_them_back():
     torch.testing.assert_close(seen[0], seen[2])
 
 
+def test_a_capture_that_breaks_torch_ends_the_run_with_the_remedy(small, captured, monkeypatch):
+    def breaking(network, samples):
+        monkeypatch.setattr(torch, "rand", refusing)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    def refusing(*arguments, **settings):
+        raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", breaking)
+    with pytest.raises(UserError, match=r"operation not permitted .* give cuda_graph=false"):
+        train(small("callbacks=fixed_budget"))
+
+
 @on_gpu
-@pytest.mark.parametrize("graph", ["true", "false"])
-def test_no_step_waits_for_the_gpu(small, monkeypatch, graph):
+@pytest.mark.parametrize("recipe", [("cuda_graph=false",), (), RECIPE], ids=["launched", "captured", "everything"])
+def test_no_step_waits_for_the_gpu(small, monkeypatch, request, recipe):
     steps = []
+    request.addfinalizer(lambda: torch.cuda.set_sync_debug_mode("default"))
 
     class Watch(Callback):
+        def on_exception(self, *arguments):
+            torch.cuda.set_sync_debug_mode("default")
+
         def on_train_batch_start(self, *arguments):
             torch.cuda.set_sync_debug_mode("error")
 
@@ -151,7 +172,7 @@ def test_no_step_waits_for_the_gpu(small, monkeypatch, graph):
             steps.append(arguments[-1])
 
     monkeypatch.setattr("fer_exp.train.build", lambda cfg, name: Watch() if name == "checkpoints" else build(cfg, name))
-    train(small("trainer.accelerator=gpu", f"cuda_graph={graph}", "callbacks=fixed_budget", "trainer.max_epochs=2"))
+    train(small("callbacks=fixed_budget", "trainer.max_epochs=2", *recipe, "trainer.accelerator=gpu"))
     assert len(steps) == 14
 
 
@@ -163,7 +184,7 @@ def test_a_run_on_a_gpu_learns_as_much_captured_as_not(small, tmp_path):
         train(
             small(
                 "trainer.accelerator=gpu", "model=vgg_small", "model.dropout=0", f"cuda_graph={graph}",
-                "callbacks=fixed_budget", "trainer.max_epochs=3", f"output_dir={folder}",
+                "callbacks=fixed_budget", "trainer.max_epochs=3", "+trainer.deterministic=true", f"output_dir={folder}",
             )
         )  # fmt: skip
         rows.append([row["train_loss"] for row in read_history(folder)])

@@ -158,7 +158,7 @@ def test_the_tables_agree_with_numpy(three_optimizers, tmp_path):
             f"{final.mean():.1f} ± {final.std(ddof=1):.1f} %",
         ]
         assert row[6:] == ["never" if np.isinf(median) else f"{median:g}", "3 completed"]
-    details = {(row[0], row[1], row[2]): row[3:] for row in table(markdown, "All figures")[1:]}
+    details = {(row[0], row[1], row[2]): row[3:] for row in table(markdown, "All metrics")[1:]}
     losses = np.array([run.history["val_loss"][-1] for run in by_group["sgd"]])
     measures = (losses.mean(), losses.std(ddof=1), np.median(losses), losses.min(), losses.max())
     assert details["sgd", "val_loss", "final"] == ["3", *(f"{value:.3f}" for value in measures)]
@@ -175,7 +175,7 @@ def test_infinity_is_never_in_a_time_and_a_sign_in_a_loss(study, tmp_path):
     markdown = read(tmp_path / "report", "comparison.md")
     times = {row[0]: row[1:] for row in table(markdown, "Time to target")[1:]}
     assert times["sgd"] == ["0 of 4", "never", "never", "never"]
-    details = {(row[0], row[1], row[2]): row[3:] for row in table(markdown, "All figures")[1:]}
+    details = {(row[0], row[1], row[2]): row[3:] for row in table(markdown, "All metrics")[1:]}
     assert details["sgd", "val_loss", "final"][:2] == ["4", "∞"]
     assert "nan" not in markdown.lower()
     results = {row[0]: row[-1] for row in table(markdown, "Results")[1:]}
@@ -256,7 +256,7 @@ def test_the_page_says_the_same_as_the_markdown(study, tmp_path):
     markdown = read(tmp_path / "report", "comparison.md")
     for heading in re.findall(r"^## (.*)$", markdown, re.MULTILINE):
         assert heading in text
-    for row in table(markdown, "Results") + table(markdown, "All figures"):
+    for row in table(markdown, "Results") + table(markdown, "All metrics"):
         assert all(cell in text for cell in row)
     assert text.count("Not claimed") == sum(
         not difference.paired["best", "val_acc"].is_claimed for difference in comparison.differences

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from PIL import Image, ImageEnhance
 from fer_exp.data import decode
 from fer_exp.data.audit import (
     CONSTANT_RANGE,
+    Audit,
+    Inspection,
     Pair,
     _close_hashes,
     alike,
@@ -35,6 +38,48 @@ from fer_exp.figures.findings import draw_sheet, finding_sheets
 
 def face(seed: int, expression: str = "happy") -> Image.Image:
     return Image.fromarray(draw_face(expression, np.random.default_rng(seed)))
+
+
+@pytest.fixture
+def groups_of_copies():
+    """An audit of made-up groups with the same pixels, two of them near duplicates of one another."""
+    rng = np.random.default_rng(0)
+    n = 120
+    order = rng.permutation(n).tolist()
+    cuts = sorted(rng.choice(np.arange(2, 100), 12, replace=False).tolist())
+    groups = [sorted(order[a:b]) for a, b in pairwise(cuts) if b - a > 1]
+    labels, validation = rng.integers(0, 3, n), rng.random(n) < 0.3
+    pairs = [(groups[0][0], groups[1][-1]), (groups[2][0], order[110])]
+    return Audit(
+        files=tuple(map(str, range(n))),
+        labels=labels,
+        validation=validation,
+        inspection=Inspection(
+            np.zeros((n, 48, 48), np.uint8), np.zeros((n, 64), bool), np.full((n, 2), 48), ("L",) * n, (b"",) * n, {}
+        ),
+        constant=[],
+        one_grey=[],
+        copies=sorted(groups),
+        near=[Pair(min(pair), max(pair), 1, 0.95) for pair in pairs],
+        near_is_complete=True,
+        small=[],
+        oblong=[],
+    )
+
+
+def test_what_is_said_of_a_group_is_what_its_pairs_say(groups_of_copies):
+    audit = groups_of_copies
+    of = {i: group for group in audit.copies for i in group}
+    near = [(of.get(a, [a]), of.get(b, [b])) for p in audit.near for a, b in ((p.first, p.second), (p.second, p.first))]
+    for found, pairs in ((copied(audit), [(g, g) for g in audit.copies]), (alike(audit), near)):
+        both = [(i, j) for images, others in pairs for i in images for j in others]
+        apart = {(i, j) for i, j in both if audit.validation[i] != audit.validation[j]}
+        assert found.across.keys() == {i for i, _ in apart}
+        assert set(found.across.items()) <= apart
+        assert found.contradicting == sorted({i for i, j in both if audit.labels[i] != audit.labels[j]})
+        assert found.further == sorted({i for i, j in both if j < i and (i, j) not in apart})
+    assert found.further
+    assert found.across
 
 
 def look(root, distance=8, correlation=0.9):

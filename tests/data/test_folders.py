@@ -320,7 +320,7 @@ def test_a_folder_of_one_class_within_another_is_refused(tmp_path, make_split, i
     put(split, f"angry/{inner}/a.jpg")
     with pytest.raises(UserError) as error:
         list_images(split)
-    setting = f"data.ignore=[angry/{inner}]" if " " not in inner else f"\"data.ignore=['angry/{inner}']\""
+    setting = f'"data.ignore=[angry/{inner}]"' if " " not in inner else f"\"data.ignore=['angry/{inner}']\""
     assert str(error.value) == (
         f"{split}: which class is meant? angry/{inner}/ lies in a folder of angry and has a name of happy. Move or "
         f"rename the folder, or pass it over with {setting}."
@@ -516,7 +516,7 @@ def test_an_unknown_class_folder_names_the_classes_and_the_flag(tmp_path, make_s
     split = make_split(tmp_path / "train", 1, [*CLASSES, "contempt", "boredom"])
     with pytest.raises(UserError) as error:
         list_images(split)
-    for part in (str(split), "'boredom', 'contempt'", ", ".join(CLASSES), "data.ignore=[boredom,contempt]"):
+    for part in (str(split), "'boredom', 'contempt'", ", ".join(CLASSES), '"data.ignore=[boredom,contempt]"'):
         assert part in str(error.value)
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from fer_exp.train import main
@@ -17,6 +18,7 @@ from fer_exp.train import main
 def run_main(tmp_path, monkeypatch, capfd):
     """Run a command's ``main`` in this process, in an empty folder; returns (exit status, what was printed)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # to the last bit, on a machine with a GPU as well
 
     def run(main: Callable[[], None], *arguments: str) -> tuple[int, str]:
         GlobalHydra.instance().clear()
@@ -44,7 +46,11 @@ def child():
 
     def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *arguments], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **env},
+            capture_output=True,
+            text=True,
         )
 
     return run

@@ -276,6 +276,7 @@ def test_expressions_are_named_as_in_the_evaluation(run_evaluate, run_predict, t
         (["images=face.png"], "give either run=DIR"),
         (["run={run}"], "images must be set"),
         (["run={run}", "images=nowhere.png"], "images=nowhere.png: there is no such file or folder"),
+        (["run={run}", f"images={'long' * 80}"], "long: cannot be read (File name too long)"),
         (["run={run}", "images=empty"], "images=empty: this folder holds no images"),
         (["run={run}", "images=empty/text.txt"], "none of the 1 files can be read"),
         (["run={run}", "images=empty/text.txt", "views=[flip]"], "views=['flip']: expected one of single"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_exp.models.layers import count_values, list_layers
+from fer_exp.models.layers import count_values, evaluating, list_layers
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.models.resnet import ResNet18
 from fer_exp.models.timm_network import TimmNetwork
@@ -48,3 +48,12 @@ def test_a_module_that_returns_several_things_is_listed_by_the_first():
 def test_what_does_nothing_is_left_out():
     network = nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(48 * 48, 7))
     assert [layer.kind for layer in list_layers(network, (1, 48, 48))] == ["Flatten", "Linear"]
+
+
+def test_modules_that_are_frozen_stay_so():
+    network = NotebookCNN()
+    frozen = network.get_submodule("layers.norm1").eval()
+    with evaluating(network):
+        assert not any(module.training for module in network.modules())
+    list_layers(network, (1, 48, 48))
+    assert [module for module in network.modules() if not module.training] == [frozen]

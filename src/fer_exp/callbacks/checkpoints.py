@@ -1,5 +1,6 @@
 """The checkpoints of a run: the best epoch's, and the last one's to go on from."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ class Checkpoints(callbacks.Checkpoint):
 
     def _copy(self, source: Path, name: str) -> None:
         with replacing(self.folder / name) as draft:
-            shutil.copyfile(source, draft)
+            try:
+                os.link(source, draft)  # at once: as files are replaced and never written to, two names may share one
+            except OSError:  # not on every file system
+                shutil.copyfile(source, draft)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, for a run that is resumed."""

@@ -1,26 +1,25 @@
 """The network's passes on a GPU, launched as a whole."""
 
+import gc
 import logging
+from contextlib import AbstractContextManager
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fer_exp.errors import in_line
+from fer_exp.errors import UserError, in_line
 
 log = logging.getLogger(__name__)
 
 
 class CudaGraph(L.Callback):
-    """Replays the network's forward and backward pass as two CUDA graphs, kernel for kernel what they were.
+    """Captures the network before the first step of a training.
 
-    A small network on small images is done with a kernel before the next one is launched; a graph launches all at once.
-    PyTorch's ``make_graphed_callables`` captures and replays them: random masks are drawn anew in each replay, from the
-    same generator. Loss, changes of the images and the optimizer's step stay outside, so that a rate that a schedule
-    changes, and any optimizer, work as without. Validation, in evaluation mode, is not captured.
-
-    Where the network cannot be captured, because it waits for a value or takes another way from batch to batch, that is
-    told, and it trains as it would have.
+    Loss, changes of the images and the optimizer's step stay outside, so that a rate that a schedule changes, and any
+    optimizer, work as without. A network that cannot be captured, because it waits for a value or takes another way
+    from batch to batch, is told and trains as it would have. One that draws random numbers outside torch would have
+    them drawn once, and needs ``cuda_graph=false``.
 
     Args:
         batch: shape of the training batches, (N, 1, 48, 48).
@@ -30,23 +29,53 @@ class CudaGraph(L.Callback):
         self.batch = batch
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Capture: by now the weights lie where they stay, and those of a resumed run have been read."""
+        """Capture: by now the weights lie where they stay, and those of a resumed run have been read.
+
+        Raises:
+            UserError: the capture failed, and torch cannot go on after it.
+        """
         network = pl_module.network
         assert isinstance(network, nn.Module)
-        # Passes before the capture warm up kernels and count in the statistics of batch norm; random numbers that they
-        # use up are of no account, as each epoch is seeded.
-        statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
-        faces = torch.zeros(self.batch, device=pl_module.device)
         try:
-            with trainer.precision_plugin.forward_context():
-                torch.cuda.make_graphed_callables(network, (faces,))
+            capture(
+                network, torch.zeros(self.batch, device=pl_module.device), trainer.precision_plugin.forward_context()
+            )
         except (RuntimeError, AssertionError) as error:
             log.warning("The network trains without CUDA graphs: it cannot be captured (%s).", in_line(error))
-        finally:
-            _put_back(statistics)
+            try:
+                torch.rand(1, device=pl_module.device)  # torch 2.11 may have left its generator in the capture
+            except RuntimeError as broken:
+                raise UserError(
+                    f"cuda_graph: the network cannot be captured ({in_line(error)}), and this version of torch cannot "
+                    "go on after the attempt; give cuda_graph=false."
+                ) from broken
 
 
-@torch.no_grad()
-def _put_back(values: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, before in values:
-        buffer.copy_(before)  # in place: a graph knows its tensors by their addresses
+def capture(network: nn.Module, faces: torch.Tensor, precision: AbstractContextManager[None]) -> None:
+    """Let a network replay its passes as two CUDA graphs, in training mode and on batches of one shape.
+
+    A small network on small images is done with a kernel before the next one is launched; a graph launches all at once,
+    kernel for kernel what they were. PyTorch's ``make_graphed_callables`` captures and replays them: random masks are
+    drawn anew in each replay, from the same generator. Gradients lie where the last replay's lay, so that none can be
+    added up over batches.
+
+    Args:
+        network: in training mode, where it is to stay.
+        faces: a batch, on the same device; any values.
+        precision: in which it trains; autocast must be without a cache.
+
+    Raises:
+        RuntimeError, AssertionError: it cannot be captured, and is as it was.
+    """
+    # Passes before the capture warm up kernels, and count in the statistics of batch norm.
+    statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    gc.collect()  # a graph of an earlier run that is freed in the middle of a capture breaks it
+    gc.disable()
+    try:
+        with torch.cuda.stream(torch.cuda.current_stream()), precision:  # a failed capture may leave another stream
+            torch.cuda.make_graphed_callables(network, (faces,))
+    finally:
+        gc.enable()
+        with torch.no_grad():
+            for buffer, before in statistics:
+                buffer.copy_(before)  # in place: a graph knows its tensors by their addresses

@@ -20,7 +20,7 @@ from fer_exp.figures.curves import curves_figure
 from fer_exp.figures.model_diagram import model_figure
 from fer_exp.figures.samples import samples_figure
 from fer_exp.loggers import TensorBoardLogger
-from fer_exp.models.layers import Layer
+from fer_exp.models.layers import Layer, evaluating
 from fer_exp.records import Row, best_row
 
 log = logging.getLogger(__name__)
@@ -82,16 +82,14 @@ class Pictures(L.Callback):
     def _log_graph(self, trainer: L.Trainer, classifier: Classifier, faces: torch.Tensor) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                was_training = classifier.training
                 example = torch.zeros(faces.shape, device=classifier.device)
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), evaluating(classifier.network):
                     # The tracer's warnings are about reusing the trace, which nobody does.
                     warnings.simplefilter("ignore")
                     try:
-                        logger.log_graph(classifier.network.eval(), example)
+                        logger.log_graph(classifier.network, example)
                     except Exception as error:  # a network that cannot be traced can still be trained
                         log.warning("TensorBoard shows no graph of this network: %s", error)
-                classifier.train(was_training)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the curves."""

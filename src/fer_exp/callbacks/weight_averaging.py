@@ -1,5 +1,8 @@
 """Averages of the weights, which are validated, kept and restored in place of the weights that are trained."""
 
+from itertools import compress
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch import callbacks
@@ -25,25 +28,37 @@ class MovingAverage(callbacks.WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay}: expected a share in [0, 1)")
         self.decay = decay
-        super().__init__(multi_avg_fn=self._average)
-
-    @torch.no_grad()
-    def _average(self, averaged: list[Tensor], trained: list[Tensor], count: Tensor) -> None:
-        """Called with tensors of one kind, and with the number of steps that were averaged."""
-        steps = int(count)
-        stays = min(self.decay, (1 + steps) / (10 + steps))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, trained, 1 - stays)
-        else:  # counters
-            torch._foreach_copy_(averaged, trained)
+        super().__init__()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Make the average, on the training device: Lightning moves the module there only afterwards."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
-            # On the CPU, as it is asked for in each step: on a GPU each would wait for all work before it.
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the weights after an optimizer step into the average.
+
+        torch's own update asks the device for its counter in each step, and so waits for all work before it.
+        """
+        if trainer.global_step <= self._latest_update_step:  # gradients are accumulated
+            return
+        self._latest_update_step = trainer.global_step
+        average = self._average_model
+        assert average is not None
+        steps = int(average.n_averaged)
+        stays = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
+        averaged, trained = _values(average.module), _values(pl_module)
+        floating = [value.is_floating_point() for value in averaged]
+        counters = [not one for one in floating]
+        torch._foreach_lerp_([*compress(averaged, floating)], [*compress(trained, floating)], 1 - stays)
+        if any(counters):
+            torch._foreach_copy_([*compress(averaged, counters)], [*compress(trained, counters)])
+        average.n_averaged += 1
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average in; not after training, when the weights are those that are meant."""
@@ -59,6 +74,10 @@ class MovingAverage(callbacks.WeightAveraging):
         """The averaged weights, under the names that the module's ``state_dict`` has."""
         assert self._average_model is not None
         return self._average_model.module.state_dict()
+
+
+def _values(module: torch.nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def validated_weights(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Tensor]:

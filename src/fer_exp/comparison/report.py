@@ -162,13 +162,13 @@ def _sections(comparison: Comparison, pictures: Sequence[_Picture]) -> list[_Sec
     sections = [
         _Section("Results", (_where(comparison.measure),), _main_grid(comparison), is_detail=False),
         _Section("Before you trust this", comparison.notes),
-        _Section("Figures", pictures=tuple(pictures)),
+        _Section("Plots", pictures=tuple(pictures)),
         _Section("What was measured, and how", tuple(_method(comparison))),
         _Section("Time to target", (_target(comparison),), _time_grid(comparison)),
         _Section("Differences", tuple(_reading(comparison)), _difference_grid(comparison)),
         _Section("How settings were chosen", tuple(_choosing(comparison)), _trial_grid(comparison)),
         _Section(
-            "All figures",
+            "All metrics",
             ("Over the runs that count. The best epoch is the one with the highest val_acc.",),
             _detail_grid(comparison),
         ),
@@ -301,7 +301,7 @@ def _difference_grid(comparison: Comparison) -> _Grid:
         for (measure, name), paired in difference.paired.items()
         if paired.n
     ]
-    header = ("group", "figure", "epoch", "pairs", "difference", f"{100 * CONFIDENCE:.0f} % interval", "p", "claimed")
+    header = ("group", "metric", "epoch", "pairs", "difference", f"{100 * CONFIDENCE:.0f} % interval", "p", "claimed")
     return _Grid(header, rows, "lllrrrrl")
 
 
@@ -365,7 +365,7 @@ def _detail_grid(comparison: Comparison) -> _Grid:
                 values = (each.mean, each.std, each.median, each.min, each.max)
                 unit = SHOWN[name] + (", %" if name != "val_loss" else "")
                 rows.append((group.label, unit, measure, str(each.n), *(_plain(value, name) for value in values)))
-    header = ("group", "figure", "epoch", "n", "mean", "std", "median", "min", "max")
+    header = ("group", "metric", "epoch", "n", "mean", "std", "median", "min", "max")
     return _Grid(header, rows, "lllrrrrrr")
 
 

@@ -26,7 +26,6 @@ from fer_exp.records import (
     SUMMARY,
     SWEEP,
     Row,
-    best_row,
     digest,
     natural,
     read_history,
@@ -49,7 +48,7 @@ OUTCOMES = ("data.fingerprint", "precision")
 NOT_RECORDED = "not recorded"
 
 # What reading files that are no record, or half of one, ends in.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
@@ -84,8 +83,13 @@ class Run:
     choices: Mapping[str, str]
     settings: Mapping[str, Setting]
     has_config: bool
-    _best: int = field(repr=False)
     incidental: Mapping[str, Setting] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _best(self) -> int:
+        """Row of the best epoch, the first of equals, as ``records.best_row`` has it; -1 where none is finite."""
+        finite = np.isfinite(self.history["train_loss"]) & np.isfinite(self.history["val_loss"])
+        return int(np.where(finite, self.history["val_acc"], -np.inf).argmax()) if finite.any() else -1
 
     @property
     def status(self) -> str:
@@ -188,7 +192,7 @@ def find_runs(places: Iterable[Path]) -> tuple[list[Run], list[str]]:
             if SUMMARY in names:
                 try:
                     runs.append(read_run(folder))
-                except _UNREADABLE as error:
+                except UNREADABLE as error:
                     notes.append(f"{folder}: the record cannot be read ({_reason(error)}) and is left out.")
             if SWEEP in names:
                 notes += _missing_jobs(folder)
@@ -208,7 +212,7 @@ def find_sweeps(places: Iterable[Path]) -> list[dict[str, Any]]:
     for place in places:
         for folder, names in _walk(place, seen, []):
             if SWEEP in names:
-                with suppress(*_UNREADABLE):
+                with suppress(*UNREADABLE):
                     sweep = read_sweep(folder)
                     sweeps.append({key: list(sweep.get(key, [])) for key in ("swept", "tuned")})
     return sweeps
@@ -234,7 +238,6 @@ def read_run(folder: Path) -> Run:
     if summary["status"] != "running" and summary.get("history") not in (None, digest(rows)):
         raise ValueError(f"{HISTORY} is not the one that {SUMMARY} was written with")
     history = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in COLUMNS}
-    best = best_row(rows)
     config = summary.pop("config", None)
     choices = summary.pop("choices", {})
     if not all(isinstance(choice, str) for choice in choices.values()):
@@ -249,7 +252,6 @@ def read_run(folder: Path) -> Run:
         choices,
         settings,
         config is not None,
-        rows.index(best) if best else -1,
         incidental,
     )
 
@@ -358,7 +360,7 @@ def _missing_jobs(folder: Path) -> Iterator[str]:
     try:
         jobs = read_sweep(folder)["jobs"]
         missing = 0 if jobs is None else jobs - sum(1 for _ in record_folders(folder))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         yield f"{folder / SWEEP} cannot be read ({_reason(error)}): whether jobs are missing is not known."
         return
     if missing > 0:

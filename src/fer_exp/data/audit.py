@@ -190,7 +190,8 @@ def audit(
     # Notices and warning signs are much alike, and no faces.
     distinct = np.array([i for i in sound.tolist() if i not in further and not one_grey[i]], np.int64)
     near, is_complete = near_duplicates(faces[distinct], inspection.hashes[distinct], near_distance, near_correlation)
-    of = {i: group for group in copies for i in group}
+    # The first of each split and label stands for its like.
+    of = {i: firsts for group in copies for firsts in [_firsts(group, validation, labels)] for i in group}
 
     def stand_for_all(pair: Pair) -> Pair:
         groups = (of.get(i, [i]) for i in distinct[[pair.first, pair.second]].tolist())
@@ -328,16 +329,30 @@ def _doubles(audit: Audit, groups: Iterable[tuple[list[int], list[int]]]) -> Dou
     across: dict[int, int] = {}
     contradicting: set[int] = set()
     further: set[int] = set()
-    for images, others in groups:
+    for images, others in groups:  # a group may have thousands of images: they are not compared one by one
+        first: dict[bool, int] = {}
+        for j in others:
+            first.setdefault(bool(audit.validation[j]), j)
+        labels = {int(audit.labels[j]) for j in others}
         for i in images:
-            for j in others:
-                if audit.validation[i] != audit.validation[j]:
-                    across.setdefault(i, j)
-                elif j < i:
-                    further.add(i)
-                if audit.labels[i] != audit.labels[j]:
-                    contradicting.add(i)
+            split = bool(audit.validation[i])
+            if (not split) in first:
+                across.setdefault(i, first[not split])
+            if first.get(split, i) < i:
+                further.add(i)
+            if labels - {int(audit.labels[i])}:
+                contradicting.add(i)
     return Doubles(dict(sorted(across.items())), sorted(contradicting), sorted(further))
+
+
+def _firsts(
+    group: Sequence[int], validation: Sequence[bool] | NDArray[np.bool_], labels: Sequence[int] | NDArray[np.int64]
+) -> list[int]:
+    """Of indices in rising order, the first of each split and label, in rising order: at most two a class."""
+    first: dict[tuple[bool, int], int] = {}
+    for i in group:
+        first.setdefault((bool(validation[i]), int(labels[i])), i)
+    return list(first.values())
 
 
 def propose_exclusions(audit: Audit) -> list[str]:
@@ -349,7 +364,8 @@ def propose_exclusions(audit: Audit) -> list[str]:
     training = [i for i in range(len(audit.files)) if not audit.validation[i] and i not in reasons]
     leaks = {i: f"same pixels as {paths[j]}" for i, j in same.across.items()}
     near_leaks = {i: f"same photograph as {paths[j]}" for i, j in near.across.items()}
-    of = {i: group for group in audit.copies for i in group}
+    firsts = [_firsts(group, audit.validation, audit.labels) for group in audit.copies]
+    of = {i: of_group for group, of_group in zip(audit.copies, firsts, strict=True) for i in group}
     for i in training:
         twins = [j for j in of.get(i, []) if not audit.validation[j]]
         other = next((j for j in twins if audit.labels[j] != audit.labels[i]), None)

@@ -283,7 +283,6 @@ def _or_ignore(folders: Sequence[str]) -> str:
     """The setting that passes folders over, as it is typed; nothing where they are too many, or too odd to type."""
     if len(folders) > _MOST_NAMED or any(legible(name) != name or {*name} & {*"'\"\\$`!%"} for name in folders):
         return ""
-    if all(re.fullmatch(r"[A-Za-z0-9_/.-]+", name) for name in folders):
-        return f", or pass it over with data.ignore=[{','.join(folders)}]"
-    quoted = [f"'{name}'" for name in folders]
+    plain = all(re.fullmatch(r"[A-Za-z0-9_/.-]+", name) for name in folders)
+    quoted = folders if plain else [f"'{name}'" for name in folders]
     return f', or pass it over with "data.ignore=[{",".join(quoted)}]"'

@@ -1,15 +1,12 @@
 """Where a network looks: Grad-CAM maps of its last convolution."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from captum.attr import LayerGradCam  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_exp.data.imageset import normalise
-from fer_exp.models.layers import list_layers
+from fer_exp.models.layers import evaluating, list_layers
 
 
 def attention_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -31,7 +28,7 @@ def attention_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tenso
         ValueError: the network has no such convolution, as a transformer.
     """
     device = next(network.parameters()).device
-    with _evaluating(network):
+    with evaluating(network):
         grad_cam = LayerGradCam(network, _last_convolution(network, images.shape[1:]))
         faces = normalise(images).to(device)
         maps = grad_cam.attribute(faces, targets.to(device), relu_attributions=True).detach()
@@ -57,15 +54,3 @@ def _cuts_patches(convolution: nn.Conv2d) -> bool:
     """Whether no two kernels overlap, as in the first layer of a transformer: what it finds are not features yet."""
     sides = zip(convolution.kernel_size, convolution.stride, strict=True)
     return all(1 < kernel <= stride for kernel, stride in sides)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put all modules in evaluation mode, and each back to its own at the end."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -266,7 +266,7 @@ def _draw(evaluation: Evaluation, trained: Trained) -> tuple[dict[str, Figure], 
     predicted = log_probabilities.argmax(dim=1)
     figures = {
         "confusion_matrix": confusion_figure(scores.confusion, classes, evaluation.heading("\n")),
-        "reliability": reliability_figure(_panels(evaluation), f"Confidence and accuracy\n{heading}", BINS),
+        "reliability": reliability_figure(_panels(evaluation), f"Reliability diagram\n{heading}", BINS),
         "per_class": per_class_figure(
             {{"f1": "F1"}.get(name, name): intervals for name, intervals in scores.per_class.items()},
             classes,

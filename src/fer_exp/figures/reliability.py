@@ -114,7 +114,7 @@ def _draw(diagram: Axes, histogram: Axes, panel: Panel, bins: int) -> None:
     diagram.bar(edges[:-1][used], accuracy, color=ACCURACY, label="accuracy", **bars)
     bars_of_gaps = bars | {"bottom": accuracy, "color": (GAP, 0.4), "edgecolor": GAP, "hatch": "///"}
     diagram.bar(edges[:-1][used], confidence - accuracy, label="gap to mean confidence", **bars_of_gaps)
-    diagram.plot((0, 1), (0, 1), color="white", linestyle="--", linewidth=1.2, label="as sure as right")
+    diagram.plot((0, 1), (0, 1), color="white", linestyle="--", linewidth=1.2, label="perfect calibration")
     histogram.bar(edges[:-1], counts / max(len(places), 1), color=SHARE, **bars)
     histogram.set_xlabel("Confidence", size=12)
     diagram.set(xlim=(0, 1), ylim=(0, 1))

@@ -1,6 +1,7 @@
 """The layers of a network as plain data, for the printed table and the diagram."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,16 +61,25 @@ def list_layers(network: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
         if _works_itself(module)
     ]
     parameter = next(network.parameters())
-    was_training = network.training
     try:
-        network.eval()
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
     finally:
-        network.train(was_training)
         for hook in hooks:
             hook.remove()
     return layers
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put all modules in evaluation mode, and each back to its own at the end: some may be frozen in it."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def count_values(network: nn.Module) -> tuple[int, int]:
