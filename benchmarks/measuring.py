@@ -115,7 +115,8 @@ def draw_faces() -> None:
     """Draw the built-in faces where that was not done yet, and print where they lie."""
     from hydra import compose, initialize_config_dir
 
-    from fer_exp.config import CONFIG_DIR, build
+    from fer_exp.building import build
+    from fer_exp.config import CONFIG_DIR
 
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         print(build(compose("train"), "data").find().root)

@@ -30,7 +30,8 @@ def build_network(choice: str) -> "nn.Module":
     """The network of ``model=CHOICE``; ``timm:NAME`` is ``model=timm model.name=NAME``."""
     from hydra import compose, initialize_config_dir
 
-    from fer_exp.config import CONFIG_DIR, build
+    from fer_exp.building import build
+    from fer_exp.config import CONFIG_DIR
 
     model, _, name = choice.partition(":")
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):

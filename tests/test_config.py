@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_exp.building import build, build_loss, build_optimizer_factories
+from fer_exp.checking import check_config, oddities
 from fer_exp.checkpoint import check_resume
-from fer_exp.config import (
-    CONFIG_DIR,
-    build,
-    build_loss,
-    build_optimizer_factories,
-    check_config,
-    named,
-    oddities,
-)
+from fer_exp.config import CONFIG_DIR, named
 from fer_exp.data.imageset import PREPROCESSING
 from fer_exp.errors import UserError
 

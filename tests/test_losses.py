@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fer_exp.config import build_loss
+from fer_exp.building import build_loss
 from fer_exp.errors import UserError
 from fer_exp.losses import CrossEntropy
 

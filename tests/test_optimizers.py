@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fer_exp.config import CONFIG_DIR, build_optimizer_factories
+from fer_exp.building import build_optimizer_factories
+from fer_exp.config import CONFIG_DIR
 
 NAMES = sorted(path.stem for path in CONFIG_DIR.glob("optimizer/*.yaml"))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fer_exp import records
 from fer_exp.atomic import replacing
+from fer_exp.config import plain
 from fer_exp.records import (
     COLUMNS,
     RunRecord,
@@ -22,7 +23,7 @@ from fer_exp.records import (
     read_sweep,
     write_sweep,
 )
-from fer_exp.resuming import changed_settings, plain
+from fer_exp.resuming import changed_settings
 
 
 def row(epoch, val_acc, **changes):

@@ -141,7 +141,7 @@ def test_a_trial_whose_record_is_gone_does_not_count_and_the_study_goes_on(study
     finals = study(outcome)[1]
     assert "0: the record of this trial cannot be read" in caplog.text
     assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
-    assert all(f["optimizer.lr"] != first for f in finals)
+    assert all(f["optimizer.lr"] != first for f in finals if f["optimizer"] == "adam")
 
 
 def test_nothing_is_chosen_where_trials_were_refused(study, tmp_path, capsys):

@@ -4,9 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from fer_exp.atomic import DRAFT
+from fer_exp.config import plain
 from fer_exp.errors import UserError
 from fer_exp.records import RunRecord, write_sweep
-from fer_exp.resuming import plain
 from fer_exp.sweeps import (
     check_sweep_folder,
     format_job,

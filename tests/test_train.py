@@ -14,8 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fer_exp.building import build
 from fer_exp.classifier import Classifier
-from fer_exp.config import CONFIG_DIR, build
+from fer_exp.config import CONFIG_DIR
 from fer_exp.data.datamodule import FolderFaces
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.imageset import normalise

@@ -14,7 +14,9 @@ import hydra
 from omegaconf import DictConfig
 
 from fer_exp.atomic import replacing
-from fer_exp.config import CONFIG_DIR, build, is_number, is_whole, resolve
+from fer_exp.building import build
+from fer_exp.checking import check_target
+from fer_exp.config import CONFIG_DIR, is_number, is_whole, resolve
 from fer_exp.errors import UserError
 from fer_exp.explaining import call, carry_out
 from fer_exp.resuming import check_unused
@@ -44,12 +46,15 @@ def audit(cfg: DictConfig) -> None:
 
     from fer_exp.data.audit import audit as find
     from fer_exp.data.audit import describe, inspect, propose_exclusions
+    from fer_exp.data.datamodule import FolderFaces
     from fer_exp.data.exclusions import write_exclusions
     from fer_exp.data.folders import list_images, within, without
     from fer_exp.data.names import legible
     from fer_exp.figures.findings import draw_sheet, finding_sheets
     from fer_exp.progress import progress_bar
 
+    if problems := list(check_target("data", cfg.data, FolderFaces)):
+        raise UserError("; ".join(problems))
     data = build(cfg, "data")
     layout = data.find()
     excluded = data.excluded(layout)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fer_exp.config import ACCELERATORS, build, check_targets, is_whole
+from fer_exp.building import build
+from fer_exp.checking import check_target
+from fer_exp.config import ACCELERATORS, is_whole
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.names import as_path
 from fer_exp.errors import UserError, first_of, in_line
@@ -116,6 +118,8 @@ def read_checkpoint(path: Path) -> Trained:
         UserError: there is no such file, it is damaged or no such checkpoint, its network cannot be built, or it was
             trained for other classes or with another preprocessing.
     """
+    from torch import nn
+
     from fer_exp.data.imageset import PREPROCESSING
 
     if not path.is_file():
@@ -144,8 +148,8 @@ def read_checkpoint(path: Path) -> Trained:
         del model["name"]  # which the run record adds
     if model.get("pretrained"):
         model["pretrained"] = False  # the weights come from the checkpoint
-    cfg = OmegaConf.create({"model": model, "callbacks": {}, "trainer": {}})
-    if problems := list(check_targets(cfg)):
+    cfg = OmegaConf.create({"model": model})
+    if problems := list(check_target("model", cfg.model, nn.Module)):
         raise UserError(f"{path}: its network cannot be built: {'; '.join(problems)}")
     try:
         network = build(cfg, "model")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError, first_of
@@ -215,10 +214,3 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> 
 def _is_same(key: str, was: Any, is_: Any) -> bool:
     # To Lightning 1 is a batch, and 1.0 is all of them; to Python they are equal.
     return bool(was == is_) and not (key.startswith("trainer.limit_") and type(was) is not type(is_))
-
-
-def plain(cfg: Any) -> dict[str, Any]:
-    """A configuration as plain values, its interpolations as they stand."""
-    container = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.atomic import DRAFT
+from fer_exp.config import plain
 from fer_exp.errors import UserError
 from fer_exp.records import (
     FINISHED,
@@ -33,7 +34,7 @@ from fer_exp.records import (
     without_nan,
     write_sweep,
 )
-from fer_exp.resuming import changed_settings, check_folder, plain
+from fer_exp.resuming import changed_settings, check_folder
 
 log = logging.getLogger(__name__)
 

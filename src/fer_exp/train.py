@@ -10,33 +10,33 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fer_exp.building import build, build_loss, build_optimizer_factories
+from fer_exp.checking import check_config, oddities
 from fer_exp.checkpoint import check_resume
-from fer_exp.config import (
-    CONFIG_DIR,
-    GROUPS,
-    build,
-    build_loss,
-    build_optimizer_factories,
-    check_config,
-    is_number,
-    named,
-    oddities,
-)
+from fer_exp.config import CONFIG_DIR, GROUPS, is_number, named, plain
 from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.explaining import call
 from fer_exp.records import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
-from fer_exp.resuming import check_folder, claim, discard, earlier_attempt, plain
+from fer_exp.resuming import check_folder, claim, discard, earlier_attempt
 from fer_exp.sweeps import KeepRecords, end_sweep, jobs_at_once, note_refusal, refusals, same_as_earlier_job
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from fer_exp.callbacks.recorder import Recorder
+    from fer_exp.classifier import Classifier
+    from fer_exp.data.datamodule import FolderFaces
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     from fer_exp.callbacks.seeding import SeedEachEpoch
     from fer_exp.callbacks.training_bar import TrainingBar
     from fer_exp.classifier import Classifier, spans_run
-    from fer_exp.data.imageset import PREPROCESSING
     from fer_exp.hardware import choose_accelerator, choose_cuda_graph, choose_precision, device_name
     from fer_exp.loggers import TensorBoardLogger
     from fer_exp.models.layers import count_values, format_layers, list_layers
@@ -113,24 +112,8 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     data = describe_data(datamodule.train_set, datamodule.validation_set, datamodule.left_out)
     loss = build_loss(cfg, datamodule.train_set.counts)
 
-    groups = ("augmentation", "mixing", "model", "loss", "optimizer", "scheduler", "averaging")
-    settings = {
-        **{group: named(cfg[group]) if cfg.get(group) else None for group in groups},
-        "decay_norms_and_biases": cfg.decay_norms_and_biases,
-        "balanced_sampling": cfg.data.get("balanced_sampling", False),
-        "seed": cfg.seed,
-        "batch_size": cfg.data.batch_size,
-        "precision": precision,
-        "classes": list(classes),
-        "fingerprint": data["fingerprint"],
-        "soft_labels": data["soft_labels"],
-        "preprocessing": PREPROCESSING,
-        "monitor": cfg.monitor,
-        "channels_last": cfg.channels_last,
-        "trainer": {key: value for key, value in plain(cfg.trainer).items() if key not in _TOLD_ELSEWHERE},
-    }
-    if make_scheduler is not None and spans_run(make_scheduler):
-        settings["scheduler"]["max_epochs"] = cfg.trainer.max_epochs  # the schedule is laid over them
+    spans = make_scheduler is not None and spans_run(make_scheduler)
+    settings = _checkpoint_settings(cfg, precision, data, classes, spans)
     if cfg.resume:
         check_resume(cfg.resume, settings, cfg.trainer.max_epochs, folder)
 
@@ -183,19 +166,80 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         network,
         make_optimizer,
         make_scheduler,
-        cfg.monitor,
-        len(classes),
-        loss,
-        augmentation,
-        mixing,
-        cfg.decay_norms_and_biases,
-        cfg.channels_last,
-        settings,
+        monitor=cfg.monitor,
+        num_classes=len(classes),
+        loss=loss,
+        augmentation=augmentation,
+        mixing=mixing,
+        decay_norms_and_biases=cfg.decay_norms_and_biases,
+        channels_last=cfg.channels_last,
+        settings=settings,
     )
 
     folder.mkdir(parents=True, exist_ok=True)
+    _fit(trainer, classifier, datamodule, record, recorder, cfg.resume)
+    _tell_result(record)
+    if not brief:
+        _tell_files(folder)
+    best = record.summary["best"]
+    if isinstance(logger, TensorBoardLogger):
+        logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in DIRECTION} if best else {})
+        logger.close()
+    return float("nan") if best is None else float(best["val_acc"])
+
+
+def _checkpoint_settings(
+    cfg: DictConfig, precision: str, data: Mapping[str, Any], classes: Sequence[str], spans: bool
+) -> dict[str, Any]:
+    """What tells a checkpoint apart, as plain values: a run that is resumed must have the same.
+
+    Args:
+        cfg: the configuration.
+        precision: that was chosen.
+        data: facts about the images.
+        classes: in the order of the logits.
+        spans: whether the schedule is laid over the whole run.
+    """
+    from fer_exp.data.imageset import PREPROCESSING
+
+    groups = ("augmentation", "mixing", "model", "loss", "optimizer", "scheduler", "averaging")
+    settings = {
+        **{group: named(cfg[group]) if cfg.get(group) else None for group in groups},
+        "decay_norms_and_biases": cfg.decay_norms_and_biases,
+        "balanced_sampling": cfg.data.get("balanced_sampling", False),
+        "seed": cfg.seed,
+        "batch_size": cfg.data.batch_size,
+        "precision": precision,
+        "classes": list(classes),
+        "fingerprint": data["fingerprint"],
+        "soft_labels": data["soft_labels"],
+        "preprocessing": PREPROCESSING,
+        "monitor": cfg.monitor,
+        "channels_last": cfg.channels_last,
+        "trainer": {key: value for key, value in plain(cfg.trainer).items() if key not in _TOLD_ELSEWHERE},
+    }
+    if spans:
+        settings["scheduler"]["max_epochs"] = cfg.trainer.max_epochs
+    return settings
+
+
+def _fit(
+    trainer: "L.Trainer",
+    classifier: "Classifier",
+    datamodule: "FolderFaces",
+    record: RunRecord,
+    recorder: "Recorder",
+    resume: str | None,
+) -> None:
+    """Train, and validate the weights that are put back; however it ends, the record says so.
+
+    Raises:
+        UserError: the schedule cannot be laid over the run, or its folder was removed or cannot be written.
+        SystemExit: the training was interrupted.
+    """
+    folder = record.folder
     try:
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         # The weights are now those of the best epoch: what they get right, class by class.
         trainer.validate(classifier, datamodule=datamodule, verbose=False)
         status = "diverged" if recorder.diverged else "completed"
@@ -223,14 +267,6 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
                 f"whole: make room, and go on with the same command, hydra.run.dir={folder} and resume=auto"
             ) from error
         raise
-    _tell_result(record)
-    if not brief:
-        _tell_files(folder)
-    best = record.summary["best"]
-    if isinstance(logger, TensorBoardLogger):
-        logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in DIRECTION} if best else {})
-        logger.close()
-    return float("nan") if best is None else float(best["val_acc"])
 
 
 def _is_about_writing(error: Exception) -> bool:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from fer_exp.building import build
 from fer_exp.callbacks.cuda_graph import CudaGraph
-from fer_exp.config import build
 from fer_exp.errors import UserError
 from fer_exp.models.vgg import VGG
 from fer_exp.records import read_history

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from fer_exp.building import build, build_optimizer_factories
 from fer_exp.callbacks.checkpoints import Checkpoints
 from fer_exp.callbacks.early_stopping import EarlyStopping, RestoreBestWeights
 from fer_exp.classifier import Classifier
-from fer_exp.config import build, build_optimizer_factories
 from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.imageset import make_image_set
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from fer_exp.errors import UserError
+from fer_exp.evaluation.origin import Origin
 from fer_exp.evaluation.protocol import (
     LEDGER,
     PROTOCOLS,
-    Origin,
     Reported,
     choose_protocol,
     record_report,

@@ -5,7 +5,8 @@ import pytest
 import timm
 import torch
 
-from fer_exp.config import build, check_config
+from fer_exp.building import build
+from fer_exp.checking import check_config
 from fer_exp.errors import UserError
 from fer_exp.models.timm_network import TimmNetwork
 

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from fer_exp.config import build, check_targets
+from fer_exp.building import build
+from fer_exp.checking import check_target
 from fer_exp.data.audit import is_constant
 from fer_exp.data.datamodule import FolderFaces
 from fer_exp.data.folders import Layout, within
 from fer_exp.data.imageset import AT_ONCE, ImageSet
 from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError
+from fer_exp.evaluation.origin import Origin
 
 SPLITS = ("validation", "train", "test", "selection")
 TEST_NAMES = ("test", "testing")
@@ -65,11 +66,9 @@ def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> FolderFaces:
     # What an evaluation has no use for, and what may have gone since.
     keep = {key: value for key, value in keep.items() if key not in ("soft_labels", "balanced_sampling")}
     node = {**settings, **keep, **given}
-    cfg = OmegaConf.create({"data": node, "callbacks": {}, "trainer": {}})
-    if problems := list(check_targets(cfg)):
+    cfg = OmegaConf.create({"data": node})
+    if problems := list(check_target("data", cfg.data, FolderFaces)):
         raise UserError("; ".join(problems))
-    if not issubclass(get_object(node["_target_"]), FolderFaces):
-        raise UserError(f"data._target_={node['_target_']}: only class folders ({FOLDERS}) can be evaluated on")
     data: FolderFaces = build(cfg, "data")
     return data
 
@@ -136,6 +135,52 @@ def _test_folder(layout: Layout) -> Path:
             "split=DIR protocol=official"
         )
     return folder
+
+
+def examine(images: Images, origin: Origin, precision: str | None) -> tuple[dict[str, int], list[str]]:
+    """What has to be known of the images beside the protocol.
+
+    Args:
+        images: of the evaluation.
+        origin: of the weights.
+        precision: in which the run was validated; None where it is not known.
+
+    Returns:
+        How many of the reported images have the pixels of a ``train`` or a ``selection`` image; and notes, a sentence
+        each.
+    """
+    notes, found = [], {}
+    for name, others, known, in_words in (
+        ("train", images.train, origin.train, "trained"),
+        ("selection", images.selection, origin.selection, "validated"),
+    ):
+        if others is None:
+            continue
+        if known is not None and others.fingerprint != known:
+            notes.append(
+                f"The images that the data settings name are not those that the run was {in_words} on: they have "
+                "changed, or others are given."
+            )
+        if others.fingerprint != images.reported.fingerprint:
+            found[name] = copies(images.reported, others)
+            if found[name]:
+                notes.append(
+                    f"{found[name]:,} of the {len(images.reported):,} images have exactly the pixels of one that the "
+                    f"run was {in_words} on."
+                )
+    if images.selection is None:
+        notes.append(
+            "No temperature could be fitted, and no copies of training images be looked for, as it is not known where "
+            "the run's data lie; data.root=DIR tells."
+        )
+    elif images.selection.fingerprint == images.reported.fingerprint:
+        notes.append("The temperature was fitted on the images reported on: the figures at T flatter.")
+    else:
+        on = "the images held out of train/" if origin.hold_out else "validation/"
+        notes.append(f"The temperature was fitted on {on} ({len(images.selection):,} images).")
+    if precision not in (None, "32-true"):
+        notes.append(f"The run was validated in {precision}, and this is float32: its record may differ a little.")
+    return found, notes
 
 
 def copies(reported: ImageSet, others: ImageSet) -> int:

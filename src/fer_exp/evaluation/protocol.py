@@ -19,6 +19,7 @@ from typing import Any
 
 from fer_exp.atomic import replacing
 from fer_exp.errors import UserError
+from fer_exp.evaluation.origin import Origin
 
 PROTOCOLS = ("folders", "held_out", "official", "other", "training")
 # How a face is shown, and the words for it; all but the first are test-time augmentation (TTA).
@@ -28,65 +29,6 @@ VIEWS: Mapping[str, str] = {
     "ten_crop": "TTA: ten crops",
 }
 LEDGER = "reported.json"  # in the folder of a run: the test images that it was reported on
-
-
-@dataclass(frozen=True)
-class Origin:
-    """How weights came about.
-
-    Attributes:
-        checkpoint: the file they are of.
-        run: folder of the run's record; None where there is none.
-        weights: ``best``, ``restored`` or ``last``, or the name of another file.
-        epoch: of the weights, from 1; None where the file does not tell.
-        epochs: that the run trained; None without a record.
-        selected_by: the figure that this epoch is the best by; None where it was not chosen by one, or that is not
-            known.
-        stopped_by: what ended the run, as its record tells it; None without a record.
-        hold_out: share of train/ that the run was selected on; 0 for validation/, None without a record.
-        train: fingerprint of the training images; None where it is not known.
-        selection: fingerprint of the images that the run was validated on; None where it is not known.
-    """
-
-    checkpoint: Path
-    run: Path | None
-    weights: str
-    epoch: int | None
-    epochs: int | None
-    selected_by: str | None
-    stopped_by: str | None
-    hold_out: float | None
-    train: str | None
-    selection: str | None
-
-    @property
-    def selected_on(self) -> str:
-        """The images that the run was validated on, in words."""
-        return f"{self.hold_out:.0%} of train/, held out" if self.hold_out else "validation/"
-
-    @property
-    def _epoch(self) -> str:
-        return "an untold epoch" if self.epoch is None else f"epoch {self.epoch}"
-
-    @property
-    def in_words(self) -> str:
-        """How the weights were selected."""
-        if self.run is None:
-            return f"weights of {self._epoch}, selection unknown (no run record)"
-        if self.selected_by is None and self.stopped_by == "early_stopping":
-            return f"weights of epoch {self.epoch}, at which early stopping on {self.selected_on} ended the run"
-        if self.selected_by is None:
-            return f"weights of epoch {self.epoch} of {self.epochs}, validated on {self.selected_on}, not chosen by it"
-        return f"weights of epoch {self.epoch} of {self.epochs}, the best {self.selected_by} on {self.selected_on}"
-
-    @property
-    def in_short(self) -> str:
-        """The same, for a heading."""
-        if self.run is None:
-            return f"{self._epoch}, selection unknown"
-        if self.selected_by is None:
-            return f"epoch {self.epoch}, not selected"
-        return f"epoch {self.epoch} by {self.selected_by} on {'held-out train' if self.hold_out else 'validation'}"
 
 
 @dataclass(frozen=True)

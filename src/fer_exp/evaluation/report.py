@@ -20,7 +20,8 @@ from fer_exp.data.names import legible
 from fer_exp.errors import UserError
 from fer_exp.evaluation.attention import attention_maps
 from fer_exp.evaluation.calibration import BINS, temper, top
-from fer_exp.evaluation.protocol import VIEWS, Origin
+from fer_exp.evaluation.origin import Origin
+from fer_exp.evaluation.protocol import VIEWS
 from fer_exp.evaluation.scores import LEVEL, Interval, Scores
 from fer_exp.figures.attention import attention_figure
 from fer_exp.figures.confusion import confusion_figure

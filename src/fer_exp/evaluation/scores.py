@@ -1,7 +1,7 @@
 """What a network gets right, class by class, each figure with a bootstrap interval over the images."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional import classification
 
-from fer_exp.evaluation.calibration import BINS, bin_of, expected_calibration_error, temper, top
+from fer_exp.checkpoint import Trained
+from fer_exp.data.batches import ValidationBatches
+from fer_exp.data.imageset import ImageSet
+from fer_exp.evaluation.calibration import BINS, bin_of, expected_calibration_error, fit_temperature, temper, top
+from fer_exp.evaluation.images import Images
+from fer_exp.evaluation.views import log_probabilities
+from fer_exp.progress import progress_bar
 
 LEVEL = 0.95  # of the intervals
 _AT_ONCE = 2**23  # weights of images that are drawn together: 64 MiB
@@ -50,6 +56,37 @@ class Scores:
         """Number of images of each class."""
         support: list[int] = self.confusion.sum(axis=1).tolist()
         return support
+
+
+def measure(
+    trained: Trained, images: Images, views: Sequence[str], batch_size: int, resamples: int = 2000, seed: int = 0
+) -> tuple[dict[str, Tensor], dict[str, Scores]]:
+    """The network's answers (N, C), and their scores, for each view; each has a temperature of its own.
+
+    Args:
+        trained: the network.
+        images: to report on, and to fit the temperature on.
+        views: how each face is shown.
+        batch_size: images at once.
+        resamples: as of ``score``.
+        seed: as of ``score``.
+    """
+
+    def answer(image_set: ImageSet, view: str) -> Tensor:
+        batches = ValidationBatches(image_set, batch_size, trained.device)
+        with progress_bar(f"{view}, {image_set.fingerprint[:6]}") as progress:
+            return log_probabilities(trained, (faces for faces, _ in batches), view, len(image_set), progress)
+
+    answers, scores = {}, {}
+    for view in views:
+        answers[view] = answer(images.reported, view)
+        temperature = None
+        if images.selection is not None:
+            is_reported = images.selection.fingerprint == images.reported.fingerprint
+            selection = answers[view] if is_reported else answer(images.selection, view)
+            temperature = fit_temperature(selection, images.selection.labels)
+        scores[view] = score(answers[view], images.reported.labels, temperature, resamples, seed)
+    return answers, scores
 
 
 def score(

@@ -1,0 +1,81 @@
+"""How the groups of the configuration become objects."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from fer_exp.errors import UserError, in_line
+
+_MANY_STEPS = 1_000_003  # to try a schedule with; its own length may be refused when the run's steps are known
+
+
+def build(cfg: DictConfig, group: str) -> Any:
+    """Make the object that the group ``group`` (e.g. ``model``) describes; None for an empty group.
+
+    Raises:
+        UserError: its class refused what was given.
+    """
+    node = cfg.get(group)
+    if not node:
+        return None
+    try:
+        return instantiate(node)
+    except (InstantiationException, TypeError) as error:
+        raise UserError(f"{group}: {in_line(_cause(error))}. Given: {_given(node)}") from error
+
+
+def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+    """Make the factories of optimizer and schedule, and try both on parameters of one number.
+
+    Raises:
+        UserError: the optimizer or the schedule refused its settings.
+    """
+    import torch
+
+    from fer_exp.classifier import spans_run
+
+    optimizer, scheduler = build(cfg, "optimizer"), build(cfg, "scheduler")
+    for group, factory in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if factory is not None and not callable(factory):
+            raise UserError(f"{group}: its YAML needs `_partial_: true`, because the rest of its arguments come later")
+    try:
+        values = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+        groups = [{"params": values[:1]}, {"params": values[1:], "weight_decay": 0.0}]
+        tried = optimizer(values if cfg.decay_norms_and_biases else groups)
+    except Exception as error:  # whatever an optimizer of any package raises is about its settings
+        raise UserError(f"optimizer: {in_line(error)}. Given: {_given(cfg.optimizer)}") from error
+    if scheduler is not None:
+        try:
+            scheduler(tried, **({"total_steps": _MANY_STEPS} if spans_run(scheduler) else {}))
+        except Exception as error:
+            raise UserError(f"scheduler: {in_line(error)}. Given: {_given(cfg.scheduler)}") from error
+    return optimizer, scheduler
+
+
+def build_loss(cfg: DictConfig, class_counts: Sequence[int]) -> Any:
+    """Make the loss; one whose class takes ``class_counts`` is given the number of training images of each class.
+
+    Raises:
+        UserError: its class refused what was given.
+    """
+    factory = build(cfg, "loss")
+    if not cfg.loss.get("_partial_"):
+        return factory
+    try:
+        takes_counts = "class_counts" in inspect.signature(factory).parameters
+        return factory(**({"class_counts": class_counts} if takes_counts else {}))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"loss: {in_line(error)}. Given: {_given(cfg.loss)}") from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    return _cause(error.__cause__) if error.__cause__ else error
+
+
+def _given(node: DictConfig) -> str:
+    arguments = {str(key): value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    return ", ".join(f"{key}={value}" for key, value in arguments.items())
