@@ -34,6 +34,7 @@ from benchmarks.measuring import (
     spread,
     write_json,
 )
+from fer_exp.figures.sheet import white_ticks
 
 MODULES = {
     "fer_exp": "benchmarks.contenders.own",
@@ -202,8 +203,7 @@ def chart(measured: Mapping[str, Measured], batch_size: int, caption: str) -> Fi
         axes.set_title(title, size=12)
         axes.set_xlabel(unit, size=11)
         axes.spines[["top", "right"]].set_visible(False)
-        # Ticks are made when the figure is drawn, outside this style, and would then be black on black.
-        axes.tick_params(colors="white", grid_color="white")
+        white_ticks(axes)
     return figure
 
 

@@ -28,6 +28,7 @@ from fer_exp.figures.confusion import confusion_figure
 from fer_exp.figures.mistakes import mistakes_figure
 from fer_exp.figures.per_class import per_class_figure
 from fer_exp.figures.reliability import Panel, reliability_figure
+from fer_exp.figures.sheet import shortened
 from fer_exp.records import without_nan
 from fer_exp.tables import markdown_table
 
@@ -79,7 +80,12 @@ class Evaluation:
     def heading(self, separator: str = ", ") -> str:
         """Split, protocol, selection and view, for a picture."""
         split = Path(self.split).name if self.protocol in ("official", "other") else self.split
-        return separator.join((f"{_shortened(split)} ({self.protocol}), {VIEWS[self.view]}", self.origin.in_short))
+        return separator.join(
+            (
+                f"{shortened(legible(split), lambda short: len(short) <= 24)} ({self.protocol}), {VIEWS[self.view]}",
+                self.origin.in_short,
+            )
+        )
 
 
 def describe(evaluation: Evaluation) -> dict[str, Any]:
@@ -332,8 +338,3 @@ def _some_of_each(images: ImageSet, seed: int) -> Tensor:
         members = torch.nonzero(images.labels == label).squeeze(1)
         chosen.append(members[torch.randperm(len(members), generator=generator)[:ATTENDED]])
     return torch.cat(chosen)
-
-
-def _shortened(name: str, most: int = 24) -> str:
-    name = legible(name)
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"

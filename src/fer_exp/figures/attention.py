@@ -8,7 +8,7 @@ from matplotlib import colormaps, style
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fer_exp.figures.sheet import MARGIN, NAME_SIZE, break_name, draw_face, face_sheet, text_width
+from fer_exp.figures.sheet import MARGIN, NAME_SIZE, break_name, draw_face, face_sheet, shortened, text_width
 
 # Pixels of the figure at its own resolution.
 ZOOM = 2  # screen pixels per image pixel; a whole number, so that no face is resampled
@@ -78,7 +78,7 @@ def attention_figure(
             if not maps[i].any():
                 middle = left + width + GAP + width / 2
                 axes.text(middle, top + height / 2, "no evidence", size=CAPTION_SIZE, ha="center", va="center")
-            caption = _cut(captions[i], pair)
+            caption = shortened(captions[i], lambda short: text_width(short, CAPTION_SIZE) <= pair, kept_end=0)
             axes.text(left, top + height + 15, caption, size=CAPTION_SIZE, color="0.75", parse_math=False)
 
     shades = np.linspace(0, 1, BAR_WIDTH)[None].repeat(BAR_HEIGHT, axis=0)
@@ -88,12 +88,3 @@ def attention_figure(
     axes.text(begin + BAR_WIDTH, foot + 34, "1", ha="right", **look)
     axes.text(begin, foot + 52, "evidence for the class, each face on its own scale", **look)
     return sheet
-
-
-def _cut(text: str, width: int) -> str:
-    """``text``, without its end where it is wider than ``width`` pixels."""
-    short, kept = text, len(text)
-    while text_width(short, CAPTION_SIZE) > width and kept > 0:
-        kept -= 1
-        short = f"{text[:kept]}…"
-    return short

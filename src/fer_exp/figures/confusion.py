@@ -8,6 +8,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fer_exp.figures.sheet import white_ticks
+
 # Inches.
 CELL, MARGIN, HEADER = 0.85, 0.35, 1.05
 LETTER = 0.085  # of a class name
@@ -70,8 +72,7 @@ def confusion_figure(confusion: NDArray[np.integer], classes: Sequence[str], tit
     rows = [f"{name}\nn = {images:,}" for name, images in zip(classes, support, strict=True)]
     axes.set_xticks(centres, classes, rotation=90 if names_rotated else 0, parse_math=False)
     axes.set_yticks(centres, rows, parse_math=False)
-    # Ticks are made when the figure is drawn, outside this style, and would then be black on black.
-    axes.tick_params(length=0, labelsize=10, colors="white")
+    white_ticks(axes, length=0, labelsize=10)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("Predicted class", size=12, labelpad=8)
     axes.set_ylabel("True class", size=12, labelpad=8)

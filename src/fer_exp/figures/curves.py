@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from fer_exp.figures.sheet import white_ticks
+
 Row = Mapping[str, float]
 
 TRAINING, VALIDATION, BEST, RESTORED = "#8dd3c7", "#feffb3", "#fa8174", "#bfbbd9"
@@ -80,8 +82,7 @@ def _draw_curves(axes: Axes, history: Sequence[Row], quantity: str, name: str) -
     axes.set_ylabel(name, size=16)
     axes.grid(alpha=0.15)
     axes.spines[["top", "right"]].set_visible(False)
-    # Ticks are made when the figure is drawn, outside this style, and would then be black on black.
-    axes.tick_params(colors="white", grid_color="white")
+    white_ticks(axes)
 
 
 def _rate_cuts(history: Sequence[Row]) -> list[tuple[float, float]]:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer_exp.data.audit import Audit, one_grey_share
 from fer_exp.data.names import legible
+from fer_exp.figures.sheet import shortened
 
 ZOOM = 2  # screen pixels per image pixel; a whole number, so that no face is resampled
 WIDTH = 1440  # of a sheet, at most, in pixels
@@ -156,15 +157,5 @@ def _draw_tile(canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left:
     # File names differ at their ends; a reason tells most at its beginning.
     for k, (text, kept_end, ink) in enumerate(((tile.name, 0.5, INK), (tile.place, 0.5, PALE), (note, 0.0, WARNING))):
         y = top + FACE + 6 + k * LINE
-        draw.text((left + TILE // 2, y), _shorten(text, kept_end, font), ink, font, anchor="ma")
-
-
-def _shorten(text: str, kept_end: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, where it is too long for a tile, without a part; ``kept_end`` of what is kept is from its end."""
-    kept = len(text)
-    short = text
-    while font.getlength(short) > TILE and kept > 2:
-        kept -= 1
-        end = int(kept * kept_end)
-        short = f"{text[: kept - end]}...{text[len(text) - end :]}"
-    return short
+        text = shortened(text, lambda short: font.getlength(short) <= TILE, kept_end, "...")
+        draw.text((left + TILE // 2, y), text, ink, font, anchor="ma")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fer_exp.data.names import legible
-from fer_exp.figures.sheet import MARGIN, draw_face, face_sheet, text_width
+from fer_exp.figures.sheet import MARGIN, draw_face, face_sheet, shortened, text_width
 
 ZOOM = 3  # screen pixels per image pixel; a whole number, so that no face is resampled
 GAP, ROW_GAP = 20, 22
@@ -88,9 +88,5 @@ def _percent(share: float) -> str:
 
 def _fit(before: str, name: str, after: str, width: int, size: float) -> str:
     """Put ``name`` between the others, without its middle where all is wider than ``width`` pixels."""
-    name = short = legible(name)
-    kept = len(name)
-    while text_width(before + short + after, size) > width and kept > 2:
-        kept -= 1
-        short = f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"
+    short = shortened(legible(name), lambda short: text_width(before + short + after, size) <= width)
     return before + short + after

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from matplotlib.path import Path
 
+from fer_exp.figures.sheet import shortened
+
 if TYPE_CHECKING:  # the module imports torch, which a figure has no use for
     from fer_exp.models.layers import Layer
 
@@ -133,15 +135,15 @@ def _draw_box(
     left, right = x + 0.1, x + BOX_WIDTH - 0.1
     upper, lower = y + 0.17, y + 0.36
     size = TIMES.join(map(str, shape))
-    axes.text(left, upper, _shorten(kind, 30 - len(size)), size=10, weight="bold", color=color, va="center")
+    axes.text(left, upper, _last(kind, 30 - len(size)), size=10, weight="bold", color=color, va="center")
     axes.text(right, upper, size, size=10, ha="right", va="center")
-    name = _shorten(name, 41 - len(weights))
+    name = _last(name, 41 - len(weights))
     axes.text(left, lower, name, size=8, color="0.6", va="center", parse_math=False)
     axes.text(right, lower, weights, size=8, color="0.75", ha="right", va="center")
 
 
-def _shorten(text: str, longest: int) -> str:
-    return text if len(text) <= longest else "…" + text[-longest + 1 :]
+def _last(text: str, letters: int) -> str:
+    return shortened(text, lambda short: len(short) <= letters, kept_end=1)
 
 
 def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

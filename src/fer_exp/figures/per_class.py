@@ -11,7 +11,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from fer_exp.figures.sheet import MARGIN, break_name, headed_figure, text_width
+from fer_exp.figures.sheet import MARGIN, break_name, headed_figure, text_width, white_ticks
 
 if TYPE_CHECKING:  # the module imports torch, which a figure has no use for
     from fer_exp.evaluation.scores import Interval
@@ -92,8 +92,7 @@ def per_class_figure(
     axes.grid(axis="x", alpha=0.15)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    # Ticks are made when the figure is drawn, outside this style, and would then be black on black.
-    axes.tick_params(length=0, labelsize=NAME_SIZE, colors="white", grid_color="white")
+    white_ticks(axes, length=0, labelsize=NAME_SIZE)
     whiskers, *handles = axes.get_legend_handles_labels()[0]
     axes.legend(
         handles=[*handles, whiskers],

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from fer_exp.figures.sheet import fill_lines, headed_figure
+from fer_exp.figures.sheet import fill_lines, headed_figure, white_ticks
 
 # Pixels of the figure at its own resolution.
 PANEL, SPACE = 440, 60  # width of a panel, and between two
@@ -124,8 +124,7 @@ def _draw(diagram: Axes, histogram: Axes, panel: Panel, bins: int) -> None:
         axes.grid(alpha=0.15)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        # Ticks are made when the figure is drawn, outside this style, and would then be black on black.
-        axes.tick_params(colors="white", grid_color="white")
+        white_ticks(axes)
 
 
 def _percent(share: float) -> str:

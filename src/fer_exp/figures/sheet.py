@@ -2,6 +2,8 @@
 
 import math
 import textwrap
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -90,3 +92,30 @@ def fill_lines(text: str, width: int, size: float, weight: str = "normal") -> st
 def break_name(name: str) -> str:
     """Break a row's name into lines of ``NAME_LETTERS``, and end it after ``NAME_LINES``."""
     return "\n".join(textwrap.wrap(name, NAME_LETTERS, max_lines=NAME_LINES, placeholder="…"))
+
+
+def shortened(text: str, fits: Callable[[str], bool], kept_end: float = 0.5, mark: str = "…") -> str:
+    """The text, or as much of it as fits, with a mark in the place of what is left out.
+
+    Args:
+        text: names mostly, which differ at either end.
+        fits: whether a text has room.
+        kept_end: share of what is kept that is from the end: 0 leaves out the end, 1 the beginning.
+        mark: of what is left out.
+    """
+    short, kept = text, len(text)
+    while not fits(short) and kept > 0:
+        kept -= 1
+        end = int(kept * kept_end)
+        short = f"{text[: kept - end]}{mark}{text[len(text) - end :]}"
+    return short
+
+
+def white_ticks(axes: Axes, **more: Any) -> None:
+    """Draw ticks and grid in white on black: they are made when the figure is drawn, outside the style it is made in.
+
+    Args:
+        axes: of the ticks.
+        more: settings of ``Axes.tick_params``.
+    """
+    axes.tick_params(colors="white", grid_color="white", **more)

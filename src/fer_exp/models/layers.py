@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fer_exp.tables import column_widths, padded
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -104,9 +106,9 @@ def format_layers(layers: Sequence[Layer]) -> str:
         (f"{layer.name} ({layer.kind})", str(("N", *layer.output_shape)).replace("'", ""), _count(layer))
         for layer in layers
     ]
-    header = ("Layer", "Output shape", "Parameters")
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in (header, *rows)]
+    rows.insert(0, ("Layer", "Output shape", "Parameters"))
+    widths = column_widths(rows)
+    lines = ["  ".join(padded(row, widths, "llr")) for row in rows]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
 
