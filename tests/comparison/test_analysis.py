@@ -513,8 +513,8 @@ def test_notes_that_are_given_come_first(make_run):
         (PairedDifference(3, -0.021, -0.034, -0.009, 0.01), "B beats A by 2.1 points [0.9, 3.4], 3 paired seeds"),
         (
             PairedDifference(3, 0.021, 0.009, 0.034, 0.0571),
-            "A is ahead of B by 2.1 points [0.9, 3.4], 3 paired seeds (best val_acc), but so few seeds agree too "
-            "easily by chance (p = 0.057, and not below 0.05): no difference can be claimed yet.",
+            "A is ahead of B by 2.1 points [0.9, 3.4], 3 paired seeds (best val_acc), but the paired t-test does not "
+            "confirm it (p = 0.057): more seeds are needed to claim a difference.",
         ),
         (
             PairedDifference(3, -0.021, -0.034, -0.009, 0.0571),

@@ -78,7 +78,7 @@ def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, ori
 @pytest.mark.parametrize(
     ("protocol", "origin", "split", "fingerprint", "said"),
     [
-        ("folders", ORIGIN, "validation", "S", "selected on the images it is reported on: this flatters"),
+        ("folders", ORIGIN, "validation", "S", "selected on the images it is reported on: optimistic"),
         (
             "folders",
             replace(ORIGIN, weights="last", selected_by=None),
@@ -86,7 +86,7 @@ def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, ori
             "S",
             "validated on the images it is reported on",
         ),
-        ("other", HELD_OUT, "selection", "S", "this flatters"),
+        ("other", HELD_OUT, "selection", "S", "optimistic"),
         ("held_out", HELD_OUT, "validation", "V", "no choice of this run saw"),
         ("official", ORIGIN, "test", "X", "once"),
         ("training", ORIGIN, "train", "T", "a fit, no result"),

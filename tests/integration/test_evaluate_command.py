@@ -106,10 +106,10 @@ def test_a_run_is_evaluated_on_its_validation_images(run_evaluate, runs, data, t
     assert (single["test_time_augmentation"], found["views"]["flip"]["test_time_augmentation"]) == (False, True)
     assert (found["protocol"], found["weights"]["epoch"]) == ("folders", best["epoch"])
 
-    flatters = "the best val_acc on validation/; reported on validation/, selected on the images it is reported on"
+    rule = "the best val_acc on validation/; reported on validation/, selected on the images it is reported on"
     table = (tmp_path / "found/evaluation.md").read_text()
     for place in (printed, table, found["statement"]):
-        assert flatters in place
+        assert rule in place
     assert table.removeprefix("# Evaluation\n\n").strip() in printed
     assert "| single view " in table
     assert "| TTA: mirrored " in table

@@ -289,8 +289,8 @@ def verdict(group: str, baseline: str, difference: PairedDifference, measure: Me
         return f"{ahead} beats {behind} {figures}."
     if difference.excludes_zero:
         return (
-            f"{ahead} is ahead of {behind} {figures}, but so few seeds agree too easily by chance "
-            f"(p = {difference.p_value:.3f}, and not below {1 - CONFIDENCE:.2f}): no difference can be claimed yet."
+            f"{ahead} is ahead of {behind} {figures}, but the paired t-test does not confirm it "
+            f"(p = {difference.p_value:.3f}): more seeds are needed to claim a difference."
         )
     lead = f"{ahead} is ahead" if points else "they differ"
     return f"No difference between {group} and {baseline} can be claimed: {lead} {figures}, and zero is within."

@@ -228,12 +228,12 @@ def _method(comparison: Comparison) -> Iterator[str]:
     if comparison.measure == "final":
         yield (
             "The answer is about final val_acc, that of the last epoch: where all runs train for the same number of "
-            "epochs, validation does not choose it. The best epoch is chosen by validation, so its figures flatter."
+            "epochs, validation does not choose it. The best epoch is chosen by validation, so its figures are optimistic."
         )
     else:
         yield (
             "The answer is about best val_acc, that of the best epoch, because the last epoch is an accident where "
-            "runs stop early. Validation chose the best epoch, so best flatters."
+            "runs stop early. Validation chose the best epoch, so best is optimistic."
         )
     if math.isfinite(comparison.target):
         origin = "as it was asked for" if comparison.target_is_given else "95 % of the best group's median best val_acc"

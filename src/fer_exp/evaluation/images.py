@@ -174,7 +174,7 @@ def examine(images: Images, origin: Origin, precision: str | None) -> tuple[dict
             "the run's data lie; data.root=DIR tells."
         )
     elif images.selection.fingerprint == images.reported.fingerprint:
-        notes.append("The temperature was fitted on the images reported on: the figures at T flatter.")
+        notes.append("The temperature was fitted on the images reported on: the figures at T are optimistic.")
     else:
         on = "the images held out of train/" if origin.hold_out else "validation/"
         notes.append(f"The temperature was fitted on {on} ({len(images.selection):,} images).")

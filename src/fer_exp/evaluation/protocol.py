@@ -3,7 +3,7 @@
 A figure says little without the images it is of, how the weights were chosen, and whether the same images had a part
 in that choice. Five protocols are known, and a figure never stands without the name of its own:
 
-- ``folders``: trained on train/, epoch selected on validation/, reported on validation/. It flatters.
+- ``folders``: trained on train/, epoch selected on validation/, reported on validation/. Optimistic.
 - ``held_out``: epoch selected on images held out of train/, reported on validation/, which no choice of the run saw.
 - ``official``: reported on a test folder, once for each run.
 - ``training``: reported on the images of the training. A fit, no result.
@@ -107,7 +107,7 @@ def state(protocol: str, reported: Reported, origin: Origin) -> str:
         verdict = "the images that it was trained on: a fit, no result"
     elif reported.fingerprint == origin.selection:
         seen = "selected" if origin.selected_by else "validated"
-        verdict = f"{seen} on the images it is reported on: this flatters"
+        verdict = f"{seen} on the images it is reported on: optimistic"
     elif protocol == "held_out":
         verdict = "which no choice of this run saw"
     elif protocol == "official":
