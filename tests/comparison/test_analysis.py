@@ -518,7 +518,7 @@ def test_notes_that_are_given_come_first(make_run):
         ),
         (
             PairedDifference(3, -0.021, -0.034, -0.009, 0.0571),
-            "B is ahead of A by 2.1 points [0.9, 3.4], 3 paired seeds (best val_acc), but so few",
+            "B is ahead of A by 2.1 points [0.9, 3.4], 3 paired seeds (best val_acc), but the paired t-test",
         ),
         (
             PairedDifference(4, 0.01, -0.005, 0.021, 0.3),

@@ -17,7 +17,7 @@ from fer_exp.comparison.runs import (
     differing_keys,
     in_short,
 )
-from fer_exp.comparison.statistics import CONFIDENCE, PairedDifference, Spread, paired_difference, spread
+from fer_exp.comparison.statistics import PairedDifference, Spread, paired_difference, spread
 from fer_exp.comparison.tuning import Tuning, tune
 from fer_exp.errors import UserError, first_of
 from fer_exp.records import FINISHED, natural

@@ -228,7 +228,8 @@ def _method(comparison: Comparison) -> Iterator[str]:
     if comparison.measure == "final":
         yield (
             "The answer is about final val_acc, that of the last epoch: where all runs train for the same number of "
-            "epochs, validation does not choose it. The best epoch is chosen by validation, so its figures are optimistic."
+            "epochs, validation does not choose it. The best epoch is chosen by validation, so its figures are "
+            "optimistic."
         )
     else:
         yield (
