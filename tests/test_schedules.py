@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from fer_exp.schedules import WarmupCosine, WarmupStableDecay, length_is_open_until
+from fer_exp.schedules import WarmupCosine, WarmupStableDecay, end_is_open_until
 
 
 def optimizer(lr=0.4):
@@ -71,8 +71,8 @@ def test_until_the_fall_the_rate_does_not_hang_on_the_length_of_the_run():
     shorter, longer = (rates(lambda opt, n=n: WarmupStableDecay(opt, n, warmup=10, decay=0.2), 80) for n in (100, 300))
     assert shorter == longer
     settings = {"_target_": "fer_exp.schedules.WarmupStableDecay", "decay": 0.2, "max_epochs": 100}
-    assert length_is_open_until(settings) == 80
-    assert length_is_open_until({**settings, "_target_": "fer_exp.schedules.WarmupCosine"}) == 0
+    assert end_is_open_until(settings) == 80
+    assert end_is_open_until({**settings, "_target_": "fer_exp.schedules.WarmupCosine"}) == 0
 
 
 def test_a_fall_of_no_steps_is_none():

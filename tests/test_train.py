@@ -541,7 +541,7 @@ def test_a_run_whose_rate_has_not_begun_to_fall_can_be_given_another_length(smal
 
         patch.setattr(Classifier, "training_step", interrupted)
         with pytest.raises(SystemExit):
-            train(small(*settings, "trainer.max_epochs=4", f"output_dir={part}"))
+            train(small(*settings, "trainer.max_epochs=4", "scheduler.decay=0.25", f"output_dir={part}"))
     train(small(*settings, "trainer.max_epochs=3", f"output_dir={rest}", f"resume={part}/checkpoints/last.ckpt"))
     assert figures(rest) == figures(whole)
     assert figures(whole)[-1]["lr"] < figures(whole)[0]["lr"] == pytest.approx(1e-3)

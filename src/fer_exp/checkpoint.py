@@ -176,7 +176,7 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
             goes on in its own folder may have been killed between its last epoch and its end.
     """
     from fer_exp.data.imageset import PREPROCESSING
-    from fer_exp.schedules import length_is_open_until
+    from fer_exp.schedules import END, end_is_open_until
 
     try:
         checkpoint = _load(path)
@@ -189,8 +189,8 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
         untold |= {"decay_norms_and_biases": True, "preprocessing": PREPROCESSING}
         before = {**{name: value for name, value in untold.items() if name in settings}, **told}
         schedules = [told_by.get("scheduler") or {} for told_by in (before, settings)]
-        if all(epochs <= length_is_open_until(schedule) for schedule in schedules):
-            before["scheduler"] = {**schedules[0], "max_epochs": schedules[1]["max_epochs"]}
+        if all(epochs <= end_is_open_until(schedule) for schedule in schedules):
+            before["scheduler"] = schedules[0] | {key: schedules[1][key] for key in END if key in schedules[1]}
         changed = changed_settings(before, settings)
     except Exception as error:  # whatever a file of any kind makes the readers raise
         raise UserError(

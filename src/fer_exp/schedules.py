@@ -51,8 +51,8 @@ _DECAY = 0.2
 class WarmupStableDecay(LambdaLR):
     """Rises evenly to the optimizer's rate, stays there, and falls at the end as 1 - sqrt(x) does.
 
-    All before the fall is the same however long the run is to be, so that one that has not begun to fall can be made
-    longer or shorter: the schedule of Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed
+    All before the fall is the same whenever and however it comes, so that a run whose rate has not begun to fall can be
+    made longer or shorter: the schedule of Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed
     Training Durations", with its shape of the fall.
 
     Args:
@@ -101,8 +101,11 @@ class WarmupStableDecay(LambdaLR):
         super().__init__(optimizer, share, last_epoch)
 
 
-def length_is_open_until(settings: Mapping[str, Any]) -> float:
-    """Epochs for which a schedule is the same however long the run is to be: until then its length can be changed.
+END = ("max_epochs", "decay", "final")  # what says when and how a run's rate falls at its end
+
+
+def end_is_open_until(settings: Mapping[str, Any]) -> float:
+    """Epochs for which a schedule is the same whatever its end: until then the settings in ``END`` can be changed.
 
     Args:
         settings: of the schedule, as checkpoints hold them: its arguments, ``_target_``, and the run's ``max_epochs``.
