@@ -53,9 +53,7 @@ class Plain:
         L.seed_everything(self.seed, verbose=False)
         network = NotebookCNN().to(self.device, memory_format=torch.channels_last)
         if self.device.type == "cuda":
-            capture(
-                network, torch.zeros(self.train_batches.batch_size, 1, 48, 48, device=self.device), self._autocast()
-            )
+            capture(network, (self.train_batches.batch_size, 1, 48, 48), self._autocast())
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)
         tally, val_tally = EpochTally(self.classes), EpochTally(self.classes)
 

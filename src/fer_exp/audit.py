@@ -14,8 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from fer_exp.atomic import replacing
-from fer_exp.building import build
-from fer_exp.checking import check_target
+from fer_exp.building import build_checked
 from fer_exp.config import CONFIG_DIR, is_number, is_whole, resolve
 from fer_exp.errors import UserError
 from fer_exp.explaining import call, carry_out
@@ -53,9 +52,7 @@ def audit(cfg: DictConfig) -> None:
     from fer_exp.figures.findings import draw_sheet, finding_sheets
     from fer_exp.progress import progress_bar
 
-    if problems := list(check_target("data", cfg.data, FolderFaces)):
-        raise UserError("; ".join(problems))
-    data = build(cfg, "data")
+    data = build_checked(cfg.data, "data", FolderFaces)
     layout = data.find()
     excluded = data.excluded(layout)
     listings = [

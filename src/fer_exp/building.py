@@ -1,13 +1,14 @@
 """How the groups of the configuration become objects."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from fer_exp.checking import check_target
 from fer_exp.errors import UserError, in_line
 
 _MANY_STEPS = 1_000_003  # to try a schedule with; its own length may be refused when the run's steps are known
@@ -26,6 +27,23 @@ def build(cfg: DictConfig, group: str) -> Any:
         return instantiate(node)
     except (InstantiationException, TypeError) as error:
         raise UserError(f"{group}: {in_line(_cause(error))}. Given: {_given(node)}") from error
+
+
+def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
+    """Make one group by itself, where no whole configuration was checked.
+
+    Args:
+        node: of the group, with its ``_target_``.
+        group: its name.
+        kind: of which the class must be.
+
+    Raises:
+        UserError: its class is of another kind, or does not take what was given.
+    """
+    cfg = OmegaConf.create({group: node})
+    if problems := list(check_target(group, cfg[group], kind)):
+        raise UserError("; ".join(problems))
+    return build(cfg, group)
 
 
 def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any] | None]:

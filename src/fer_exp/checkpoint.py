@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fer_exp.building import build
-from fer_exp.checking import check_target
+from fer_exp.building import build_checked
 from fer_exp.config import ACCELERATORS, is_whole
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.names import as_path
@@ -148,11 +147,8 @@ def read_checkpoint(path: Path) -> Trained:
         del model["name"]  # which the run record adds
     if model.get("pretrained"):
         model["pretrained"] = False  # the weights come from the checkpoint
-    cfg = OmegaConf.create({"model": model})
-    if problems := list(check_target("model", cfg.model, nn.Module)):
-        raise UserError(f"{path}: its network cannot be built: {'; '.join(problems)}")
     try:
-        network = build(cfg, "model")
+        network = build_checked(model, "model", nn.Module)
     except UserError as error:
         raise UserError(f"{path}: its network cannot be built: {error}") from error
     try:

@@ -346,6 +346,16 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def is_batches(key: str, value: Any) -> bool:
+    """Whether a setting is a number of batches: to Lightning 1 is one, and 1.0 is all; to Python they are equal.
+
+    Args:
+        key: of the setting, as ``trainer.limit_train_batches``.
+        value: of the setting.
+    """
+    return key.startswith("trainer.limit_") and isinstance(value, int)
+
+
 def without_nan(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become null."""
     if isinstance(value, float) and not math.isfinite(value):

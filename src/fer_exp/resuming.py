@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError, first_of
-from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, read_summary, whole_config, without_nan
+from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, is_batches, read_summary, whole_config, without_nan
 
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
 _PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
@@ -206,11 +206,8 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> 
         was, is_ = before.get(key), now.get(key)
         if isinstance(was, Mapping) and isinstance(is_, Mapping):
             changed += _changed(was, is_, f"{prefix}{key}.")
-        elif not _is_same(f"{prefix}{key}", was, is_) and not (was in _NOTHING and is_ in _NOTHING):
+        elif was in _NOTHING and is_ in _NOTHING:
+            continue
+        elif was != is_ or is_batches(f"{prefix}{key}", was) != is_batches(f"{prefix}{key}", is_):
             changed.append(f"{prefix}{key} was {was} and is {is_}")
     return changed
-
-
-def _is_same(key: str, was: Any, is_: Any) -> bool:
-    # To Lightning 1 is a batch, and 1.0 is all of them; to Python they are equal.
-    return bool(was == is_) and not (key.startswith("trainer.limit_") and type(was) is not type(is_))

@@ -37,9 +37,7 @@ class CudaGraph(L.Callback):
         network = pl_module.network
         assert isinstance(network, nn.Module)
         try:
-            capture(
-                network, torch.zeros(self.batch, device=pl_module.device), trainer.precision_plugin.forward_context()
-            )
+            capture(network, self.batch, trainer.precision_plugin.forward_context())
         except (RuntimeError, AssertionError) as error:
             log.warning("The network trains without CUDA graphs: it cannot be captured (%s).", in_line(error))
             try:
@@ -51,7 +49,7 @@ class CudaGraph(L.Callback):
                 ) from broken
 
 
-def capture(network: nn.Module, faces: torch.Tensor, precision: AbstractContextManager[None]) -> None:
+def capture(network: nn.Module, batch: tuple[int, ...], precision: AbstractContextManager[None]) -> None:
     """Let a network replay its passes as two CUDA graphs, in training mode and on batches of one shape.
 
     A small network on small images is done with a kernel before the next one is launched; a graph launches all at once,
@@ -61,7 +59,7 @@ def capture(network: nn.Module, faces: torch.Tensor, precision: AbstractContextM
 
     Args:
         network: in training mode, where it is to stay.
-        faces: a batch, on the same device; any values.
+        batch: shape of the training batches, (N, 1, 48, 48).
         precision: in which it trains; autocast must be without a cache.
 
     Raises:
@@ -69,6 +67,7 @@ def capture(network: nn.Module, faces: torch.Tensor, precision: AbstractContextM
     """
     # Passes before the capture warm up kernels, and count in the statistics of batch norm.
     statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    faces = torch.zeros(batch, device=next(network.parameters()).device)
     gc.collect()  # a graph of an earlier run that is freed in the middle of a capture breaks it
     gc.disable()
     try:

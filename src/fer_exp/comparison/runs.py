@@ -26,7 +26,9 @@ from fer_exp.records import (
     SUMMARY,
     SWEEP,
     Row,
+    best_row,
     digest,
+    is_batches,
     natural,
     read_history,
     read_summary,
@@ -84,12 +86,7 @@ class Run:
     settings: Mapping[str, Setting]
     has_config: bool
     incidental: Mapping[str, Setting] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def _best(self) -> int:
-        """Row of the best epoch, the first of equals, as ``records.best_row`` has it; -1 where none is finite."""
-        finite = np.isfinite(self.history["train_loss"]) & np.isfinite(self.history["val_loss"])
-        return int(np.where(finite, self.history["val_acc"], -np.inf).argmax()) if finite.any() else -1
+    _best: int = field(repr=False, kw_only=True)  # row of the best epoch; -1 where none is finite
 
     @property
     def status(self) -> str:
@@ -238,6 +235,7 @@ def read_run(folder: Path) -> Run:
     if summary["status"] != "running" and summary.get("history") not in (None, digest(rows)):
         raise ValueError(f"{HISTORY} is not the one that {SUMMARY} was written with")
     history = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in COLUMNS}
+    best = best_row(rows)
     config = summary.pop("config", None)
     choices = summary.pop("choices", {})
     if not all(isinstance(choice, str) for choice in choices.values()):
@@ -253,6 +251,7 @@ def read_run(folder: Path) -> Run:
         settings,
         config is not None,
         incidental,
+        _best=rows.index(best) if best else -1,
     )
 
 
@@ -330,8 +329,8 @@ def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, S
             yield from _flatten(value, f"{key}.")
         elif isinstance(value, list | tuple):
             yield key, json.dumps(value)
-        elif key.startswith("trainer.limit_") and isinstance(value, int):
-            yield key, f"{value} batches"  # to Lightning 1 is a batch, and 1.0 is all of them; to Python they are equal
+        elif is_batches(key, value):
+            yield key, f"{value} batches"
         elif not (isinstance(value, str) and "${output_dir}" in value):
             yield key, value
 

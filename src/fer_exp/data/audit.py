@@ -191,7 +191,7 @@ def audit(
     distinct = np.array([i for i in sound.tolist() if i not in further and not one_grey[i]], np.int64)
     near, is_complete = near_duplicates(faces[distinct], inspection.hashes[distinct], near_distance, near_correlation)
     # The first of each split and label stands for its like.
-    of = {i: firsts for group in copies for firsts in [_firsts(group, validation, labels)] for i in group}
+    of = _firsts(copies, validation, labels)
 
     def stand_for_all(pair: Pair) -> Pair:
         groups = (of.get(i, [i]) for i in distinct[[pair.first, pair.second]].tolist())
@@ -346,13 +346,22 @@ def _doubles(audit: Audit, groups: Iterable[tuple[list[int], list[int]]]) -> Dou
 
 
 def _firsts(
-    group: Sequence[int], validation: Sequence[bool] | NDArray[np.bool_], labels: Sequence[int] | NDArray[np.int64]
-) -> list[int]:
-    """Of indices in rising order, the first of each split and label, in rising order: at most two a class."""
-    first: dict[tuple[bool, int], int] = {}
-    for i in group:
-        first.setdefault((bool(validation[i]), int(labels[i])), i)
-    return list(first.values())
+    groups: Iterable[list[int]],
+    validation: Sequence[bool] | NDArray[np.bool_],
+    labels: Sequence[int] | NDArray[np.int64],
+) -> dict[int, list[int]]:
+    """For each image of a group, those of it that come first in their split and label, at most two a class.
+
+    Groups are in rising order, and so are those.
+    """
+    of: dict[int, list[int]] = {}
+    for group in groups:
+        first: dict[tuple[bool, int], int] = {}
+        for i in group:
+            first.setdefault((bool(validation[i]), int(labels[i])), i)
+        firsts = list(first.values())
+        of |= dict.fromkeys(group, firsts)
+    return of
 
 
 def propose_exclusions(audit: Audit) -> list[str]:
@@ -364,8 +373,7 @@ def propose_exclusions(audit: Audit) -> list[str]:
     training = [i for i in range(len(audit.files)) if not audit.validation[i] and i not in reasons]
     leaks = {i: f"same pixels as {paths[j]}" for i, j in same.across.items()}
     near_leaks = {i: f"same photograph as {paths[j]}" for i, j in near.across.items()}
-    firsts = [_firsts(group, audit.validation, audit.labels) for group in audit.copies]
-    of = {i: of_group for group, of_group in zip(audit.copies, firsts, strict=True) for i in group}
+    of = _firsts(audit.copies, audit.validation, audit.labels)
     for i in training:
         twins = [j for j in of.get(i, []) if not audit.validation[j]]
         other = next((j for j in twins if audit.labels[j] != audit.labels[i]), None)

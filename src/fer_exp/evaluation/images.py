@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from fer_exp.building import build
-from fer_exp.checking import check_target
+from fer_exp.building import build_checked
 from fer_exp.data.audit import is_constant
 from fer_exp.data.datamodule import FolderFaces
 from fer_exp.data.folders import Layout, within
@@ -66,10 +63,7 @@ def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> FolderFaces:
     # What an evaluation has no use for, and what may have gone since.
     keep = {key: value for key, value in keep.items() if key not in ("soft_labels", "balanced_sampling")}
     node = {**settings, **keep, **given}
-    cfg = OmegaConf.create({"data": node})
-    if problems := list(check_target("data", cfg.data, FolderFaces)):
-        raise UserError("; ".join(problems))
-    data: FolderFaces = build(cfg, "data")
+    data: FolderFaces = build_checked(node, "data", FolderFaces)
     return data
 
 
