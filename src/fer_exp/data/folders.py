@@ -2,7 +2,6 @@
 
 import hashlib
 import heapq
-import json
 import logging
 import os
 import re
@@ -11,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from stat import S_ISREG
 
 from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError, first_of
@@ -72,7 +72,10 @@ class Listing:
     @cached_property
     def identity(self) -> str:
         """A hash of the names, labels, sizes and times of all files: another one where any of them was changed."""
-        return hashlib.sha256(json.dumps([self.files, self.labels, self.stamps]).encode()).hexdigest()
+        # No name holds a NUL, so that no two listings come to the same bytes.
+        digest = hashlib.sha256("\0".join(self.files).encode(errors="surrogatepass"))
+        digest.update(b"\0\0" + bytes(self.labels) + repr(self.stamps).encode())
+        return digest.hexdigest()
 
 
 def find_splits(root: str | Path) -> Layout:
@@ -194,7 +197,8 @@ def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) ->
             unclear[place] = f"is the same folder as {legible(first)}/"
         if first != place:
             continue
-        for entry in entries:
+        while entries:
+            entry = entries.pop()  # and is let go of: each keeps its whole status, which took a fifth of the time
             path = f"{place}/{entry.name}"
             is_image = entry.name[entry.name.rfind(".") :].lower() in SUFFIXES
             if is_image and (stamp := _stamp(entry)):
@@ -236,15 +240,14 @@ def without(listing: Listing, files: Collection[str]) -> Listing:
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int] | None:
     """Size and time of a file; None for what is none, such as a folder, or a pipe, which would be waited for forever.
 
-    Zeros where it cannot be looked at: a link that leads nowhere is listed all the same, and the decoding names it.
+    Zeros where it cannot be looked at: a link that leads nowhere or in a circle, or a file that may be listed and not
+    looked at. It is listed all the same, and the decoding names it.
     """
     try:
-        if not entry.is_file():
-            return (0, 0) if entry.is_symlink() and not Path(entry.path).exists() else None
         status = entry.stat()
-    except OSError:  # a link in a circle, or a folder whose files may be listed and not looked at
+    except OSError:
         return 0, 0
-    return status.st_size, status.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
