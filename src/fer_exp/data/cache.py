@@ -8,6 +8,7 @@ import os
 import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -145,9 +146,10 @@ def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[Imag
             if not isinstance(unreadable, dict) or not unreadable.keys() <= {*listing.files}:
                 raise ValueError("it names other files")
             readable = without(listing, unreadable)
-            image_set = _bundle(_images(archive, path, len(readable.files), in_memory), readable)
-            if image_set.fingerprint != str(_array(archive, "fingerprint", path)):
-                raise ValueError("its contents do not fit its fingerprint")
+            images = _images(archive, path, len(readable.files), in_memory)
+            labels = torch.tensor(readable.labels, dtype=torch.int64)
+            fingerprint = str(_array(archive, "fingerprint", path))
+            image_set = ImageSet(images, labels, CLASSES, readable.files, fingerprint)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
@@ -164,7 +166,7 @@ def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Te
     """The ``n`` images of an ``.npz`` file: read at once, which the archive's reader does by the chunk, or left there.
 
     Raises:
-        ValueError: they are not so many, no images, compressed, or larger than the file.
+        ValueError: they are not so many, no images, compressed, larger than the file, or not what was written.
     """
     shape, dtype, header = _header(archive, "images", path)
     if dtype != np.uint8 or shape != (n, 1, SIZE, SIZE):
@@ -174,11 +176,19 @@ def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Te
         raise ValueError("its images are compressed")
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)  # of the two lengths in a local header: name, and extra field
-        lengths = struct.unpack("<HH", file.read(4))
-    offset = member.header_offset + 30 + sum(lengths) + header
-    if not in_memory:
-        return StoredFaces(path, offset, shape)
-    return torch.from_numpy(np.fromfile(path, np.uint8, math.prod(shape), offset=offset).reshape(shape))
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        checksum = zlib.crc32(file.read(header))
+        offset = file.tell()
+    images: Tensor | StoredFaces
+    if in_memory:
+        images = torch.from_numpy(np.fromfile(path, np.uint8, math.prod(shape), offset=offset).reshape(shape))
+    else:
+        images = StoredFaces(path, offset, shape)
+    for start in range(0, n, AT_ONCE):
+        checksum = zlib.crc32(images[start : start + AT_ONCE].numpy().data, checksum)
+    if checksum != member.CRC:
+        raise ValueError("its images do not fit their checksum")
+    return images
 
 
 def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:

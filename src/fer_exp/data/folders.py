@@ -5,6 +5,7 @@ import heapq
 import logging
 import os
 import re
+from array import array
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -74,7 +75,8 @@ class Listing:
         """A hash of the names, labels, sizes and times of all files: another one where any of them was changed."""
         # No name holds a NUL, so that no two listings come to the same bytes.
         digest = hashlib.sha256("\0".join(self.files).encode(errors="surrogatepass"))
-        digest.update(b"\0\0" + bytes(self.labels) + repr(self.stamps).encode())
+        digest.update(b"\0\0" + bytes(self.labels))
+        digest.update(array("Q", (number % 2**64 for stamp in self.stamps for number in stamp)).tobytes())
         return digest.hexdigest()
 
 
