@@ -1,10 +1,12 @@
 import copy
 import math
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given, settings
@@ -18,6 +20,7 @@ from fer_exp.checkpoint import check_resume
 from fer_exp.config import CONFIG_DIR, named
 from fer_exp.data.imageset import PREPROCESSING
 from fer_exp.errors import UserError
+from fer_exp.study import parse_arm, trial_points
 
 CONFIGS = sorted(
     (path.parent.name, path.stem)
@@ -49,6 +52,16 @@ def test_every_experiment_composes(composed, name):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_composes(composed, name):
     check_config(composed(f"+study={name}"))
+
+
+def test_the_study_of_schedules_lays_each_under_each_optimizer_with_the_same_rates_to_try(composed):
+    arms = yaml.safe_load((CONFIG_DIR / "study/schedules.yaml").read_text())["hydra"]["sweeper"]["arms"]
+    pairs = [(arm["optimizer"], arm["scheduler"]) for arm in arms.values()]
+    assert sorted(pairs) == sorted(product({optimizer for optimizer, _ in pairs}, {schedule for _, schedule in pairs}))
+    assert len({(arm["optimizer"], arm["optimizer.lr"]) for arm in arms.values()}) == 3
+    for name, arm in arms.items():
+        (point,) = trial_points(parse_arm(name, arm), 1, 0)
+        check_config(composed("+study=schedules", *point))
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda p: str(p.relative_to(CONFIG_DIR)))
