@@ -70,7 +70,7 @@ def real_pictures():
 def pictures(request, monkeypatch):
     """Figures are made but not rendered, which takes longest, unless a test asks for ``real_pictures``."""
     if "real_pictures" not in request.fixturenames:
-        monkeypatch.setattr("fer_exp.comparison.report._png", lambda figure: b"\x89PNG")
+        monkeypatch.setattr("fer_exp.comparison.sections._png", lambda figure: b"\x89PNG")
 
 
 @pytest.fixture

@@ -124,6 +124,12 @@ class Run:
         """Seconds of training, those of validation left out."""
         return float(self.history["train_seconds"].sum())
 
+    @property
+    def total_seconds(self) -> float:
+        """Seconds from start to end; of a run that was killed, for which none were written, those of its epochs."""
+        seconds = self.summary["seconds"]
+        return float(max(seconds["total"], seconds["train"] + seconds["validation"]))
+
     def value(self, key: str) -> Setting:
         """What the run has for ``key``: a group's choice, a setting, or a fact of the summary; None if nothing."""
         key = RESOLVED.get(key, key)
