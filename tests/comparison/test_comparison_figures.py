@@ -3,7 +3,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fer_exp.comparison.analysis import compare
-from fer_exp.comparison.figures import accuracy_figure, curves_figure, learning_rate_figure, target_figure
+from fer_exp.comparison.figures.curves import curves_figure
+from fer_exp.comparison.figures.learning_rate import learning_rate_figure
+from fer_exp.comparison.figures.rows import accuracy_figure, target_figure
 
 
 def means(axes):

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import MEASURES, Comparison, Group
-from fer_exp.comparison.figures import accuracy_figure, curves_figure, learning_rate_figure, target_figure
+from fer_exp.comparison.figures.curves import curves_figure
+from fer_exp.comparison.figures.learning_rate import learning_rate_figure
+from fer_exp.comparison.figures.rows import accuracy_figure, target_figure
 from fer_exp.comparison.runs import FIGURES, Measure
 from fer_exp.comparison.statistics import CONFIDENCE, RESAMPLES
 from fer_exp.comparison.tuning import Tuning, score

@@ -1,0 +1,1 @@
+"""Figures of a comparison, each a function from a Comparison to a matplotlib Figure."""
