@@ -17,13 +17,13 @@ from fer_exp.records import (
     COLUMNS,
     RunRecord,
     best_row,
+    changed_settings,
     digest,
     read_history,
     read_summary,
     read_sweep,
     write_sweep,
 )
-from fer_exp.resuming import changed_settings
 
 
 def row(epoch, val_acc, **changes):

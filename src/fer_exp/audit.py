@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 
 from fer_exp.atomic import replacing
 from fer_exp.building import build_checked
+from fer_exp.commands import call, carry_out
 from fer_exp.config import CONFIG_DIR, is_number, is_whole, resolve
 from fer_exp.errors import UserError
-from fer_exp.explaining import call, carry_out
-from fer_exp.resuming import check_unused
+from fer_exp.run_folder import check_unused
 
 if TYPE_CHECKING:
     from fer_exp.data.audit import Audit

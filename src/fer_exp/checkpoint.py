@@ -16,8 +16,8 @@ from fer_exp.config import ACCELERATORS, is_whole
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.names import as_path
 from fer_exp.errors import UserError, first_of, in_line
-from fer_exp.records import PLAIN_LOSS, SUMMARY, read_summary, record_folders
-from fer_exp.resuming import changed_settings, run_of
+from fer_exp.records import PLAIN_LOSS, SUMMARY, changed_settings, read_summary, record_folders
+from fer_exp.run_folder import run_of
 
 if TYPE_CHECKING:
     import torch

@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig
 
 from fer_exp.checkpoint import check_source, find_checkpoint, read_checkpoint
+from fer_exp.commands import call, carry_out
 from fer_exp.config import CONFIG_DIR, is_number, is_whole, plain, resolve
 from fer_exp.errors import UserError
 from fer_exp.evaluation.origin import data_settings, origin_of
@@ -25,8 +26,7 @@ from fer_exp.evaluation.protocol import (
     refuse_second_report,
     state,
 )
-from fer_exp.explaining import call, carry_out
-from fer_exp.resuming import check_unused, claim
+from fer_exp.run_folder import check_unused, claim
 
 if TYPE_CHECKING:
     from fer_exp.evaluation.report import Evaluation

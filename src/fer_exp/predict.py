@@ -14,12 +14,12 @@ from omegaconf import DictConfig, ListConfig
 
 from fer_exp.atomic import replacing
 from fer_exp.checkpoint import check_source, find_checkpoint, read_checkpoint
+from fer_exp.commands import call
 from fer_exp.config import CONFIG_DIR, is_whole, resolve
 from fer_exp.data.folders import CLASSES, SUFFIXES
 from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import VIEWS
-from fer_exp.explaining import call
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -66,6 +66,7 @@ PLAIN_LOSS: Mapping[str, Any] = {
     "class_weights": None,
     "logit_adjustment": 0.0,
 }
+_NOTHING: tuple[Any, ...] = (None, {})  # of a group: none was chosen, or there was none to choose from
 _EARLIER: Mapping[str, Any] = {"decay_norms_and_biases": True, "loss": PLAIN_LOSS}
 _EARLIER_OF_CLASS: Mapping[str, Mapping[str, Any]] = {
     "fer_exp.data.datamodule.FolderFaces": {"balanced_sampling": False},
@@ -203,6 +204,31 @@ def whole_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(values, Mapping):
             whole[group] = {**_EARLIER_OF_CLASS.get(str(values.get("_target_")), {}), **values}
     return whole
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, the settings that are not as they were; where a run is done is no setting.
+
+    Args:
+        before: a record's configuration.
+        now: a configuration, plain and unresolved.
+    """
+    return _changed(whole_config(before), whole_config(without_nan(now)), "")
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
+    changed = []
+    for key in sorted({*before, *now}):
+        if f"{prefix}{key}" in NO_SETTINGS:
+            continue
+        was, is_ = before.get(key), now.get(key)
+        if isinstance(was, Mapping) and isinstance(is_, Mapping):
+            changed += _changed(was, is_, f"{prefix}{key}.")
+        elif was in _NOTHING and is_ in _NOTHING:
+            continue
+        elif was != is_ or is_batches(f"{prefix}{key}", was) != is_batches(f"{prefix}{key}", is_):
+            changed.append(f"{prefix}{key} was {was} and is {is_}")
+    return changed
 
 
 def read_history(folder: Path) -> list[Row]:

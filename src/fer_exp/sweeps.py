@@ -28,13 +28,14 @@ from fer_exp.records import (
     FINISHED,
     SUMMARY,
     SWEEP,
+    changed_settings,
     read_summary,
     read_sweep,
     record_folders,
     without_nan,
     write_sweep,
 )
-from fer_exp.resuming import changed_settings, check_folder
+from fer_exp.run_folder import check_folder
 
 log = logging.getLogger(__name__)
 

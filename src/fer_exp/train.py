@@ -23,12 +23,12 @@ from omegaconf import DictConfig
 from fer_exp.building import build, build_loss, build_optimizer_factories
 from fer_exp.checking import check_config, oddities
 from fer_exp.checkpoint import check_resume
+from fer_exp.commands import call
 from fer_exp.config import CONFIG_DIR, GROUPS, is_number, named, plain
 from fer_exp.data.folders import CLASSES
 from fer_exp.errors import UserError
-from fer_exp.explaining import call
 from fer_exp.records import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
-from fer_exp.resuming import check_folder, claim, discard, earlier_attempt
+from fer_exp.run_folder import check_folder, claim, discard, earlier_attempt
 from fer_exp.sweeps import KeepRecords, end_sweep, jobs_at_once, note_refusal, refusals, same_as_earlier_job
 
 if TYPE_CHECKING:

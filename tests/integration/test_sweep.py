@@ -159,7 +159,7 @@ def test_a_launcher_that_gives_up_leaves_the_answer_of_what_was_finished(command
 
 
 def test_a_job_in_a_folder_that_another_process_holds_is_left_to_it(command, quick, tmp_path):
-    from fer_exp.resuming import claim
+    from fer_exp.run_folder import claim
 
     assert command("-m", "hydra.sweep.dir=swept", "seed=0", *quick)[0] == 0
     record = (tmp_path / "swept/0/summary.json").read_text().replace("completed", "running")

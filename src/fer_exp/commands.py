@@ -1,4 +1,7 @@
-"""What goes wrong in a command, in words for the person who gave it; Hydra raises much of it, in words of its own."""
+"""How each command is carried out, and what goes wrong in it said in words for the person who gave it.
+
+Hydra raises much of that, in words of its own.
+"""
 
 import argparse
 import errno
@@ -22,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.config import CONFIG_DIR, GROUPS, MAY_BE_NONE
 from fer_exp.errors import UserError, in_line
 from fer_exp.progress import print_any_sign
-from fer_exp.resuming import discard
+from fer_exp.run_folder import discard
 
 log = logging.getLogger(__name__)
 

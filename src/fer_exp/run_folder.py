@@ -11,12 +11,11 @@ from filelock import FileLock, Timeout
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError, first_of
-from fer_exp.records import FINISHED, HISTORY, NO_SETTINGS, SUMMARY, is_batches, read_summary, whole_config, without_nan
+from fer_exp.records import FINISHED, HISTORY, SUMMARY, changed_settings, read_summary
 
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
 _PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
 _WRITTEN = {SUMMARY, HISTORY, "checkpoints", "tensorboard", *_PICTURES}
-_NOTHING: tuple[Any, ...] = (None, {})  # of a group: none was chosen, or there was none to choose from
 _claimed: set[Path] = set()  # folders that this process holds
 
 
@@ -186,28 +185,3 @@ def _check_same_run(folder: Path, summary: Mapping[str, Any], config: Mapping[st
             f"{folder} holds the record of a run with other settings ({'; '.join(changed)}): give the same, or choose "
             f"another folder."
         )
-
-
-def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, the settings that are not as they were; where a run is done is no setting.
-
-    Args:
-        before: a record's configuration.
-        now: a configuration, plain and unresolved.
-    """
-    return _changed(whole_config(before), whole_config(without_nan(now)), "")
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
-    changed = []
-    for key in sorted({*before, *now}):
-        if f"{prefix}{key}" in NO_SETTINGS:
-            continue
-        was, is_ = before.get(key), now.get(key)
-        if isinstance(was, Mapping) and isinstance(is_, Mapping):
-            changed += _changed(was, is_, f"{prefix}{key}.")
-        elif was in _NOTHING and is_ in _NOTHING:
-            continue
-        elif was != is_ or is_batches(f"{prefix}{key}", was) != is_batches(f"{prefix}{key}", is_):
-            changed.append(f"{prefix}{key} was {was} and is {is_}")
-    return changed

@@ -10,8 +10,8 @@ import pytest
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError
-from fer_exp.records import RunRecord
-from fer_exp.resuming import changed_settings, check_folder, claim, discard, earlier_attempt
+from fer_exp.records import RunRecord, changed_settings
+from fer_exp.run_folder import check_folder, claim, discard, earlier_attempt
 
 
 def test_a_run_s_folder_is_new_or_its_own(tmp_path):
@@ -128,7 +128,7 @@ def test_drafts_that_a_killed_process_left_are_taken_away(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from fer_exp.resuming import claim
+from fer_exp.run_folder import claim
 with claim(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
