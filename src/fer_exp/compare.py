@@ -77,7 +77,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--group-by",
         metavar="KEY[,KEY]",
         type=lambda text: [key.strip() for key in text.split(",")],
-        help="keys whose values make the groups, e.g. optimizer, model, optimizer.lr (default: what was swept)",
+        help="keys whose values make the groups, e.g. optimizer, model, optimizer.lr; folder: the name of the folder "
+        "that a run's lies in (default: what was swept)",
     )
     parser.add_argument("--target", type=float, metavar="ACC", help="val_acc of time-to-target, e.g. 0.6")
     parser.add_argument("--baseline", metavar="GROUP", help="the group the others are compared with (default: first)")

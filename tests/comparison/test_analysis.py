@@ -300,6 +300,29 @@ def test_groups_that_differ_in_more_than_the_key_are_not_compared(make_run, sett
     assert difference.sentence.endswith(f"are not compared: they differ in {reason} too.")
 
 
+def test_sweeps_that_differ_in_whatever_they_like_are_compared_by_their_folders(make_run, tmp_path):
+    def moved(name, run):
+        return read_run(shutil.move(run.folder, tmp_path / name / str(run.seed)))
+
+    more = {"optimizer.lr": 0.1, "model.dropout": 0.5, "scheduler": {"factor": 0.2}}
+    for name in ("plain", "more", "odd"):
+        (tmp_path / name).mkdir()
+    runs = [moved("plain", make_run("adam", seed)) for seed in range(3)]
+    runs += [moved("more", make_run("sgd", seed, (0.6 + seed / 100,), settings=more)) for seed in range(3)]
+    comparison = compare(runs, ("folder",))
+    assert list(by_label(comparison)) == ["plain", "more"]
+    assert comparison.differences[0].sentence.startswith("more beats plain")
+    # Unlike things in one folder are not averaged, and accuracies on other images not compared, as ever.
+    runs += [moved("odd", make_run("adam", 0, settings={"model.dropout": 0.1}))]
+    runs += [moved("odd", make_run("adam", 1, settings={"model.dropout": 0.2}, facts=OTHER_FACES))]
+    odd = compare(runs, ("folder",)).differences[1:]
+    assert [difference.group for difference in odd] == [
+        "odd, data.fingerprint=aaaaaaaaaaaa/bbbbbbbbbbbb, model.dropout=0.1",
+        "odd, data.fingerprint=aaaaaaaaaaaa/cccccccccccc, model.dropout=0.2",
+    ]
+    assert "differ in data.fingerprint too" in odd[1].sentence
+
+
 def test_more_training_faces_can_be_compared_where_that_is_asked_for(make_run):
     runs = [make_run("adam", s, facts={"choices": {"data": "a"}}) for s in range(3)]
     runs += [make_run("adam", s, (0.9,), facts={"choices": {"data": "b"}, **MORE_FACES}) for s in range(3)]
@@ -348,7 +371,7 @@ def test_an_unknown_key_or_baseline_is_refused_with_what_there_is(make_run):
     for keys in (("optimiser",), ("optimizer", "optimizer.lrr")):
         with pytest.raises(UserError, match=rf"group_by={keys[-1]}: no run has such a key") as raised:
             compare(runs, keys)
-        assert str(raised.value).endswith("there are model, optimizer, optimizer.lr, seed")
+        assert str(raised.value).endswith("there are model, optimizer, optimizer.lr, folder, seed")
     with pytest.raises(UserError, match="baseline=SGD: there is no such group; there are adam, sgd"):
         compare(runs, baseline="SGD")
     with pytest.raises(UserError, match="group_by: expected a key"):

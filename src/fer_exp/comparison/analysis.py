@@ -265,7 +265,7 @@ def _is_asked_for(key: str, runs: Sequence[Run], group_by: Sequence[str]) -> boo
         if len(validation) > 1:
             return False
     wanted = [RESOLVED.get(name, name) for name in group_by]
-    if "experiment" in wanted and key not in OUTCOMES:  # it sets keys of any group
+    if {"experiment", "folder"} & {*wanted} and key not in OUTCOMES:  # either may differ in keys of any group
         return True
     return any(key == name or key.startswith(f"{name}.") for name in wanted)
 
@@ -381,7 +381,7 @@ def _unlike_trials(tunings: Sequence[Tuning]) -> Iterator[str]:
 def _keys_that_differ(runs: Sequence[Run]) -> str:
     differing = differing_keys(runs)
     choices = sorted({group for run in runs for group in run.choices})
-    return f"there are {', '.join([*choices, *differing, 'seed'])}"
+    return f"there are {', '.join([*choices, *differing, 'folder', 'seed'])}"
 
 
 def _listed(names: Sequence[str]) -> str:

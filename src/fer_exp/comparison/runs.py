@@ -131,7 +131,12 @@ class Run:
         return float(max(seconds["total"], seconds["train"] + seconds["validation"]))
 
     def value(self, key: str) -> Setting:
-        """What the run has for ``key``: a group's choice, a setting, or a fact of the summary; None if nothing."""
+        """What the run has for ``key``: a group's choice, a setting, or a fact of the summary; None if nothing.
+
+        ``folder`` is the name of the folder that the run's own lies in: that of its sweep.
+        """
+        if key == "folder":
+            return self.folder.absolute().parent.name
         key = RESOLVED.get(key, key)
         if key in self.choices:
             return self.choices[key]
