@@ -186,3 +186,8 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
     assert re.fullmatch("[0-9a-f]{40}", records._git_commit())
     installed.write_text("changed")
     assert records._git_commit().endswith("-dirty")
+
+
+def test_one_batch_is_another_setting_than_all_of_them():
+    one, whole = ({"trainer": {"limit_train_batches": limit, "max_epochs": limit}} for limit in (1, 1.0))
+    assert changed_settings(one, whole) == ["trainer.limit_train_batches was 1 and is 1.0"]

@@ -10,7 +10,7 @@ import pytest
 
 from fer_exp.atomic import DRAFT
 from fer_exp.errors import UserError
-from fer_exp.records import RunRecord, changed_settings
+from fer_exp.records import RunRecord
 from fer_exp.run_folder import check_folder, claim, discard, earlier_attempt
 
 
@@ -67,11 +67,6 @@ def test_how_a_run_is_computed_is_no_setting(tmp_path):
     assert earlier_attempt(tmp_path, now) == ("finished", None)
     RunRecord(tmp_path, {"config": {"data": {"root": "a", "in_memory": True}}}).finish("completed", 1.0)
     assert earlier_attempt(tmp_path, {"data": {"root": "a", "in_memory": False, "cache_dir": "b"}})[0] == "finished"
-
-
-def test_one_batch_is_another_setting_than_all_of_them():
-    one, whole = ({"trainer": {"limit_train_batches": limit, "max_epochs": limit}} for limit in (1, 1.0))
-    assert changed_settings(one, whole) == ["trainer.limit_train_batches was 1 and is 1.0"]
 
 
 @pytest.mark.parametrize(

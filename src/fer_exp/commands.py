@@ -1,4 +1,4 @@
-"""How each command is carried out, and what goes wrong in it said in words for the person who gave it.
+"""How commands are begun and ended, and what goes wrong in them said in words for the person who gave them.
 
 Hydra raises much of that, in words of its own.
 """

@@ -323,6 +323,18 @@ def test_sweeps_that_differ_in_whatever_they_like_are_compared_by_their_folders(
     assert "differ in data.fingerprint too" in odd[1].sentence
 
 
+def test_a_schedule_that_looks_at_the_validation_images_is_said_where_others_do_not(make_run):
+    plateau = {"scheduler": {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}}
+    constant = [make_run("adam", seed) for seed in range(2)]
+    led = [make_run("sgd", seed, settings=plateau) for seed in range(2)]
+    comparison = compare([*constant, *led], ("optimizer", "scheduler._target_"))
+    label = "sgd, scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"
+    assert f"the learning rate of {label}, and not" in said(comparison, "The validation images cut")
+    assert not [note for note in compare(led).notes if "The validation images cut" in note]
+    by_training = [make_run("sgd", seed, settings=plateau | {"monitor": "train_loss"}) for seed in range(2)]
+    assert not [n for n in compare([*constant, *by_training]).notes if "The validation images cut" in n]
+
+
 def test_more_training_faces_can_be_compared_where_that_is_asked_for(make_run):
     runs = [make_run("adam", s, facts={"choices": {"data": "a"}}) for s in range(3)]
     runs += [make_run("adam", s, (0.9,), facts={"choices": {"data": "b"}, **MORE_FACES}) for s in range(3)]

@@ -70,7 +70,7 @@ def real_pictures():
 def pictures(request, monkeypatch):
     """Figures are made but not rendered, which takes longest, unless a test asks for ``real_pictures``."""
     if "real_pictures" not in request.fixturenames:
-        monkeypatch.setattr("fer_exp.comparison.sections._png", lambda figure: b"\x89PNG")
+        monkeypatch.setattr("fer_exp.comparison.pictures._png", lambda figure: b"\x89PNG")
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_a_long_list_of_runs_and_a_long_answer_are_folded(make_run, tmp_path, mo
     assert "18 more" in Page(read(tmp_path / "report", "report.html")).text
     assert "The 25 runs" not in read(tmp_path / "report", "report.html")
     assert table(read(tmp_path / "report", "comparison.md"), "Results")[25][0] == "optimizer24"
-    monkeypatch.setattr("fer_exp.comparison.report.MOST_RUNS", 24)
+    monkeypatch.setattr("fer_exp.comparison.report.UNFOLDED_RUNS", 24)
     write_report(compare(runs), tmp_path / "report")
     assert "<summary>The 25 runs</summary>" in read(tmp_path / "report", "report.html")
 

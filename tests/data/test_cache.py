@@ -21,7 +21,7 @@ from PIL import Image
 from fer_exp.data import cache
 from fer_exp.data.cache import cache_file, default_cache_dir
 from fer_exp.data.folders import CLASSES, list_images
-from fer_exp.data.imageset import StoredFaces, select
+from fer_exp.data.imageset import StoredFaces, make_image_set, select
 from fer_exp.errors import UserError
 
 
@@ -76,6 +76,7 @@ def test_a_split_is_decoded_once(split, store, decoded, caplog):
     assert_is_what_the_folder_holds(first, split)
     assert_is_what_the_folder_holds(again, split)
     assert again.fingerprint == first.fingerprint
+    assert make_image_set(again.images, again.labels, CLASSES, again.files).fingerprint == again.fingerprint
     assert caplog.messages == []
 
 
@@ -93,6 +94,10 @@ def change_pixels(split):
 def change_pixels_in_place_of_equal_size(split):
     path = split / "sad" / "000.png"
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+
+
+def date_back(split):
+    os.utime(split / "sad" / "000.png", ns=(0, -1))
 
 
 def add_a_file(split):
@@ -116,6 +121,7 @@ def move_a_file_to_another_class(split):
     [
         change_pixels,
         change_pixels_in_place_of_equal_size,
+        date_back,
         add_a_file,
         remove_a_file,
         rename_a_file,
@@ -203,6 +209,11 @@ def huge_and_compressed(path):
     np.savez_compressed(path, **{**contents, "images": np.zeros((14, 1, 48, 48_000), np.uint8)})
 
 
+def pixels_in_another_order(path):
+    with np.load(path) as arrays:
+        rewrite(path, images=np.asfortranarray(arrays["images"]))
+
+
 def pixels_of_another_kind(path):
     with np.load(path) as arrays:
         rewrite(path, images=arrays["images"].view(np.int8))
@@ -253,6 +264,7 @@ def another_kind_of_archive(path):
         other_key,
         huge,
         huge_and_compressed,
+        pixels_in_another_order,
         pixels_of_another_kind,
         pixels_in_another_shape,
         one_image_too_many_in_the_folder,
@@ -589,6 +601,18 @@ def test_a_damaged_cache_of_images_that_stay_on_disk_is_made_anew(split, store, 
     assert len(decoded) == 2
     assert again.fingerprint == stored.fingerprint
     assert torch.equal(again.images[0], load_split(list_images(split), store).images[0])
+
+
+def test_a_disk_that_does_not_keep_what_is_written_is_said(split, store, monkeypatch):
+    write = cache._write
+
+    def write_and_lose(path, *content):
+        write(path, *content)
+        flip_one_bit_of_a_pixel(path)
+
+    monkeypatch.setattr(cache, "_write", write_and_lose)
+    with pytest.raises(UserError, match=r"what is read there is not what was written.*give data\.in_memory=true"):
+        on_disk(split, store)
 
 
 def test_a_disk_without_room_for_the_images_is_said_before_they_are_decoded(split, store, decoded, monkeypatch):

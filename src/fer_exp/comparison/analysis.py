@@ -158,7 +158,7 @@ def compare(
     differences = tuple(_difference(group, base, [*group_by, *tuned], measure) for group in groups if group is not base)
     all_counted = [run for group in groups for run in group.counted]
     notes += [*_unfinished(reporting), *_unlike_circumstances(all_counted)]
-    notes += [*_shared_machines(runs), *_incomplete_records(reporting)]
+    notes += [*_shared_machines(runs), *_incomplete_records(reporting), *_led_by_validation(groups)]
     differing, shared = _settings_of(groups)
     trial_measure = default_measure([trial for trial in trials if trial.counts])  # as the study chose
     tunings = tuple(tune(label, members, trial_measure) for label, members in _by_value(trials, group_by))
@@ -354,6 +354,24 @@ def _incomplete_records(runs: Sequence[Run]) -> Iterator[str]:
         yield (
             f"{len(without)} of {len(runs)} records lack their configuration: whether epochs, batch size and schedule "
             f"agree cannot be checked: {_listed([str(run.folder) for run in without])}."
+        )
+
+
+def _led_by_validation(groups: Sequence[Group]) -> Iterator[str]:
+    """Where some of the groups, and not all, let the validation images decide on the learning rate."""
+    led = [
+        group.label
+        for group in groups
+        if any(
+            str(run.value("scheduler._target_")).endswith("ReduceLROnPlateau")
+            and str(run.value("monitor")).startswith("val_")
+            for run in group.counted
+        )
+    ]
+    if led and len(led) < sum(bool(group.counted) for group in groups):
+        yield (
+            f"The validation images cut the learning rate of {_listed(led)}, and not that of the others: their figures "
+            "are a little more optimistic."
         )
 
 

@@ -1,4 +1,4 @@
-"""How figures of a comparison are written: in percent, in seconds, or as a dash where there is none."""
+"""How numbers of a comparison are written: in percent, in seconds, or as a dash where there is none."""
 
 import math
 

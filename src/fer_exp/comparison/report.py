@@ -16,22 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fer_exp.atomic import replacing
 from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import MEASURES, UNITS, Comparison, Difference
+from fer_exp.comparison.pictures import ACCURACY, CURVES, RATES, TARGET, draw_pictures
 from fer_exp.comparison.runs import FIGURES, Measure, Run
-from fer_exp.comparison.sections import (
-    ACCURACY,
-    CURVES,
-    RATES,
-    TARGET,
-    Grid,
-    Section,
-    answer,
-    draw_pictures,
-    footnote,
-    main_grid,
-    make_sections,
-    statuses,
-    title,
-)
+from fer_exp.comparison.sections import Grid, Section, answer, footnote, main_grid, make_sections, statuses, title
 from fer_exp.records import SUMMARY
 from fer_exp.tables import column_widths, markdown_table, padded
 
@@ -42,8 +29,8 @@ RUN_COLUMNS = (
     *("group", "seed", "role", "status", "counts", "lr", "best val_acc", "at epoch", "final val_acc", "val_loss"),
     *("macro-F1", "epochs", "to target", "training", "in all", "record"),
 )
-MOST_RUNS = 300  # that the page shows unfolded
-MOST_SENTENCES = 6  # of the answer, likewise
+UNFOLDED_RUNS = 300  # on the page
+UNFOLDED_SENTENCES = 6  # of the answer, on the page
 LINE = 120  # characters on the terminal
 NAME = 32  # of a group's name in the terminal's table
 
@@ -206,12 +193,12 @@ def _html(comparison: Comparison, sections: Sequence[Section], folder: Path) -> 
     return environment.get_template("report.html.jinja").render(
         title=title(comparison),
         answer=[(sentence, claims.get(sentence, "")) for sentence in answer(comparison)],
-        unfolded=MOST_SENTENCES,
+        unfolded=UNFOLDED_SENTENCES,
         sections=sections,
         header=RUN_COLUMNS,
         align="lrlllrrrrrrrrrrl",
         runs=runs,
-        folded=len(runs) > MOST_RUNS,
+        folded=len(runs) > UNFOLDED_RUNS,
         where=footnote(comparison.measure).partition("; ")[2],
         table_file=TABLE,
     )

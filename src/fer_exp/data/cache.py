@@ -10,7 +10,6 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from fer_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the cache's files and of the decoding; raise it when either changes
+VERSION = 3  # of the cache's files, the decoding and the fingerprint; raise it when one of them changes
 
 
 def default_cache_dir() -> Path:
@@ -81,7 +80,8 @@ def load_split(
     reasons = {place[file]: reason for file, reason in failures}
     unreadable = {listing.files[i]: reason for i, reason in reasons.items()}
     images = torch.from_numpy(_without_rows(faces, reasons)).reshape(-1, 1, SIZE, SIZE)
-    image_set = _bundle(images, without(listing, unreadable))
+    readable = without(listing, unreadable)
+    image_set = make_image_set(images, torch.tensor(readable.labels, dtype=torch.int64), CLASSES, readable.files)
     try:
         _write(path, key, image_set, unreadable)
     except OSError as error:
@@ -93,10 +93,12 @@ def load_split(
             legible(path.parent),
             error.strerror or error,
         )
-    if not in_memory:
-        with zipfile.ZipFile(path) as archive:
-            image_set = replace(image_set, images=_images(archive, path, len(image_set), in_memory))
-    return image_set, unreadable
+    if in_memory:
+        return image_set, unreadable
+    stored = _read(path, key, listing, in_memory)
+    if stored is None:
+        raise _cannot_stay_on_disk(path.parent, OSError("what is read there is not what was written"))
+    return stored
 
 
 def _blank_on_disk(folder: Path, n: int) -> np.ndarray:
@@ -127,10 +129,6 @@ def _without_rows(faces: np.ndarray, rows: Iterable[int]) -> np.ndarray:
             part = kept[start : start + AT_ONCE]
             faces[start : start + len(part)] = faces[part]
     return faces[: len(kept)]
-
-
-def _bundle(images: Tensor | StoredFaces, listing: Listing) -> ImageSet:
-    return make_image_set(images, torch.tensor(listing.labels, dtype=torch.int64), CLASSES, listing.files)
 
 
 def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[ImageSet, dict[str, str]] | None:
@@ -195,14 +193,16 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int,
     """Shape and kind of one array of an ``.npz`` file, and the size of what tells them, in bytes.
 
     Raises:
-        ValueError: it is larger than the file: ``np.load`` takes what memory a header asks for.
+        ValueError: it is larger than the file (``np.load`` takes what memory a header asks for), or not in C's order.
     """
     with archive.open(f"{name}.npy") as member:
         np.lib.format.read_magic(member)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
         size = member.tell()
     if math.prod(shape) * dtype.itemsize > path.stat().st_size:
         raise ValueError(f"it declares {shape} values of {dtype}, more than it can hold")
+    if is_fortran:
+        raise ValueError("its values are in another order")
     return shape, dtype, size
 
 

@@ -1,1 +1,1 @@
-"""Figures of a comparison, each a function from a Comparison to a matplotlib Figure."""
+"""Pictures of a comparison, each a function from a Comparison to a matplotlib Figure."""

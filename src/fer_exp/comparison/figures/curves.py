@@ -14,9 +14,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from fer_exp.comparison.analysis import Comparison, Group
-from fer_exp.comparison.figures.style import (
+from fer_exp.comparison.figures.look import (
     MARKERS,
-    MOST_LINES,
+    MOST_DRAWN,
     MUTED,
     STYLE,
     best_groups,
@@ -30,7 +30,7 @@ from fer_exp.comparison.figures.style import (
 )
 from fer_exp.comparison.runs import Run
 
-MOST_RUNS = 30  # of a group, that are drawn as lines of their own
+MOST_THIN = 30  # of a group, that are drawn as lines of their own
 # A loss above is cut off, unless all groups' losses are high: twice what guessing among seven classes costs (ln 7).
 LOSS_CEILING = 4.0
 
@@ -42,13 +42,13 @@ def curves_figure(comparison: Comparison) -> Figure:
     Solid is validation and dashed is training, each the mean over the counted runs, as far as all of them go: a
     mean over those that early stopping left would be another mean. The band goes from the lowest run to the highest.
     Beyond, and where a run diverged, runs are thin lines of their own; a diverged run ends in an x, and is in no
-    mean. Of more than ``MOST_LINES`` groups, those with the best median of the best val_acc are drawn, and the
+    mean. Of more than ``MOST_DRAWN`` groups, those with the best median of the best val_acc are drawn, and the
     title says so.
 
     Raises:
         ValueError: no run of any group counts.
     """
-    groups = best_groups(comparison, MOST_LINES)
+    groups = best_groups(comparison, MOST_DRAWN)
     colors = group_colors(comparison)
     looks = {group.label: (colors[group.label], MARKERS[place]) for place, group in enumerate(groups)}
     names = [
@@ -123,12 +123,12 @@ def _draw_longer(axes: Axes, group: Group, quantity: str, color: str) -> None:
     """Draw the runs that went on where the mean ends."""
     whole = _whole(group)
     shared = min((run.epochs for run in whole), default=0)
-    _draw_thin(axes, [run for run in whole if run.epochs > shared][:MOST_RUNS], shared - 1, f"val_{quantity}", color)
+    _draw_thin(axes, [run for run in whole if run.epochs > shared][:MOST_THIN], shared - 1, f"val_{quantity}", color)
 
 
 def _draw_lost(axes: Axes, group: Group, quantity: str, color: str) -> None:
     """Draw the runs that diverged, each up to an x at its last figure."""
-    lost, name = diverged_runs(group.counted)[:MOST_RUNS], f"val_{quantity}"
+    lost, name = diverged_runs(group.counted)[:MOST_THIN], f"val_{quantity}"
     _draw_thin(axes, lost, 0, name, color)
     for run in lost:
         known = np.flatnonzero(np.isfinite(run.history[name]))

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from fer_exp.comparison.analysis import Comparison
-from fer_exp.comparison.figures.style import (
+from fer_exp.comparison.figures.look import (
     INK,
     MARKERS,
-    MOST_LINES,
+    MOST_DRAWN,
     PALETTE,
     STYLE,
     diverged_runs,
@@ -66,7 +66,7 @@ def learning_rate_figure(comparison: Comparison) -> Figure | None:
     Runs are the trials where settings were chosen by trials, and the counted runs otherwise. A line joins the medians
     over seeds (of the best of the other settings, where those were varied too); where other settings changed with
     every learning rate there is none. A star is the trial that was chosen, and the legend says where its learning
-    rate is the lowest or highest that was tried. Of more than ``MOST_LINES`` lines the best are drawn.
+    rate is the lowest or highest that was tried. Of more than ``MOST_DRAWN`` lines the best are drawn.
 
     Returns:
         The figure; None where no optimizer ran with more than one learning rate.
@@ -75,7 +75,7 @@ def learning_rate_figure(comparison: Comparison) -> Figure | None:
     if not sweeps:
         return None
     measure = comparison.trials[0].measure if comparison.trials else comparison.measure
-    best = sorted(sweeps, key=lambda sweep: -max(score(run, measure) for run in sweep.runs))[:MOST_LINES]
+    best = sorted(sweeps, key=lambda sweep: -max(score(run, measure) for run in sweep.runs))[:MOST_DRAWN]
     drawn = [sweep for sweep in sweeps if any(sweep is one for one in best)]
     colors = group_colors(comparison)
     if not all(sweep.label in colors for sweep in drawn):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fer_exp.comparison.analysis import MEASURES, Comparison, Group
-from fer_exp.comparison.figures.style import (
+from fer_exp.comparison.figures.look import (
     INK,
     MUTED,
     PALE,
@@ -30,7 +30,7 @@ from fer_exp.comparison.figures.style import (
 )
 from fer_exp.comparison.runs import Run
 
-MOST_ROWS = 40
+MOST_ROWS = 40  # groups below one another
 
 
 @style.context(STYLE)

@@ -24,7 +24,7 @@ from fer_exp.comparison.runs import Run
 # Okabe & Ito's colours, told apart by the colour-blind too, with grey for their yellow: it is too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")  # none like the x of a diverged run
-MOST_LINES = len(PALETTE)  # that are told apart in one panel
+MOST_DRAWN = len(PALETTE)  # that are told apart in one panel
 INK, MUTED, PALE = "#1b1f24", "#57606a", "#d0d7de"
 
 WIDTH, DPI = 7.2, 150  # inches; dots an inch
