@@ -121,6 +121,7 @@ SIGNALLED = """
 import os, signal, sys
 from fer_exp.classifier import Classifier
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's jobs in the background ignore
 name = sys.argv.pop(1)
 step = Classifier.training_step
 
