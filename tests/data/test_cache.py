@@ -172,12 +172,20 @@ def rewrite(path, **changes):
     np.savez(path, **{name: value for name, value in contents.items() if value is not None})
 
 
+def other_pixels(path):
+    rewrite(path, images=np.zeros((14, 1, 48, 48), np.uint8))
+
+
 def too_few_pixels(path):
     rewrite(path, images=np.zeros((3, 1, 48, 48), np.uint8))
 
 
 def no_fingerprint(path):
     rewrite(path, fingerprint=None)
+
+
+def other_fingerprint(path):
+    rewrite(path, fingerprint="0" * 64)
 
 
 def a_pickle(path):
@@ -258,8 +266,10 @@ def another_kind_of_archive(path):
         empty,
         overwrite_with_text,
         flip_one_bit_of_a_pixel,
+        other_pixels,
         too_few_pixels,
         no_fingerprint,
+        other_fingerprint,
         a_pickle,
         other_key,
         huge,

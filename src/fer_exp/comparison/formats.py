@@ -33,6 +33,11 @@ def interval(low: float, high: float, name: str) -> str:
     return NOTHING if math.isnan(low) or math.isnan(high) else f"[{signed(low, name)}, {signed(high, name)}]"
 
 
+def p_value(value: float) -> str:
+    """To three places, and no closer to zero than they tell."""
+    return NOTHING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def points(fraction: float) -> str:
     """A fraction in percent: a whole number as such."""
     return f"{100 * fraction:.1f}".removesuffix(".0")

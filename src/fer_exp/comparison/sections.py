@@ -199,11 +199,7 @@ def _difference_grid(comparison: Comparison) -> Grid:
             str(paired.n),
             formats.signed(paired.mean, name),
             formats.interval(paired.low, paired.high, name),
-            formats.NOTHING
-            if math.isnan(paired.p_value)
-            else "< 0.001"
-            if paired.p_value < 0.001
-            else f"{paired.p_value:.3f}",
+            formats.p_value(paired.p_value),
             "yes" if paired.is_claimed else "no",
         )
         for difference in comparison.differences

@@ -8,7 +8,6 @@ import os
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from fer_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the cache's files, the decoding and the fingerprint; raise it when one of them changes
+VERSION = 3  # of the cache's files and of the decoding; raise it when either changes
 
 
 def default_cache_dir() -> Path:
@@ -80,8 +79,7 @@ def load_split(
     reasons = {place[file]: reason for file, reason in failures}
     unreadable = {listing.files[i]: reason for i, reason in reasons.items()}
     images = torch.from_numpy(_without_rows(faces, reasons)).reshape(-1, 1, SIZE, SIZE)
-    readable = without(listing, unreadable)
-    image_set = make_image_set(images, torch.tensor(readable.labels, dtype=torch.int64), CLASSES, readable.files)
+    image_set = _bundle(images, without(listing, unreadable))
     try:
         _write(path, key, image_set, unreadable)
     except OSError as error:
@@ -131,6 +129,10 @@ def _without_rows(faces: np.ndarray, rows: Iterable[int]) -> np.ndarray:
     return faces[: len(kept)]
 
 
+def _bundle(images: Tensor | StoredFaces, listing: Listing) -> ImageSet:
+    return make_image_set(images, torch.tensor(listing.labels, dtype=torch.int64), CLASSES, listing.files)
+
+
 def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[ImageSet, dict[str, str]] | None:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -144,10 +146,9 @@ def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[Imag
             if not isinstance(unreadable, dict) or not unreadable.keys() <= {*listing.files}:
                 raise ValueError("it names other files")
             readable = without(listing, unreadable)
-            images = _images(archive, path, len(readable.files), in_memory)
-            labels = torch.tensor(readable.labels, dtype=torch.int64)
-            fingerprint = str(_array(archive, "fingerprint", path))
-            image_set = ImageSet(images, labels, CLASSES, readable.files, fingerprint)
+            image_set = _bundle(_images(archive, path, len(readable.files), in_memory), readable)
+            if image_set.fingerprint != str(_array(archive, "fingerprint", path)):
+                raise ValueError("its contents do not fit its fingerprint")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
@@ -164,7 +165,7 @@ def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Te
     """The ``n`` images of an ``.npz`` file: read at once, which the archive's reader does by the chunk, or left there.
 
     Raises:
-        ValueError: they are not so many, no images, compressed, larger than the file, or not what was written.
+        ValueError: they are not so many, no images, compressed, or larger than the file.
     """
     shape, dtype, header = _header(archive, "images", path)
     if dtype != np.uint8 or shape != (n, 1, SIZE, SIZE):
@@ -174,35 +175,25 @@ def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Te
         raise ValueError("its images are compressed")
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)  # of the two lengths in a local header: name, and extra field
-        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-        checksum = zlib.crc32(file.read(header))
-        offset = file.tell()
-    images: Tensor | StoredFaces
-    if in_memory:
-        images = torch.from_numpy(np.fromfile(path, np.uint8, math.prod(shape), offset=offset).reshape(shape))
-    else:
-        images = StoredFaces(path, offset, shape)
-    for start in range(0, n, AT_ONCE):
-        checksum = zlib.crc32(images[start : start + AT_ONCE].numpy().data, checksum)
-    if checksum != member.CRC:
-        raise ValueError("its images do not fit their checksum")
-    return images
+        lengths = struct.unpack("<HH", file.read(4))
+    offset = member.header_offset + 30 + sum(lengths) + header
+    if not in_memory:
+        return StoredFaces(path, offset, shape)
+    return torch.from_numpy(np.fromfile(path, np.uint8, math.prod(shape), offset=offset).reshape(shape))
 
 
 def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Shape and kind of one array of an ``.npz`` file, and the size of what tells them, in bytes.
 
     Raises:
-        ValueError: it is larger than the file (``np.load`` takes what memory a header asks for), or not in C's order.
+        ValueError: it is larger than the file: ``np.load`` takes what memory a header asks for.
     """
     with archive.open(f"{name}.npy") as member:
         np.lib.format.read_magic(member)
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
         size = member.tell()
     if math.prod(shape) * dtype.itemsize > path.stat().st_size:
         raise ValueError(f"it declares {shape} values of {dtype}, more than it can hold")
-    if is_fortran:
-        raise ValueError("its values are in another order")
     return shape, dtype, size
 
 
