@@ -34,6 +34,17 @@ def test_batches_are_counted_until_the_first_that_is_lost():
     assert tally.finite_batches == 2
 
 
+def test_shares_are_as_exact_as_a_history_can_hold_them():
+    def share(hits, n):
+        tally = EpochTally(2)
+        labels = (torch.arange(n) >= hits).long()
+        tally.update(torch.tensor(1.0), torch.tensor([[1.0, 0.0]]).expand(n, 2), labels)
+        return tally.accuracy
+
+    assert share(490, 700) == 0.7  # "0.7 or more" is reached
+    assert share(651, 3589) == 651 / 3589
+
+
 def test_reset_forgets():
     tally = EpochTally(2)
     tally.update(torch.tensor(5.0), torch.eye(2), torch.tensor([0, 1]))

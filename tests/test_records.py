@@ -188,6 +188,18 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
     assert records._git_commit().endswith("-dirty")
 
 
+def test_keys_that_are_numbers_are_those_that_json_has(tmp_path):
+    config = {"callbacks": {"accumulate": {"scheduling": {0: 4, 10: 2}, "more": None}}}
+    RunRecord(tmp_path, {"config": config}).write_epochs([])
+    recorded = read_summary(tmp_path)["config"]
+    assert changed_settings(recorded, config) == []
+    config["callbacks"]["accumulate"]["scheduling"] = {0: 4, 5: 2}
+    assert changed_settings(recorded, config) == [
+        "callbacks.accumulate.scheduling.10 was 2 and is None",
+        "callbacks.accumulate.scheduling.5 was None and is 2",
+    ]
+
+
 def test_one_batch_is_another_setting_than_all_of_them():
     one, whole = ({"trainer": {"limit_train_batches": limit, "max_epochs": limit}} for limit in (1, 1.0))
     assert changed_settings(one, whole) == ["trainer.limit_train_batches was 1 and is 1.0"]

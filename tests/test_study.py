@@ -223,6 +223,8 @@ def test_an_arm_without_a_space_is_tried_as_it_is():
         ({"arguments": ["data.hold_out=0.2"]}, "data.hold_out=0.2: the study sets data.hold_out itself"),
         ({"trials": 0}, "hydra.sweeper.trials=0: expected a whole number from 1 up"),
         ({"seeds": 0}, "hydra.sweeper.seeds=0: expected a whole number from 1 up"),
+        ({"seed": "abc"}, "seed=abc: expected a whole number"),
+        ({"seed": 2**32 - 3}, "seed=4294967293: expected a whole number, and with the 3 after it below 2**32"),
         ({"hold_out": 0}, "hydra.sweeper.hold_out=0: expected a share between 0 and 1"),
         ({"arms": {}}, "hydra.sweeper.arms: there is none"),
         (

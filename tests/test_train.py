@@ -611,6 +611,36 @@ def test_a_schedule_that_cannot_be_laid_over_the_run_is_said_before_anything_is_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_share_that_is_less_than_a_batch_is_refused(small, tmp_path):
+    for key, share, batches in (("limit_train_batches", 0.1, 7), ("limit_val_batches", 0.2, 4)):
+        with pytest.raises(UserError, match=f"trainer.{key}={share}: this is less than one of the {batches} batches"):
+            train(small(f"trainer.{key}={share}"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_callbacks_of_which_a_checkpoint_could_hold_one_are_refused(small, tmp_path):
+    again = "{_target_:fer_exp.callbacks.checkpoints.Checkpoints,folder:other,monitor:val_macro_f1}"
+    with pytest.raises(UserError, match="callbacks: Found more than one stateful callback of type `Checkpoints`"):
+        train(small(f"+callbacks.by_f1={again}"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_schedule_is_laid_over_the_steps_that_are_taken_where_accumulation_changes(small, tmp_path):
+    # 7 batches an epoch: in the first epoch 7 steps, then 3 of up to 3 batches, and the last rate is that of the end.
+    accumulate = "{_target_:lightning.pytorch.callbacks.GradientAccumulationScheduler,scheduling:{0:1,1:3}}"
+    train(small(f"+callbacks.accumulate={accumulate}", "scheduler=cosine", "scheduler.warmup=0",
+                "callbacks=fixed_budget", "trainer.max_epochs=3"))  # fmt: skip
+    rows = read_history(tmp_path)
+    assert [row["step"] for row in rows] == [7, 10, 13]
+    assert rows[-1]["lr"] == pytest.approx(1e-3 * (1 + math.cos(math.pi * 12 / 13)) / 2)
+
+
+def test_a_checkpoint_is_found_under_the_home_folder(small, tmp_path, resumable, monkeypatch):
+    monkeypatch.setenv("HOME", str(resumable.parents[1]))
+    train(small("resume='~/checkpoints/last.ckpt'"))
+    assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
+
+
 class Waiting(TorchDispatchMode):
     """Notes what a program would wait for on a GPU: values, or sizes that follow from values, that Python asks for."""
 

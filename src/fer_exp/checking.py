@@ -13,16 +13,19 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fer_exp.argument_kinds import check_arguments
 from fer_exp.config import (
     ACCELERATORS,
+    CONFIG_DIR,
     GROUPS,
     KEYS,
     MAY_BE_NONE,
     OWN,
     PRECISIONS,
     is_number,
+    is_seed,
     is_whole,
     resolve,
 )
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE
+from fer_exp.data.names import as_path
 from fer_exp.errors import UserError, in_line
 from fer_exp.records import DIRECTION
 
@@ -51,7 +54,8 @@ _TRAINER_OWN = {
     "check_val_every_n_epoch",
     "val_check_interval",
     "fast_dev_run",
-    # What would end a training within an epoch, before its validation.
+    # What would end a training within an epoch, before its validation, or keep one from its end.
+    "min_epochs",
     "max_steps",
     "min_steps",
     "max_time",
@@ -67,7 +71,8 @@ def check_config(cfg: DictConfig) -> None:
         UserError: names every problem found, each with what was given, what was expected and the key to change.
     """
     if absent := [group for group in GROUPS if group not in MAY_BE_NONE and not cfg.get(group)]:
-        raise UserError(f"{', '.join(absent)}: nothing is chosen; give e.g. optimizer=adam")
+        examples = [f"{group}={min(path.stem for path in (CONFIG_DIR / group).glob('*.yaml'))}" for group in absent]
+        raise UserError(f"{', '.join(absent)}: nothing is chosen; give e.g. {' '.join(examples)}")
     resolve(cfg, {"data.root": "Name the folder that holds train/ and validation/: data.root=DIR"})
     problems = [*_check_shape(cfg)] or [*_check_values(cfg), *_check_monitors(cfg), *_check_targets(cfg)]
     problems = list({problem.partition(":")[0]: problem for problem in reversed(problems)}.values())[::-1]  # one a key
@@ -95,7 +100,7 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
     for key in sorted(str(key) for key in cfg if key not in KEYS):
         yield f"{key}: there is no such key; there are {', '.join(KEYS)}"
     for path, seed in (("seed", cfg.seed), ("data.seed", cfg.data.get("seed", cfg.seed))):
-        if not is_whole(seed, at_least=0) or seed >= 2**32:
+        if not is_seed(seed):
             yield f"{path}={seed}: expected a whole number from 0 up to 2**32 - 1"
             break  # data.seed is seed where nothing else is said
     if not isinstance(cfg.output_dir, str) or not cfg.output_dir:
@@ -107,7 +112,7 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}={cfg[key]}: expected true or false"
     if cfg.cuda_graph not in (True, False, "auto"):
         yield f"cuda_graph={cfg.cuda_graph}: expected auto, true or false"
-    if cfg.resume is not None and not os.path.isfile(str(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
+    if cfg.resume is not None and not os.path.isfile(as_path(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if not is_number(rate := cfg.optimizer.get("lr", 0.0)):
         yield f"optimizer.lr={rate}: expected a number"

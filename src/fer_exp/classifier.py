@@ -1,11 +1,13 @@
 """The LightningModule: one training step, one validation step, the figures of an epoch."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -184,7 +186,7 @@ class Classifier(L.LightningModule):
             return optimizer
         # Registered with Lightning so that its state is saved and restored.
         if self._steps_with_optimizer:
-            steps = int(self.trainer.estimated_stepping_batches)
+            steps = self._count_steps()
             try:
                 schedule = self.make_scheduler(optimizer, total_steps=steps)
             except Exception as error:  # torch's OneCycleLR divides by zero where a phase has one step
@@ -195,6 +197,15 @@ class Classifier(L.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         schedule = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": self.monitor}}
+
+    def _count_steps(self) -> int:
+        """Number of steps that the optimizer takes in the whole run."""
+        steps = int(self.trainer.estimated_stepping_batches)  # which also loads the training images
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):  # Lightning counts by the factor of now
+                factors = map(callback.get_accumulate_grad_batches, range(self.trainer.max_epochs or 0))
+                steps = sum(math.ceil(self.trainer.num_training_batches / factor) for factor in factors)
+        return steps
 
     def _parameter_groups(self) -> Iterable[Any]:
         if self.decay_norms_and_biases:

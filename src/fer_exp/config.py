@@ -76,6 +76,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_seed(value: Any) -> bool:
+    """Whether all the generators that a run seeds take this: NumPy's knows none from 2**32 up."""
+    return is_whole(value, at_least=0) and value < 2**32
+
+
 def is_whole(value: Any, at_least: int) -> bool:
     """Whether this is a whole number from ``at_least`` up."""
     return is_number(value) and isinstance(value, int) and value >= at_least

@@ -58,7 +58,8 @@ class EpochTally:
     def accuracy(self) -> float:
         """Share of images whose class was predicted."""
         confusion = self.confusion
-        return float(confusion.diagonal().sum() / confusion.sum().clamp(min=1))
+        # Python's division: torch divides whole numbers in float32, in which equal differences come out unequal.
+        return int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
 
     @property
     def macro_f1(self) -> float:

@@ -162,7 +162,7 @@ class RunRecord:
         self._make_folder()
         self.summary["updated"] = _now()
         with replacing(self.folder / SUMMARY) as draft:
-            draft.write_text(json.dumps(without_nan(self.summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            draft.write_text(json.dumps(for_json(self.summary), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
@@ -213,7 +213,7 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         before: a record's configuration.
         now: a configuration, plain and unresolved.
     """
-    return _changed(whole_config(before), whole_config(without_nan(now)), "")
+    return _changed(whole_config(before), whole_config(for_json(now)), "")
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
@@ -382,12 +382,12 @@ def is_batches(key: str, value: Any) -> bool:
     return key.startswith("trainer.limit_") and isinstance(value, int)
 
 
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
+def for_json(value: Any) -> Any:
+    """What JSON can hold: NaN and infinity become null, and keys text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
+        return {str(key): for_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
+        return [for_json(item) for item in value]
     return value

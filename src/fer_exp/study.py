@@ -29,6 +29,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from fer_exp.config import is_seed
 from fer_exp.errors import UserError, in_line
 from fer_exp.records import read_sweep, write_sweep
 from fer_exp.sweeps import refusals, refuse
@@ -127,6 +128,10 @@ class Study(Sweeper):
         for name, value, least in (("trials", self.trials, 1), ("seeds", self.seeds, 1)):
             if not isinstance(value, int) or value < least:
                 raise UserError(f"hydra.sweeper.{name}={value}: expected a whole number from {least} up")
+        assert self.config is not None
+        seed = self.config.seed
+        if not is_seed(seed) or not is_seed(seed + self.seeds):
+            raise UserError(f"seed={seed}: expected a whole number, and with the {self.seeds} after it below 2**32")
         if not isinstance(self.hold_out, int | float) or not 0 < self.hold_out < 1:
             raise UserError(f"hydra.sweeper.hold_out={self.hold_out}: expected a share between 0 and 1")
         if not self.arms:

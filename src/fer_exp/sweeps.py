@@ -29,10 +29,10 @@ from fer_exp.records import (
     SUMMARY,
     SWEEP,
     changed_settings,
+    for_json,
     read_summary,
     read_sweep,
     record_folders,
-    without_nan,
     write_sweep,
 )
 from fer_exp.run_folder import check_folder
@@ -147,12 +147,12 @@ class KeepRecords(Callback):
         sweeper = OmegaConf.to_container(config.hydra.sweeper)
         assert isinstance(sweeper, dict)
         try:
-            if check_sweep_folder(folder, overrides, without_nan(sweeper)):
+            if check_sweep_folder(folder, overrides, for_json(sweeper)):
                 print(f"Going on with the sweep in {folder}: finished jobs are not run again.")
             else:
                 print(f"Sweep in {folder}")
                 jobs, swept = plan_sweep(config)
-                write_sweep(folder, overrides=overrides, sweeper=without_nan(sweeper), jobs=jobs, swept=swept)
+                write_sweep(folder, overrides=overrides, sweeper=for_json(sweeper), jobs=jobs, swept=swept)
         except UserError as error:
             refuse(error)
         except (OSError, ValueError, KeyError, HydraException) as error:  # Hydra would go on after a warning

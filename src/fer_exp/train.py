@@ -26,7 +26,8 @@ from fer_exp.checkpoint import check_resume
 from fer_exp.commands import call
 from fer_exp.config import CONFIG_DIR, GROUPS, is_number, named, plain
 from fer_exp.data.folders import CLASSES
-from fer_exp.errors import UserError
+from fer_exp.data.names import as_path
+from fer_exp.errors import UserError, in_line
 from fer_exp.records import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
 from fer_exp.run_folder import check_folder, claim, discard, earlier_attempt
 from fer_exp.sweeps import KeepRecords, end_sweep, jobs_at_once, note_refusal, refusals, same_as_earlier_job
@@ -57,14 +58,16 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         The best validation accuracy; NaN if the loss was not finite in any epoch.
 
     Raises:
-        UserError: the configuration or the data are not as they must be; no record is begun.
+        UserError: the configuration or the data are not as they must be, and no record is begun; or the training
+            ended early for a reason that its user can mend, and the record says so.
     """
     start = time.perf_counter()
     config = plain(cfg)
     log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
     check_config(cfg)
     folder = Path(cfg.output_dir)
-    check_folder(folder, cfg.resume, config)
+    resume = None if cfg.resume is None else str(as_path(cfg.resume))
+    check_folder(folder, resume, config)
 
     import lightning as L
     import torch
@@ -108,14 +111,15 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
 
     datamodule = build(cfg, "data")
     datamodule.setup()
+    _check_limits(cfg, datamodule)
     classes = datamodule.train_set.classes
     data = describe_data(datamodule.train_set, datamodule.validation_set, datamodule.left_out)
     loss = build_loss(cfg, datamodule.train_set.counts)
 
     spans = make_scheduler is not None and spans_run(make_scheduler)
     settings = _checkpoint_settings(cfg, precision, data, classes, spans)
-    if cfg.resume:
-        check_resume(cfg.resume, settings, cfg.trainer.max_epochs, folder)
+    if resume:
+        check_resume(resume, settings, cfg.trainer.max_epochs, folder)
 
     if cfg.data.batch_size == 1 and any(isinstance(module, torch.nn.BatchNorm1d) for module in network.modules()):
         raise UserError(f"data.batch_size=1: {type(network).__name__} normalises over the batch; expected 2 or more.")
@@ -161,7 +165,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             enable_progress_bar=False,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise UserError(f"trainer: {error}") from error
+        raise UserError(f"trainer: {in_line(error)}") from error
+    except RuntimeError as error:  # two callbacks whose states a checkpoint could not tell apart
+        raise UserError(f"callbacks: {in_line(error)}") from error
     classifier = Classifier(
         network,
         make_optimizer,
@@ -177,7 +183,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     )
 
     folder.mkdir(parents=True, exist_ok=True)
-    _fit(trainer, classifier, datamodule, record, recorder, cfg.resume)
+    _fit(trainer, classifier, datamodule, record, recorder, resume)
     _tell_result(record)
     if not brief:
         _tell_files(folder)
@@ -186,6 +192,25 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in DIRECTION} if best else {})
         logger.close()
     return float("nan") if best is None else float(best["val_acc"])
+
+
+def _check_limits(cfg: DictConfig, datamodule: "FolderFaces") -> None:
+    """See to it that a share of the batches is at least one of them.
+
+    Raises:
+        UserError: it is less.
+    """
+    batches = {
+        "limit_train_batches": len(datamodule.train_dataloader()),
+        "limit_val_batches": len(datamodule.val_dataloader()),
+    }
+    for key, n in batches.items():
+        limit = cfg.trainer[key]
+        if isinstance(limit, float) and limit * n < 1:
+            raise UserError(
+                f"trainer.{key}={limit}: this is less than one of the {n} batches; expected a larger share, or a "
+                "number of batches from 1 up."
+            )
 
 
 def _checkpoint_settings(

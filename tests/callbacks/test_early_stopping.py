@@ -121,6 +121,22 @@ def test_resume_keeps_the_patience_that_is_configured_now(composed, tmp_path):
     assert second.epoch_of_weights == 1
 
 
+def test_what_is_best_by_one_figure_is_not_held_against_another(composed, tmp_path):
+    # Each accuracy is 0.5: a loss of 0.9 that were taken for the best accuracy would never be reached.
+    replay(composed("callbacks=fixed_budget"), [0.9, 1.0], tmp_path)
+    checkpoint = tmp_path / "checkpoints/last.ckpt"
+    cfg = composed(
+        "callbacks=fixed_budget",
+        "callbacks.restore_best_weights.monitor=val_acc",
+        "callbacks.checkpoints.monitor=val_loss",
+    )
+    losses = [0.9, 1.0, 0.8, 0.7]
+    again, _ = replay(cfg, losses, tmp_path, ckpt_path=checkpoint, weights_only=True)
+    assert again.epoch_of_weights == 3  # the first of equals among those that followed
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert best["state_dict"]["epoch_of_weights"] == 4
+
+
 def test_a_stopped_run_that_is_resumed_trains_no_further(composed, tmp_path):
     losses = [1.0, *(1.1 + i / 100 for i in range(20))]
     first, trainer = replay(composed(), losses, tmp_path, max_epochs=50)

@@ -17,7 +17,8 @@ class Checkpoints(callbacks.Checkpoint):
 
     An epoch whose loss is not finite is not saved. Each file is replaced whole: a run that is killed while it saves
     leaves the one before. Lightning's ModelCheckpoint saves its ``last.ckpt`` only when the best is saved, and
-    forgets the best score when a run is resumed in another folder.
+    forgets the best score when a run is resumed in another folder. A run that is resumed with another monitor begins
+    anew with its best.
 
     Args:
         folder: where the files go.
@@ -62,8 +63,9 @@ class Checkpoints(callbacks.Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, for a run that is resumed."""
-        return {"best_value": self.best_value}
+        return {"monitor": self.monitor, "best_value": self.best_value}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best of the run that is resumed."""
-        self.best_value = state_dict["best_value"]
+        """Take the best of the run that is resumed, unless it is another figure's."""
+        if state_dict.get("monitor", self.monitor) == self.monitor:
+            self.best_value = state_dict["best_value"]

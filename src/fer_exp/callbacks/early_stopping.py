@@ -51,7 +51,8 @@ class EarlyStopping(callbacks.EarlyStopping):
 class RestoreBestWeights(L.Callback):
     """Puts the weights of the best epoch back when training ends or is interrupted, and saves them.
 
-    Keras restores only when early stopping fired; a run that used up its epochs kept its last weights.
+    Keras restores only when early stopping fired; a run that used up its epochs kept its last weights. A run that is
+    resumed with another monitor looks for its best among the epochs that follow.
 
     Args:
         monitor: name of the figure whose best epoch is meant; the first of equals.
@@ -92,9 +93,16 @@ class RestoreBestWeights(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, for a run that is resumed."""
-        return {"best_value": self.best_value, "best_epoch": self.best_epoch, "weights": self.weights}
+        return {
+            "monitor": self.monitor,
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+            "weights": self.weights,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best of the run that is resumed."""
+        """Take the best of the run that is resumed, unless it is another figure's."""
+        if state_dict.get("monitor", self.monitor) != self.monitor:
+            return
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
         self.weights = {name: torch.as_tensor(w) for name, w in state_dict["weights"].items()}

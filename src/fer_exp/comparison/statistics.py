@@ -9,6 +9,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999  # SciPy's default for the bootstrap
+_ROUNDING = 2e-7  # of the difference of two accuracies in float32, as older records have them
 _MOST_AT_ONCE = 1_000_000  # numbers that the bootstrap holds in memory
 
 
@@ -83,7 +84,7 @@ def paired_difference(differences: Sequence[float]) -> PairedDifference:
     mean = float(array.mean())
     if len(array) < 2:
         return PairedDifference(1, mean, *[math.nan] * 3)
-    if np.ptp(array) <= 1e-9 * np.abs(array).max():  # all the same but for rounding: no spread to estimate
+    if np.ptp(array) <= _ROUNDING + 1e-9 * np.abs(array).max():  # all the same but for rounding: no spread to estimate
         # Accuracies count images: two differences are easily the same by chance, and the t-test would be certain.
         return PairedDifference(len(array), mean, mean, mean, 2.0 ** (1 - len(array)) if mean else 1.0)
     interval = stats.bootstrap(

@@ -29,7 +29,7 @@ from fer_exp.figures.mistakes import mistakes_figure
 from fer_exp.figures.per_class import per_class_figure
 from fer_exp.figures.reliability import Panel, reliability_figure
 from fer_exp.figures.sheet import shortened
-from fer_exp.records import without_nan
+from fer_exp.records import for_json
 from fer_exp.tables import markdown_table
 
 EVALUATION, TABLE, PREDICTIONS = "evaluation.json", "evaluation.md", "predictions.csv"
@@ -237,7 +237,7 @@ def write_report(evaluation: Evaluation, trained: Trained, folder: Path) -> list
         with replacing(folder / TABLE) as draft:
             draft.write_text(f"# Evaluation\n\n{format_report(evaluation)}\n", encoding="utf-8")
         with replacing(folder / EVALUATION) as draft:
-            content = json.dumps(without_nan(describe(evaluation)), indent=2, allow_nan=False)
+            content = json.dumps(for_json(describe(evaluation)), indent=2, allow_nan=False)
             draft.write_text(content + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: the evaluation cannot be written there ({error.strerror or error})") from error
