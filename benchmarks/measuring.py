@@ -198,3 +198,8 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
     """Write what was measured, and what it was measured on."""
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def quoted(path: Path) -> str:
+    """A path as the value of an override, whatever its characters."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -20,6 +20,7 @@ from benchmarks.measuring import (
     in_turn,
     load_before,
     make_parser,
+    quoted,
     run_python,
     spread,
     write_json,
@@ -72,7 +73,7 @@ def measure(root: Path, rounds: int) -> dict[str, Figure]:
             figures.setdefault(name, Figure(unit, [])).values.append(value)
 
         def train(*overrides: str) -> tuple[str, ...]:
-            return ("-m", "fer_exp.train", "data=folders", f"data.root={_quoted(root)}", *overrides)
+            return ("-m", "fer_exp.train", "data=folders", f"data.root={quoted(root)}", *overrides)
 
         def load(cache: Path) -> float:
             code = "import sys; from benchmarks.startup import time_loading; time_loading(sys.argv[1])"
@@ -89,7 +90,7 @@ def measure(root: Path, rounds: int) -> dict[str, Figure]:
 
         def first_step(round_: int) -> None:
             end = "+callbacks.end._target_=benchmarks.first_step.EndAtFirstStep"
-            taken = run_python(*train(end, f"hydra.run.dir={_quoted(Path(folder, f'first{round_}'))}"), env=warm)
+            taken = run_python(*train(end, f"hydra.run.dir={quoted(Path(folder, f'first{round_}'))}"), env=warm)
             note("start to first step, images cached", "s", taken.seconds)
 
         def loading(round_: int) -> None:
@@ -103,7 +104,7 @@ def measure(root: Path, rounds: int) -> dict[str, Figure]:
                     "trainer.max_epochs=1",
                     f"trainer.limit_train_batches={STEPS}",
                     f"trainer.limit_val_batches={VALIDATION}",
-                    f"hydra.run.dir={_quoted(Path(folder, f'run{round_}'))}",
+                    f"hydra.run.dir={quoted(Path(folder, f'run{round_}'))}",
                 ),
                 env=warm,
             )
@@ -117,11 +118,6 @@ def measure(root: Path, rounds: int) -> dict[str, Figure]:
                 turns[name](round_)
             print(f"round {round_ + 1} of {rounds} is done", flush=True)
     return figures
-
-
-def _quoted(path: Path) -> str:
-    """A path as the value of an override, whatever its characters."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def format_table(figures: dict[str, Figure]) -> str:

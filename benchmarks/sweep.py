@@ -17,6 +17,7 @@ from benchmarks.measuring import (
     in_turn,
     load_before,
     make_parser,
+    quoted,
     run_python,
     spread,
     write_json,
@@ -42,11 +43,18 @@ def measure(root: Path, lengths: Sequence[int], batch_size: int, rounds: int) ->
 
         def sweep(jobs: int, name: str) -> float:
             return run_python(
-                *("-m", "fer_exp.train", "-m", "data=folders", f"data.root='{root}'", f"data.batch_size={batch_size}"),
+                *(
+                    "-m",
+                    "fer_exp.train",
+                    "-m",
+                    "data=folders",
+                    f"data.root={quoted(root)}",
+                    f"data.batch_size={batch_size}",
+                ),
                 *("callbacks=fixed_budget", "scheduler=none", "trainer.max_epochs=1"),
                 *(f"trainer.limit_train_batches={STEPS}", f"trainer.limit_val_batches={VALIDATION}"),
                 f"seed={','.join(map(str, range(jobs)))}",
-                f"hydra.sweep.dir={folder}/{name}",
+                f"hydra.sweep.dir={quoted(Path(folder, name))}",
                 env={"FER_EXP_CACHE": f"{folder}/cache"},
             ).seconds
 

@@ -118,7 +118,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
 
 def format_summary(found: "Audit") -> str:
     """The findings as a table a person reads: classes first, and then what is wrong, in images of each split."""
-    from fer_exp.data.audit import SPLITS, imbalance, table
+    from fer_exp.data.audit import MOST_PAIRS, SPLITS, imbalance, table
     from fer_exp.data.folders import CLASSES
 
     counts = found.counts()
@@ -133,7 +133,10 @@ def format_summary(found: "Audit") -> str:
     lines += [f"{'found':<{width}}{SPLITS[0]:>12}{SPLITS[1]:>12}"]
     lines += [f"{row:<{width}}{train:>12,}{validation:>12,}" for row, (train, validation) in findings.items()]
     if not found.near_is_complete:
-        lines.append("There are so many near duplicates that the search for them was ended: there are more.")
+        lines.append(
+            f"The search for near duplicates was ended after {MOST_PAIRS:,} pairs that looked alike at first: there "
+            "may be more. A smaller near_distance looks at fewer."
+        )
     return "\n".join(lines)
 
 

@@ -113,8 +113,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
                 "output": str(folder.resolve()),
             }
             record_report(run, reported.fingerprint, first)
+        log.info("\n%s\n", format_report(evaluation))  # before all that could still go wrong
         omitted = write_report(evaluation, trained, folder)
-    log.info("\n%s\n", format_report(evaluation))
     for line in omitted:
         log.info("%s", line)
     names = ", ".join(sorted(path.name for path in folder.iterdir()))

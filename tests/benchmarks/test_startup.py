@@ -1,16 +1,16 @@
 import json
 
 from benchmarks import startup
-from benchmarks.measuring import run_python
+from benchmarks.measuring import quoted, run_python
 from benchmarks.startup import Figure, format_table, time_loading
 from fer_exp.records import read_history, read_summary
 
 
 def test_a_process_that_is_to_end_at_its_first_step_gets_there_and_no_further(faces, tmp_path):
     run_python(
-        *("-m", "fer_exp.train", "data=folders", f"data.root={startup._quoted(faces)}", "data.batch_size=10"),
+        *("-m", "fer_exp.train", "data=folders", f"data.root={quoted(faces)}", "data.batch_size=10"),
         "+callbacks.end._target_=benchmarks.first_step.EndAtFirstStep",
-        f"hydra.run.dir={startup._quoted(tmp_path)}",
+        f"hydra.run.dir={quoted(tmp_path)}",
     )
     assert (tmp_path / "model.png").exists()
     assert read_history(tmp_path) == []

@@ -1,9 +1,11 @@
+import dataclasses
 import itertools
 import json
 import math
 import random
 import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,6 +286,7 @@ def test_labels_are_never_the_same(make_run):
     ("settings", "facts", "group_by", "reason"),
     [
         ({}, OTHER_FACES, "optimizer", "data.fingerprint"),
+        ({}, MORE_FACES, "optimizer", "data.fingerprint"),
         ({"data.drawing_seed": 1}, OTHER_FACES, "data.drawing_seed", "data.fingerprint"),
         ({"data.ignore": "x"}, OTHER_FACES, "data", "data.fingerprint"),  # asked for, but no accuracies to compare
         ({"model.dropout": 0.5, "trainer.max_epochs": 6}, {}, "optimizer", "model.dropout, trainer.max_epochs"),
@@ -298,6 +301,15 @@ def test_groups_that_differ_in_more_than_the_key_are_not_compared(make_run, sett
     (difference,) = compare(runs, (group_by,)).differences
     assert difference.paired == {}
     assert difference.sentence.endswith(f"are not compared: they differ in {reason} too.")
+
+
+def test_other_training_images_are_compared_where_the_data_are_asked_for(make_run):
+    runs = [make_run("adam", seed) for seed in range(3)]
+    settings = {"data.exclude": "exclude.txt"}
+    runs += [make_run("adam", seed, (0.6 + seed / 100,), settings=settings, facts=MORE_FACES) for seed in range(3)]
+    (difference,) = compare(runs, ("data.exclude",)).differences
+    assert len(difference.paired) > 0
+    assert "not compared" not in difference.sentence
 
 
 def test_sweeps_that_differ_in_whatever_they_like_are_compared_by_their_folders(make_run, tmp_path):
@@ -440,6 +452,15 @@ def test_trials_alone_are_compared_with_a_warning(make_run):
     assert comparison.trials == ()
     assert len(comparison.groups) == 2
     assert "not for reporting" in said(comparison, "data.hold_out")
+
+
+def test_a_sweep_that_holds_images_out_is_a_group_beside_others_and_no_tuning(make_run):
+    held = [dataclasses.replace(trial(make_run, 0.8, 0.1, **OTHER_FACES), folder=Path("held/0"))]
+    comparison = compare([*held, make_run("adam", 0, (0.5,))])
+    assert comparison.trials == ()
+    assert len(comparison.groups) == 2
+    assert "1 runs were validated on a part" in said(comparison, "not for reporting")
+    assert "not compared" in comparison.differences[0].sentence
 
 
 def test_trials_on_unlike_images_are_told_of(make_run):

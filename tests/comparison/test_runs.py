@@ -75,6 +75,16 @@ def test_figures_are_those_of_the_best_and_of_the_last_epoch(make_run):
     assert (run.figure("best", "val_acc"), run.figure("final", "val_acc")) == (0.6, 0.5)
     assert (run.figure("best", "val_loss"), run.figure("final", "val_loss")) == (1.2, 1.3)
     assert run.figure("best", "val_macro_f1") == pytest.approx(0.5)
+    assert run.best_epoch == 2
+
+
+def test_soft_labels_count_by_what_they_say(make_run):
+    def fingerprint(soft_labels):
+        facts = {"data": {"fingerprint": {"train": "a" * 64, "validation": "b" * 64}, "soft_labels": soft_labels}}
+        return make_run(facts=facts).settings["data.fingerprint"]
+
+    assert fingerprint(None) == f"{'a' * 12}/{'b' * 12}"
+    assert fingerprint("d" * 64) == f"{'a' * 12}+{'d' * 12}/{'b' * 12}"
 
 
 def test_a_diverged_run_is_read_with_its_nan(make_run):
@@ -84,6 +94,8 @@ def test_a_diverged_run_is_read_with_its_nan(make_run):
     for measure in ("best", "final"):  # as it ended, whatever it had reached before
         assert run.figure(measure, "val_acc") == 0.14
         assert run.figure(measure, "val_loss") == math.inf
+    assert run.best_epoch == 2
+    assert run.to_target(0.3)["epochs"] == math.inf
 
 
 def test_a_figure_that_is_lost_is_the_worst_there_is_and_not_the_best(make_run):

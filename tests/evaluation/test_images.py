@@ -60,8 +60,14 @@ def test_a_test_folder_in_place_of_validation_is_a_test_by_whatever_name(faces, 
     (root / "validation").rename(root / "test")
     for name in ("validation", "test", str(root / "test")):
         assert load_images(build_data({**SETTINGS, "root": str(root)}, {"hold_out": 0.2}), name).split == "test"
-    # Without images held out it is what the run was selected on.
-    assert load_images(build_data({**SETTINGS, "root": str(root)}, {}), "validation").split == "validation"
+    # Without images held out it is what the run was selected on, also where a list leaves some of them out.
+    (tmp_path / "exclude.txt").write_text("test/happy/00000.png\n")
+    for given in ({}, {"exclude": str(tmp_path / "exclude.txt")}):
+        selected = build_data({**SETTINGS, "root": str(root)}, given)
+        assert load_images(selected, "validation").split == "validation"
+        for name in ("test", str(root / "test")):
+            with pytest.raises(UserError, match="these are the images that the run was selected on, and no test"):
+                load_images(selected, name)
 
 
 def test_soft_labels_that_have_gone_are_not_missed(faces):

@@ -51,7 +51,15 @@ def test_evaluation_leaves_values_alone():
     assert ByteDropout(0.0)(x) is x
 
 
-@pytest.mark.parametrize("p", [0.3, 1.0, -0.25])
-def test_other_rates_are_refused(p):
-    with pytest.raises(ValueError, match="multiples of 1/256"):
+def test_a_rate_that_bytes_cannot_give_is_torch_s_own():
+    x = torch.ones(100_000)
+    torch.manual_seed(0)
+    out = ByteDropout(0.3)(x)
+    torch.manual_seed(0)
+    assert torch.equal(out, torch.nn.functional.dropout(x, 0.3))
+
+
+@pytest.mark.parametrize("p", [1.0, -0.25])
+def test_what_is_no_share_is_refused(p):
+    with pytest.raises(ValueError, match="expected a share from 0"):
         ByteDropout(p)

@@ -130,7 +130,7 @@ def test_learns_two_batches(learns):
         ({"widths": [8, 8]}, "widths=[8, 8] and convolutions=[2, 2, 2, 2]: expected lists of the same length"),
         ({"widths": [], "convolutions": []}, "widths=[]: expected 1 to 5 blocks"),
         ({"widths": [1] * 6, "convolutions": [1] * 6}, "expected 1 to 5 blocks, as each halves 48 pixels"),
-        ({"dropout": 0.3}, "multiples of 1/256"),
+        ({"dropout": 1.0}, "dropout=1.0: expected a share from 0"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_with_words(settings, said):

@@ -131,13 +131,15 @@ def compare(
         UserError: no run has a key to group by, or there is no group called ``baseline``.
     """
     notes = list(notes)
-    trials = [run for run in runs if run.held_out]
-    reporting = [run for run in runs if not run.held_out]
-    if not reporting:
-        reporting, trials = trials, []
+    # A study's trials lie beside the runs that report; a sweep that holds images out for itself has none beside it.
+    studies = {run.folder.parent for run in runs if not run.held_out}
+    trials = [run for run in runs if run.held_out and run.folder.parent in studies]
+    reporting = [run for run in runs if not (run.held_out and run.folder.parent in studies)]
+    if held_out := sum(run.held_out for run in reporting):
+        which = "All" if held_out == len(reporting) else f"{held_out}"
         notes.append(
-            "All runs were validated on a part of the training folder (data.hold_out): such figures are for choosing "
-            "settings, not for reporting."
+            f"{which} runs were validated on a part of the training folder (data.hold_out): such figures are for "
+            "choosing settings, not for reporting."
         )
     if not group_by:
         raise UserError(f"group_by: expected a key or several; {_keys_that_differ(runs)}")
@@ -260,11 +262,12 @@ def _difference(group: Group, base: Group, asked_for: Sequence[str], measure: Me
 
 def _is_asked_for(key: str, runs: Sequence[Run], group_by: Sequence[str]) -> bool:
     """Whether a difference in ``key`` is what the groups are made by, and leaves accuracies that can be compared."""
+    wanted = [RESOLVED.get(name, name) for name in group_by]
     if key == "data.fingerprint":  # whatever is asked for: accuracies on unlike images are not compared
         validation = {str(run.settings[key]).partition("/")[2] for run in runs if run.settings[key]}
-        if len(validation) > 1:
-            return False
-    wanted = [RESOLVED.get(name, name) for name in group_by]
+        # Which images are trained on follows from the settings of the data, and from what lies in their folder.
+        of_data = any(name in ("data", "folder") or name.startswith("data.") for name in wanted)
+        return of_data and len(validation) == 1
     if {"experiment", "folder"} & {*wanted} and key not in OUTCOMES:  # either may differ in keys of any group
         return True
     return any(key == name or key.startswith(f"{name}.") for name in wanted)
@@ -288,8 +291,9 @@ def verdict(group: str, baseline: str, difference: PairedDifference, measure: Me
     if difference.is_claimed:
         return f"{ahead} beats {behind} {figures}."
     if difference.excludes_zero:
+        test = "sign test" if difference.is_constant else "paired t-test"
         return (
-            f"{ahead} is ahead of {behind} {figures}, but the paired t-test does not confirm it "
+            f"{ahead} is ahead of {behind} {figures}, but the {test} does not confirm it "
             f"(p = {difference.p_value:.3f}): more seeds are needed to claim a difference."
         )
     lead = f"{ahead} is ahead" if points else "they differ"

@@ -123,7 +123,6 @@ def _csv(comparison: Comparison, folder: Path) -> str:
         [*CSV_SETTINGS, "best_epoch", *figures, "epochs", *times, "train_seconds", "total_seconds", "device", "folder"]
     )
     for label, run, counted in _all_runs(comparison):
-        best = run.summary.get("best") or {}
         time = run.to_target(comparison.target)
         writer.writerow(
             [
@@ -135,7 +134,7 @@ def _csv(comparison: Comparison, folder: Path) -> str:
                 run.value("optimizer"),
                 run.value("model"),
                 run.value("optimizer.lr"),
-                best.get("epoch"),
+                run.best_epoch,
                 *(run.figure(m, name) if run.epochs else None for name in FIGURES for m in MEASURES),
                 run.epochs,
                 # A run that came to no result did not miss the target: it might have reached it.
@@ -226,7 +225,7 @@ def _run_rows(comparison: Comparison, folder: Path) -> Iterator[_Row]:
             "yes" if counted else "no",
             formats.setting(run.value("optimizer.lr")),
             figures["best", "val_acc"],
-            str((run.summary.get("best") or {}).get("epoch", formats.NOTHING)),
+            str(run.best_epoch or formats.NOTHING),
             figures["final", "val_acc"],
             figures[comparison.measure, "val_loss"],
             figures[comparison.measure, "val_macro_f1"],

@@ -162,15 +162,25 @@ class Run:
         A run that diverged is scored as it ended, by what its lost network got, whatever it had reached before. A loss
         that is not finite counts as infinity, and another figure that is not as 0.
         """
-        is_best = measure == "best" and self.status != "diverged"
-        value = float(self.history[name][self._best if is_best else -1])
+        value = float(self.history[name][self._row(measure)])
         worst = np.inf if DIRECTION[name] == "min" else 0.0
         return value if np.isfinite(value) else worst
 
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch that ``figure("best", ...)`` is of, from 1; None where there is none."""
+        return int(self.history["epoch"][self._row("best")]) if self.epochs else None
+
+    def _row(self, measure: Measure) -> int:
+        return self._best if measure == "best" and self.status != "diverged" else -1
+
     def to_target(self, target: float) -> dict[str, float]:
-        """Epochs, steps and seconds of training until val_acc is first ``target`` or more; infinity for a miss."""
+        """Epochs, steps and seconds of training until val_acc is first ``target`` or more; infinity for a miss.
+
+        A run that diverged has missed it, whatever it had reached before.
+        """
         reached = np.flatnonzero(self.history["val_acc"] >= target)
-        if not len(reached):
+        if self.status == "diverged" or not len(reached):
             return {"epochs": np.inf, "steps": np.inf, "seconds": np.inf}
         first = reached[0]
         return {
@@ -322,8 +332,12 @@ def _settings(
         (incidental if key.startswith(_INCIDENTAL) else settings)[key] = value
     if not settings.get("data.hold_out"):
         settings.pop("data.hold_out", None)  # older records do not have the key
-    fingerprint = (summary.get("data") or {}).get("fingerprint")
-    settings["data.fingerprint"] = fingerprint and f"{fingerprint['train'][:12]}/{fingerprint['validation'][:12]}"
+    data = summary.get("data") or {}
+    fingerprint, soft_labels = data.get("fingerprint"), data.get("soft_labels")  # by content: a file may be rewritten
+    softly = f"+{soft_labels[:12]}" if soft_labels else ""
+    settings["data.fingerprint"] = (
+        fingerprint and f"{fingerprint['train'][:12]}{softly}/{fingerprint['validation'][:12]}"
+    )
     settings["precision"] = (summary.get("environment") or {}).get("precision")
     for key, value in (*settings.items(), *incidental.items()):
         if not isinstance(value, Setting):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fer_exp.comparison import formats
-from fer_exp.comparison.analysis import MEASURES, Comparison, Group
+from fer_exp.comparison.analysis import MEASURES, Comparison, Group, default_measure
 from fer_exp.comparison.pictures import Picture
 from fer_exp.comparison.runs import FIGURES, Measure
 from fer_exp.comparison.statistics import CONFIDENCE, RESAMPLES
@@ -136,9 +136,11 @@ def _method(comparison: Comparison) -> Iterator[str]:
             "optimistic."
         )
     else:
+        stops_early = default_measure([run for group in comparison.groups for run in group.counted]) == "best"
+        reason = "because the last epoch is an accident where runs stop early" if stops_early else "as it was asked for"
         yield (
-            "The answer is about best val_acc, that of the best epoch, because the last epoch is an accident where "
-            "runs stop early. Validation chose the best epoch, so best is optimistic."
+            f"The answer is about best val_acc, that of the best epoch, {reason}. Validation chose the best epoch, so "
+            "best is optimistic."
         )
     if math.isfinite(comparison.target):
         origin = "as it was asked for" if comparison.target_is_given else "95 % of the best group's median best val_acc"

@@ -55,6 +55,11 @@ class PairedDifference:
     p_value: float
 
     @property
+    def is_constant(self) -> bool:
+        """Whether all differences are the same, so that ``p_value`` is the sign test's."""
+        return self.low == self.high
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the bootstrap interval lies on one side of zero."""
         return self.low > 0 or self.high < 0

@@ -397,6 +397,7 @@ def propose_exclusions(audit: Audit) -> list[str]:
         "# Kept: every sound validation image, so that figures stay comparable with others' (to keep that split whole,",
         "# remove the lines that begin with it); near duplicates within training, whatever their labels.",
         "#",
+        *([] if audit.near_is_complete else ["# The search for images of the same photograph was ended early.", "#"]),
         "# Paths are relative to data.root. Edit the list as you like.",
         *(f"{paths[i]}  # {reasons[i]}" for i in sorted(reasons)),
         *(["#", "# Mostly of one grey, seldom faces: take away the first # of those to leave out."] if unsure else []),

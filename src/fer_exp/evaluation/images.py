@@ -31,6 +31,7 @@ class Images:
         train: those that the run was trained on; None where it is not known where they lie.
         selection: those that the run was validated on; None where it is not known where they lie.
         root: the data folder of the run; None where it is not known.
+        holds_out: whether ``selection`` was held out of train/.
     """
 
     split: str
@@ -39,6 +40,7 @@ class Images:
     train: ImageSet | None
     selection: ImageSet | None
     root: Path | None
+    holds_out: bool = False
 
     @property
     def place(self) -> Path:
@@ -88,10 +90,10 @@ def load_images(data: FolderFaces, split: str) -> Images:
     if split == "validation" and data.hold_out and layout.validation.name.lower() in TEST_NAMES:
         split = "test"  # a data folder without validation/: this is its test by whatever name it is asked for
     if split == "train":
-        return Images(split, layout.train, train, train, selection, layout.root)
+        return Images(split, layout.train, train, train, selection, layout.root, data.hold_out > 0)
     if split == "selection" or (split == "validation" and not data.hold_out):
         folder = layout.train if data.hold_out else layout.validation
-        return Images(split, folder, selection, train, selection, layout.root)
+        return Images(split, folder, selection, train, selection, layout.root, data.hold_out > 0)
     # A list may leave files out of train/ and validation/; of a test nothing is left out.
     folder, left_out = Path(split), frozenset[str]()
     if split == "validation":
@@ -99,7 +101,13 @@ def load_images(data: FolderFaces, split: str) -> Images:
         left_out = within(layout, folder, data.excluded(layout))
     elif split == "test":
         folder = _test_folder(layout)
-    return Images(split, folder, data.load_folder(split, folder, left_out), train, selection, layout.root)
+        if not data.hold_out and folder.resolve() == layout.validation.resolve():  # whatever a list leaves out there
+            raise UserError(
+                f"split=test: {legible(folder)} takes the place of validation/: these are the images that the run was "
+                "selected on, and no test. Report on others, or on split=validation, which says so."
+            )
+    reported = data.load_folder(split, folder, left_out)
+    return Images(split, folder, reported, train, selection, layout.root, data.hold_out > 0)
 
 
 def _name(split: str, layout: Layout | None) -> str:
@@ -170,7 +178,7 @@ def examine(images: Images, origin: Origin, precision: str | None) -> tuple[dict
     elif images.selection.fingerprint == images.reported.fingerprint:
         notes.append("The temperature was fitted on the images reported on: the figures at T are optimistic.")
     else:
-        on = "the images held out of train/" if origin.hold_out else "validation/"
+        on = "the images held out of train/" if images.holds_out else "validation/"
         notes.append(f"The temperature was fitted on {on} ({len(images.selection):,} images).")
     if precision not in (None, "32-true"):
         notes.append(f"The run was validated in {precision}, and this is float32: its record may differ a little.")

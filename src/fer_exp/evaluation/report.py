@@ -218,7 +218,7 @@ def _number(figure: Interval) -> str:
 
 
 def write_report(evaluation: Evaluation, trained: Trained, folder: Path) -> list[str]:
-    """Write all files of an evaluation to ``folder``, ``evaluation.json`` last.
+    """Write all files of an evaluation to ``folder``: its figures first, and then the pictures, which take a while.
 
     Returns:
         What could not be drawn, a sentence each.
@@ -228,10 +228,6 @@ def write_report(evaluation: Evaluation, trained: Trained, folder: Path) -> list
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        figures, omitted = _draw(evaluation, trained)
-        for name, figure in figures.items():
-            with replacing(folder / f"{name}.png") as draft:
-                figure.savefig(draft, dpi=100, format="png")
         with replacing(folder / PREDICTIONS) as draft:
             write_predictions(draft, evaluation)
         with replacing(folder / TABLE) as draft:
@@ -239,6 +235,10 @@ def write_report(evaluation: Evaluation, trained: Trained, folder: Path) -> list
         with replacing(folder / EVALUATION) as draft:
             content = json.dumps(for_json(describe(evaluation)), indent=2, allow_nan=False)
             draft.write_text(content + "\n", encoding="utf-8")
+        figures, omitted = _draw(evaluation, trained)
+        for name, figure in figures.items():
+            with replacing(folder / f"{name}.png") as draft:
+                figure.savefig(draft, dpi=100, format="png")
     except OSError as error:
         raise UserError(f"{folder}: the evaluation cannot be written there ({error.strerror or error})") from error
     return omitted

@@ -42,28 +42,28 @@ def _is_dense(x: Tensor) -> bool:
 
 
 class ByteDropout(nn.Module):
-    """Dropout at a rate that is a multiple of 1/256, with a mask cut from random bytes.
+    """Dropout with a mask cut from random bytes, at rates that are a multiple of 1/256; at others it is torch's own.
 
     Args:
         p: share of values set to zero in training; the rest is scaled by 1 / (1 - p).
 
     Raises:
-        ValueError: ``p`` is not a multiple of 1/256 in [0, 1).
+        ValueError: ``p`` is not in [0, 1).
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        levels = round(p * _LEVELS)
-        if not 0 <= levels < _LEVELS or levels / _LEVELS != p:
-            raise ValueError(f"dropout={p}: fast dropout takes multiples of 1/256 from 0 up to, not with, 1")
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout={p}: expected a share from 0 up to, not with, 1")
         self.p = p
-        self.dropped_levels = levels
+        self.dropped_levels = round(p * _LEVELS)
+        self._by_bytes = self.dropped_levels / _LEVELS == p
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop values of ``x`` (any shape) in training; return ``x`` itself in evaluation."""
-        if not self.training or self.dropped_levels == 0:
+        if not self.training or self.p == 0:
             return x
-        if x.device.type != "cpu":  # GPUs draw and apply torch's own mask in one kernel
+        if not self._by_bytes or x.device.type != "cpu":  # GPUs draw and apply torch's own mask in one kernel
             return nn.functional.dropout(x, self.p)
         result: Tensor = _ByteDropout.apply(x, self.dropped_levels)  # type: ignore[no-untyped-call]
         return result
