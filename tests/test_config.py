@@ -382,9 +382,10 @@ def test_a_damaged_checkpoint_is_refused_or_the_same(checkpoint):
     holds()
 
 
-def test_dropout_that_bytes_cannot_give_is_refused(composed):
-    with pytest.raises(UserError, match=r"multiples of 1/256.*dropout=0\.3"):
-        build(composed("model.dropout=0.3"), "model")
+def test_a_dropout_that_is_no_share_is_refused(composed):
+    build(composed("model.dropout=0.3"), "model")
+    with pytest.raises(UserError, match=r"expected a share from 0 .*dropout=1"):
+        build(composed("model.dropout=1.0"), "model")
 
 
 def test_patience_below_one_is_refused(composed):

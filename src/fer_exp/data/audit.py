@@ -478,7 +478,7 @@ def _by_split(audit: Audit, indices: Iterable[int]) -> tuple[int, int]:
 
 def imbalance(counts: NDArray[np.int64]) -> float | None:
     """How many times as many images the largest class has as the smallest; None where that has none."""
-    return round(float(counts.max() / counts.min()), 2) if counts.min() else None
+    return float(counts.max() / counts.min()) if counts.min() else None
 
 
 def glance(
