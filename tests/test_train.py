@@ -611,6 +611,22 @@ def test_a_schedule_that_cannot_be_laid_over_the_run_is_said_before_anything_is_
     assert list(tmp_path.iterdir()) == []
 
 
+class EightLogits(NotebookCNN):
+    def __init__(self):
+        super().__init__(num_classes=8)
+
+
+def test_a_network_with_another_number_of_logits_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_exp.models.notebook_cnn.EightLogits", EightLogits, raising=False)
+    cfg = small()
+    cfg.model = {"_target_": "fer_exp.models.notebook_cnn.EightLogits"}
+    with pytest.raises(
+        UserError, match=r"for a face the network gives \(8,\); expected \(7,\), a logit for each class"
+    ):
+        train(cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_share_that_is_less_than_a_batch_is_refused(small, tmp_path):
     for key, share, batches in (("limit_train_batches", 0.1, 7), ("limit_val_batches", 0.2, 4)):
         with pytest.raises(UserError, match=f"trainer.{key}={share}: this is less than one of the {batches} batches"):

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fer_exp.atomic import DRAFT
+from fer_exp.data.names import as_path
 from fer_exp.errors import UserError, first_of
 from fer_exp.records import FINISHED, HISTORY, SUMMARY, changed_settings, read_summary
 
@@ -51,7 +52,7 @@ def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) ->
 
 def run_of(checkpoint: str | Path) -> Path:
     """The folder of the run that a ``checkpoints/last.ckpt`` is of."""
-    return Path(str(checkpoint)).resolve().parent.parent
+    return as_path(checkpoint).resolve().parent.parent
 
 
 def earlier_attempt(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path | None]:

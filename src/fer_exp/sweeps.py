@@ -131,6 +131,8 @@ class KeepRecords(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse the folder of another run before Hydra writes its configuration and log there."""
+        if str(config.hydra.sweeper.get("_target_")).startswith("hydra_plugins.fer_exp_study."):
+            refuse(UserError("a study is a sweep: give it with -m, as in python -m fer_exp.train -m +study=optimizers"))
         try:
             settings = {key: value for key, value in plain(config).items() if key != "hydra"}
             check_folder(Path(config.hydra.run.dir), config.get("resume"), settings)

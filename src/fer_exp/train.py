@@ -83,7 +83,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     from fer_exp.classifier import Classifier, spans_run
     from fer_exp.hardware import choose_accelerator, choose_cuda_graph, choose_precision, device_name
     from fer_exp.loggers import TensorBoardLogger
-    from fer_exp.models.layers import count_values, format_layers, list_layers
+    from fer_exp.models.layers import count_values, format_layers, list_layers, output_shape
     from fer_exp.records import describe_data, describe_environment
 
     _quieten_lightning()
@@ -123,7 +123,13 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
 
     if cfg.data.batch_size == 1 and any(isinstance(module, torch.nn.BatchNorm1d) for module in network.modules()):
         raise UserError(f"data.batch_size=1: {type(network).__name__} normalises over the batch; expected 2 or more.")
-    layers = list_layers(network, datamodule.train_set.images.shape[1:])
+    face = datamodule.train_set.images.shape[1:]
+    if (shape := output_shape(network, face)) != (len(classes),):  # another width would be counted as other classes
+        raise UserError(
+            f"model._target_={cfg.model._target_}: for a face the network gives {shape}; expected ({len(classes)},), a "
+            "logit for each class."
+        )
+    layers = list_layers(network, face)
     trainable, non_trainable = count_values(network)
     if not brief:
         log.info("%s", format_layers(layers))

@@ -184,7 +184,7 @@ def test_a_run_on_a_gpu_learns_as_much_captured_as_not(small, tmp_path):
         train(
             small(
                 "trainer.accelerator=gpu", "model=vgg_small", "model.dropout=0", f"cuda_graph={graph}",
-                "callbacks=fixed_budget", "trainer.max_epochs=3", "+trainer.deterministic=true", f"output_dir={folder}",
+                "callbacks=fixed_budget", "trainer.max_epochs=3", "trainer.deterministic=true", f"output_dir={folder}",
             )
         )  # fmt: skip
         rows.append([row["train_loss"] for row in read_history(folder)])

@@ -310,6 +310,10 @@ def test_other_training_images_are_compared_where_the_data_are_asked_for(make_ru
     (difference,) = compare(runs, ("data.exclude",)).differences
     assert len(difference.paired) > 0
     assert "not compared" not in difference.sentence
+    # A batch size does not decide the images: other ones are by accident.
+    runs[3:] = [make_run("adam", seed, settings={"data.batch_size": 64}, facts=MORE_FACES) for seed in range(3)]
+    (difference,) = compare(runs, ("data.batch_size",)).differences
+    assert difference.sentence.endswith("are not compared: they differ in data.fingerprint too.")
 
 
 def test_sweeps_that_differ_in_whatever_they_like_are_compared_by_their_folders(make_run, tmp_path):

@@ -93,3 +93,10 @@ def test_jobs_run_in_parallel_share_the_cores_and_are_compared(child, quick, tmp
     assert {s["environment"]["threads"] for s in summaries} == {max(1, available_cores() // 2)}
     assert "Jobs: 2 completed." in result.stdout
     assert (tmp_path / "swept/report.html").exists()
+
+
+def test_a_study_without_m_is_refused_and_leaves_nothing(command, tmp_path):
+    status, printed = command("+study=optimizers")
+    assert status == 1
+    assert "a study is a sweep: give it with -m" in printed
+    assert list(tmp_path.iterdir()) == []

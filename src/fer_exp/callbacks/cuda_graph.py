@@ -17,9 +17,9 @@ class CudaGraph(L.Callback):
     """Captures the network before the first step of a training.
 
     Loss, changes of the images and the optimizer's step stay outside, so that a rate that a schedule changes, and any
-    optimizer, work as without. A network that cannot be captured, because it waits for a value or takes another way
-    from batch to batch, is told and trains as it would have. One that draws random numbers outside torch would have
-    them drawn once, and needs ``cuda_graph=false``.
+    optimizer, work as without. A network that cannot be captured, because it waits for a value, is told and trains as
+    it would have. One that counts its calls, or draws random numbers outside torch, would have that done once, and
+    needs ``cuda_graph=false``.
 
     Args:
         batch: shape of the training batches, (N, 1, 48, 48).

@@ -25,6 +25,11 @@ from fer_exp.records import FINISHED, natural
 MEASURES: tuple[Measure, Measure] = ("best", "final")
 UNITS = ("epochs", "steps", "seconds")
 _MOST_NAMED = 5  # runs or settings in a sentence
+# Keys by which a person asks for groups that were trained on unlike images.
+_DECIDE_IMAGES = frozenset(
+    {"folder", "data", *(f"data.{key}" for key in ("root", "exclude", "ignore", "on_bad_image", "soft_labels"))}
+    | {f"data.{key}" for key in ("train", "drawing_seed")}
+)
 
 
 @dataclass(frozen=True)
@@ -131,10 +136,12 @@ def compare(
         UserError: no run has a key to group by, or there is no group called ``baseline``.
     """
     notes = list(notes)
-    # A study's trials lie beside the runs that report; a sweep that holds images out for itself has none beside it.
+    # A study's trials lie beside the runs that report, once there are any; a sweep that holds images out for itself
+    # has none beside it.
     studies = {run.folder.parent for run in runs if not run.held_out}
-    trials = [run for run in runs if run.held_out and run.folder.parent in studies]
-    reporting = [run for run in runs if not (run.held_out and run.folder.parent in studies)]
+    chosen_by = [run.held_out and bool(studies) and (bool(tuned) or run.folder.parent in studies) for run in runs]
+    trials = [run for run, chooses in zip(runs, chosen_by, strict=True) if chooses]
+    reporting = [run for run, chooses in zip(runs, chosen_by, strict=True) if not chooses]
     if held_out := sum(run.held_out for run in reporting):
         which = "All" if held_out == len(reporting) else f"{held_out}"
         notes.append(
@@ -266,8 +273,7 @@ def _is_asked_for(key: str, runs: Sequence[Run], group_by: Sequence[str]) -> boo
     if key == "data.fingerprint":  # whatever is asked for: accuracies on unlike images are not compared
         validation = {str(run.settings[key]).partition("/")[2] for run in runs if run.settings[key]}
         # Which images are trained on follows from the settings of the data, and from what lies in their folder.
-        of_data = any(name in ("data", "folder") or name.startswith("data.") for name in wanted)
-        return of_data and len(validation) == 1
+        return len(validation) == 1 and not _DECIDE_IMAGES.isdisjoint(wanted)
     if {"experiment", "folder"} & {*wanted} and key not in OUTCOMES:  # either may differ in keys of any group
         return True
     return any(key == name or key.startswith(f"{name}.") for name in wanted)

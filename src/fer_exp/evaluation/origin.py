@@ -56,10 +56,10 @@ class Origin:
         if self.run is None:
             return f"weights of {self._epoch}, selection unknown (no run record)"
         if self.selected_by is None and self.stopped_by == "early_stopping":
-            return f"weights of epoch {self.epoch}, at which early stopping on {self.selected_on} ended the run"
+            return f"weights of {self._epoch}, at which early stopping on {self.selected_on} ended the run"
         if self.selected_by is None:
-            return f"weights of epoch {self.epoch} of {self.epochs}, validated on {self.selected_on}, not chosen by it"
-        return f"weights of epoch {self.epoch} of {self.epochs}, the best {self.selected_by} on {self.selected_on}"
+            return f"weights of {self._epoch} of {self.epochs}, validated on {self.selected_on}, not chosen by it"
+        return f"weights of {self._epoch} of {self.epochs}, the best {self.selected_by} on {self.selected_on}"
 
     @property
     def in_short(self) -> str:
@@ -67,8 +67,8 @@ class Origin:
         if self.run is None:
             return f"{self._epoch}, selection unknown"
         if self.selected_by is None:
-            return f"epoch {self.epoch}, not selected"
-        return f"epoch {self.epoch} by {self.selected_by} on {'held-out train' if self.hold_out else 'validation'}"
+            return f"{self._epoch}, not selected"
+        return f"{self._epoch} by {self.selected_by} on {'held-out train' if self.hold_out else 'validation'}"
 
 
 def origin_of(trained: Trained, run: Path | None, summary: Mapping[str, Any]) -> Origin:

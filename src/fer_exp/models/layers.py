@@ -72,6 +72,14 @@ def list_layers(network: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     return layers
 
 
+def output_shape(network: nn.Module, input_shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape that ``network`` gives for a batch of one blank image of ``input_shape``, without the batch axis."""
+    parameter = next(network.parameters())
+    with evaluating(network), torch.no_grad():
+        output = network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    return tuple(output.shape[1:])
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Put all modules in evaluation mode, and each back to its own at the end: some may be frozen in it."""
