@@ -143,7 +143,7 @@ def compare(
     trials = [run for run, chooses in zip(runs, chosen_by, strict=True) if chooses]
     reporting = [run for run, chooses in zip(runs, chosen_by, strict=True) if not chooses]
     if held_out := sum(run.held_out for run in reporting):
-        which = "All" if held_out == len(reporting) else f"{held_out}"
+        which = "All" if held_out == len(reporting) else f"{held_out} of {len(reporting)}"
         notes.append(
             f"{which} runs were validated on a part of the training folder (data.hold_out): such figures are for "
             "choosing settings, not for reporting."
