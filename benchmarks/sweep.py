@@ -43,14 +43,8 @@ def measure(root: Path, lengths: Sequence[int], batch_size: int, rounds: int) ->
 
         def sweep(jobs: int, name: str) -> float:
             return run_python(
-                *(
-                    "-m",
-                    "fer_exp.train",
-                    "-m",
-                    "data=folders",
-                    f"data.root={quoted(root)}",
-                    f"data.batch_size={batch_size}",
-                ),
+                *("-m", "fer_exp.train", "-m", "data=folders"),
+                *(f"data.root={quoted(root)}", f"data.batch_size={batch_size}"),
                 *("callbacks=fixed_budget", "scheduler=none", "trainer.max_epochs=1"),
                 *(f"trainer.limit_train_batches={STEPS}", f"trainer.limit_val_batches={VALIDATION}"),
                 f"seed={','.join(map(str, range(jobs)))}",

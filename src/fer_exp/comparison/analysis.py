@@ -26,10 +26,8 @@ MEASURES: tuple[Measure, Measure] = ("best", "final")
 UNITS = ("epochs", "steps", "seconds")
 _MOST_NAMED = 5  # runs or settings in a sentence
 # Keys by which a person asks for groups that were trained on unlike images.
-_DECIDE_IMAGES = frozenset(
-    {"folder", "data", *(f"data.{key}" for key in ("root", "exclude", "ignore", "on_bad_image", "soft_labels"))}
-    | {f"data.{key}" for key in ("train", "drawing_seed")}
-)
+_OF_IMAGES = ("root", "exclude", "ignore", "on_bad_image", "soft_labels", "train", "drawing_seed")
+_DECIDE_IMAGES = frozenset({"folder", "data", *(f"data.{key}" for key in _OF_IMAGES)})
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,12 @@ def compare(
     # A study's trials lie beside the runs that report, once there are any; a sweep that holds images out for itself
     # has none beside it.
     studies = {run.folder.parent for run in runs if not run.held_out}
-    chosen_by = [run.held_out and bool(studies) and (bool(tuned) or run.folder.parent in studies) for run in runs]
-    trials = [run for run, chooses in zip(runs, chosen_by, strict=True) if chooses]
-    reporting = [run for run, chooses in zip(runs, chosen_by, strict=True) if not chooses]
+
+    def is_trial(run: Run) -> bool:
+        return run.held_out and bool(studies) and (bool(tuned) or run.folder.parent in studies)
+
+    trials = [run for run in runs if is_trial(run)]
+    reporting = [run for run in runs if not is_trial(run)]
     if held_out := sum(run.held_out for run in reporting):
         which = "All" if held_out == len(reporting) else f"{held_out} of {len(reporting)}"
         notes.append(

@@ -62,10 +62,8 @@ def list_layers(network: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
         for name, module in network.named_modules()
         if _works_itself(module)
     ]
-    parameter = next(network.parameters())
     try:
-        with evaluating(network), torch.no_grad():
-            network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+        output_shape(network, input_shape)
     finally:
         for hook in hooks:
             hook.remove()
