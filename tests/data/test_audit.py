@@ -387,6 +387,17 @@ def test_what_training_reads_the_audit_reads(sound, put, monkeypatch):
     assert found.inspection.sizes[found.files.index("train/sad/photograph.jpg")].tolist() == [250, 250]
 
 
+def test_groups_of_same_pixels_are_those_of_a_comparison_of_each_with_each():
+    draw = np.random.default_rng(1)
+    faces = draw.integers(0, 256, (30, 48, 48), dtype=np.uint8)[draw.integers(0, 30, 60)]
+    faces[::7, 47, 47] ^= 1  # alike but for a pixel
+    equal = [[j for j in range(60) if (faces[i] == faces[j]).all()] for i in range(60)]
+    expected = [group for i, group in enumerate(equal) if len(group) > 1 and group[0] == i]
+    assert len(expected) > 5
+    assert same_pixels(faces) == expected
+    assert same_pixels(np.asfortranarray(faces)) == expected
+
+
 def test_same_pixels_of_no_images():
     assert same_pixels(np.zeros((0, 48, 48), np.uint8)) == []
 

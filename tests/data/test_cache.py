@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_exp.data import cache
-from fer_exp.data.cache import cache_file, default_cache_dir
+from fer_exp.data.cache import cache_file, default_cache_dir, read_kept
 from fer_exp.data.folders import CLASSES, list_images
 from fer_exp.data.imageset import StoredFaces, make_image_set, select
 from fer_exp.errors import UserError
@@ -65,6 +66,16 @@ def load_split(listing, store, progress=None):
     return image_set
 
 
+def load_split_read_ahead(listing, store):
+    """The same, of a cache that was read before the files were listed."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = {listing.folder: read_kept(listing.folder, store, pool=pool)}
+        image_set, unreadable = cache.load_split(listing, store, ahead=ahead)
+    assert ahead == {}
+    assert unreadable == {}
+    return image_set
+
+
 def paint(path: Path, level: int) -> None:
     Image.fromarray(np.full((48, 48), level, np.uint8)).save(path)
 
@@ -78,6 +89,18 @@ def test_a_split_is_decoded_once(split, store, decoded, caplog):
     assert again.fingerprint == first.fingerprint
     assert make_image_set(again.images, again.labels, CLASSES, again.files).fingerprint == again.fingerprint
     assert caplog.messages == []
+
+
+def test_a_cache_that_is_read_ahead_holds_what_the_folder_holds(split, store, decoded, caplog):
+    first = load_split_read_ahead(list_images(split), store)
+    again = load_split_read_ahead(list_images(split), store)
+    assert decoded == [14]
+    assert_is_what_the_folder_holds(again, split)
+    assert again.fingerprint == first.fingerprint
+    paint(split / "sad" / "000.png", 0)
+    assert_is_what_the_folder_holds(load_split_read_ahead(list_images(split), store), split)
+    assert decoded == [14, 14]
+    assert ["has changed since" in line for line in caplog.messages] == [True]
 
 
 def test_progress_is_told_while_decoding_and_not_when_cached(split, store):
@@ -249,6 +272,28 @@ def no_json(path):
     rewrite(path, unreadable="{")
 
 
+def no_labels(path):
+    rewrite(path, labels=None)
+
+
+def other_labels(path):
+    """With the fingerprint of these: as if another program had sorted the images."""
+    with np.load(path) as arrays:
+        images, labels = (torch.from_numpy(arrays[name]) for name in ("images", "labels"))
+    sorted_anew = make_image_set(images, labels.flip(0), CLASSES, [""] * len(labels))
+    rewrite(path, labels=sorted_anew.labels.numpy(), fingerprint=sorted_anew.fingerprint)
+
+
+def labels_of_another_kind(path):
+    with np.load(path) as arrays:
+        rewrite(path, labels=arrays["labels"].view(np.float64))
+
+
+def too_many_labels(path):
+    with np.load(path) as arrays:
+        rewrite(path, labels=arrays["labels"].repeat(2))
+
+
 def a_key_of_objects(path):
     rewrite(path, key=np.array([{}], dtype=object))
 
@@ -283,13 +328,18 @@ def another_kind_of_archive(path):
         no_json,
         a_key_of_objects,
         another_kind_of_archive,
+        no_labels,
+        other_labels,
+        labels_of_another_kind,
+        too_many_labels,
     ],
 )
-def test_a_damaged_cache_is_said_and_made_anew(split, store, decoded, caplog, damage):
+@pytest.mark.parametrize("is_read_ahead", [False, True])
+def test_a_damaged_cache_is_said_and_made_anew(split, store, decoded, caplog, damage, is_read_ahead):
     listing = list_images(split)
     good = load_split(listing, store)
-    damage(cache_file(listing, store))
-    repaired = load_split(listing, store)
+    damage(cache_file(split, store))
+    repaired = load_split_read_ahead(listing, store) if is_read_ahead else load_split(listing, store)
     assert_is_what_the_folder_holds(repaired, split)
     assert repaired.fingerprint == good.fingerprint
     assert [(record.levelname, "anew" in record.message) for record in caplog.records] == [("WARNING", True)]
@@ -302,7 +352,7 @@ def test_no_memory_is_asked_for_that_the_file_cannot_fill(split, store, monkeypa
     load_split(listing, store)
     monkeypatch.setattr(np.lib.format, "read_array", read_small_arrays(np.lib.format.read_array))
     for damage in (huge, huge_and_compressed):
-        damage(cache_file(listing, store))
+        damage(cache_file(split, store))
         caplog.clear()
         assert_is_what_the_folder_holds(load_split(listing, store), split)
         assert ["more than it can hold" in line for line in caplog.messages] == [True]
@@ -319,10 +369,10 @@ def read_small_arrays(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarr
 
 def test_a_folder_in_the_place_of_the_cache_file_is_done_without(split, store, caplog):
     listing = list_images(split)
-    cache_file(listing, store).mkdir(parents=True)
+    cache_file(split, store).mkdir(parents=True)
     assert_is_what_the_folder_holds(load_split(listing, store), split)
     assert ["Is a directory" in line for line in caplog.messages] == [True, True]  # not read, and not written
-    assert [path.name for path in store.iterdir()] == [cache_file(listing, store).name]
+    assert [path.name for path in store.iterdir()] == [cache_file(split, store).name]
 
 
 def test_a_cache_file_that_may_not_be_read_is_made_anew(public_path, make_split, unprivileged, decoded, caplog):
@@ -330,7 +380,7 @@ def test_a_cache_file_that_may_not_be_read_is_made_anew(public_path, make_split,
     listing = list_images(split)
     load_split(listing, store)
     store.chmod(0o777)
-    cache_file(listing, store).chmod(0)
+    cache_file(split, store).chmod(0)
     with unprivileged():
         assert_is_what_the_folder_holds(load_split(listing, store), split)
         assert_is_what_the_folder_holds(load_split(listing, store), split)
@@ -352,7 +402,7 @@ def kept(tmp_path_factory):
     (split / "sad/bad.png").write_text("no image")
     listing = list_images(split)
     cache.load_split(listing, store)
-    path = cache_file(listing, store)
+    path = cache_file(split, store)
     return split, path, path.read_bytes()
 
 
@@ -392,7 +442,7 @@ def test_files_of_odd_names_are_decoded_kept_and_named(tmp_path, make_split, sto
         levels = {file: int(image.max()) for file, image in zip(image_set.files, image_set.images, strict=True)}
         assert [levels[f"sad/{name}"] for name in odd] == [0, 1, 2, 3]
     assert decoded == [15, 4]
-    truncate(cache_file(listing, store))
+    truncate(cache_file(split, store))
     (split / "sad" / odd[0]).unlink()
     cache.load_split(list_images(split), store)
     cache.load_split(listing, store)
@@ -495,7 +545,7 @@ def test_a_shared_cache_can_be_read_by_others(split, store):
         load_split(list_images(split), store)
     finally:
         os.umask(old)
-    assert cache_file(list_images(split), store).stat().st_mode & 0o777 == 0o644
+    assert cache_file(split, store).stat().st_mode & 0o777 == 0o644
 
 
 def test_unreadable_images_are_returned_beside_the_others(split, store, decoded, caplog):

@@ -263,6 +263,33 @@ def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, mon
     assert data.train_set.counts[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("in_memory", "most", "ahead"), [("auto", 10**6, 2), (True, 1, 2), ("auto", 1, 0), (False, 10**6, 0)]
+)
+def test_what_is_kept_is_read_before_the_files_are_listed(data_root, monkeypatch, in_memory, most, ahead):
+    FolderFaces(data_root, 4, 0).setup()
+    monkeypatch.setattr(datamodule, "_loaded", {})
+    monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", most)
+    steps = []
+    for module, name in ((datamodule, "read_kept"), (datamodule, "list_images"), (cache, "read_kept")):
+        step = getattr(module, name)
+        label = f"{module.__name__.rsplit('.', 1)[1]}.{name}"
+        monkeypatch.setattr(
+            module, name, lambda *args, step=step, label=label, **named: steps.append(label) or step(*args, **named)
+        )
+    faces = FolderFaces(data_root, 4, 0, in_memory=in_memory)
+    faces.setup()
+    assert steps == [
+        *["datamodule.read_kept"] * ahead,
+        *["datamodule.list_images"] * 2,
+        *["cache.read_kept"] * (2 - ahead),
+    ]
+    assert isinstance(faces.train_set.images, torch.Tensor) == bool(ahead)
+    steps.clear()
+    FolderFaces(data_root, 4, 0, in_memory=in_memory).setup()  # in the same process: it is there
+    assert steps == ["datamodule.list_images"] * 2
+
+
 def copy_image(data_root, source, target):
     shutil.copy(data_root / source, data_root / target)
 

@@ -9,6 +9,9 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,38 @@ from torch import Tensor
 from fer_exp.atomic import replacing
 from fer_exp.data.decode import SIZE, Progress, decode_files
 from fer_exp.data.folders import CLASSES, Listing, without
-from fer_exp.data.imageset import AT_ONCE, ImageSet, StoredFaces, make_image_set
+from fer_exp.data.imageset import AT_ONCE, ImageSet, StoredFaces, begin_fingerprint, fingerprint, make_image_set
 from fer_exp.data.names import legible
 from fer_exp.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the cache's files and of the decoding; raise it when either changes
+VERSION = 4  # of the cache's files and of the decoding; raise it when either changes
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a cache file holds.
+
+    Attributes:
+        key: of the listing that it was made from (see ``cache_key``).
+        images: (N, 1, 48, 48) uint8, those that can be read.
+        labels: (N,) int64.
+        unreadable: of each file that cannot be read, its name in the listing and the reason.
+        stated: the fingerprint that the file was given.
+        hashing: the fingerprint of what it holds, where that is being made.
+    """
+
+    key: str
+    images: Tensor | StoredFaces
+    labels: Tensor
+    unreadable: dict[str, str]
+    stated: str
+    hashing: Future[str] | None
+
+    def fingerprint(self) -> str:
+        """That of what the file holds."""
+        return self.hashing.result() if self.hashing else fingerprint(self.images, self.labels, CLASSES)
 
 
 def default_cache_dir() -> Path:
@@ -34,10 +62,17 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("FER_EXP_CACHE") or user_cache_path("fer_exp")).expanduser()
 
 
-def cache_file(listing: Listing, cache_dir: Path) -> Path:
+def cache_file(folder: Path, cache_dir: Path) -> Path:
     """The one file for this folder: what was made from its earlier contents is replaced, and does not pile up."""
-    place = hashlib.sha256(os.fsencode(listing.folder.resolve())).hexdigest()[:16]
-    return cache_dir / f"{listing.folder.name}-{place}.npz"
+    place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    return cache_dir / f"{folder.name}-{place}.npz"
+
+
+def kept_size(folder: Path, cache_dir: Path) -> int:
+    """Size of what is kept of a split, in bytes; 0 where nothing is."""
+    with suppress(OSError):
+        return cache_file(folder, cache_dir).stat().st_size
+    return 0
 
 
 def cache_key(listing: Listing) -> str:
@@ -46,7 +81,11 @@ def cache_key(listing: Listing) -> str:
 
 
 def load_split(
-    listing: Listing, cache_dir: Path, progress: Progress | None = None, in_memory: bool = True
+    listing: Listing,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    in_memory: bool = True,
+    ahead: dict[Path, Kept | None] | None = None,
 ) -> tuple[ImageSet, dict[str, str]]:
     """Read a split from the cache; decode it, and write the cache, where it is not there yet.
 
@@ -58,6 +97,7 @@ def load_split(
         cache_dir: where the cache lies.
         progress: called with (files decoded, files in all).
         in_memory: false leaves the images in the cache's file, and decodes them there.
+        ahead: what ``read_kept`` returned of folders, to be kept in the same place; that of this one is taken out.
 
     Returns:
         The images that can be read; and of each file that cannot, its name in the listing and the reason.
@@ -65,8 +105,12 @@ def load_split(
     Raises:
         UserError: the images are to stay in the cache's file, and it cannot be written.
     """
-    path, key = cache_file(listing, cache_dir), cache_key(listing)
-    cached = _read(path, key, listing, in_memory)
+    path, key = cache_file(listing.folder, cache_dir), cache_key(listing)
+    ahead = {} if ahead is None else ahead
+    is_read = listing.folder in ahead
+    kept = ahead.pop(listing.folder) if is_read else read_kept(listing.folder, cache_dir, in_memory)
+    cached = _of(listing, key, kept, path)
+    del kept  # where it is of no use, it takes no memory while the images are decoded
     if cached is not None:
         image_set, unreadable = cached
         # What could not be read may have been locked, or away: its stamp is the same once it is back.
@@ -79,7 +123,8 @@ def load_split(
     reasons = {place[file]: reason for file, reason in failures}
     unreadable = {listing.files[i]: reason for i, reason in reasons.items()}
     images = torch.from_numpy(_without_rows(faces, reasons)).reshape(-1, 1, SIZE, SIZE)
-    image_set = _bundle(images, without(listing, unreadable))
+    readable = without(listing, unreadable)
+    image_set = make_image_set(images, _labels(readable), CLASSES, readable.files)
     try:
         _write(path, key, image_set, unreadable)
     except OSError as error:
@@ -93,7 +138,7 @@ def load_split(
         )
     if in_memory:
         return image_set, unreadable
-    stored = _read(path, key, listing, in_memory)
+    stored = _of(listing, key, read_kept(listing.folder, cache_dir, in_memory), path)
     if stored is None:
         raise _cannot_stay_on_disk(path.parent, OSError("what is read there is not what was written"))
     return stored
@@ -129,36 +174,80 @@ def _without_rows(faces: np.ndarray, rows: Iterable[int]) -> np.ndarray:
     return faces[: len(kept)]
 
 
-def _bundle(images: Tensor | StoredFaces, listing: Listing) -> ImageSet:
-    return make_image_set(images, torch.tensor(listing.labels, dtype=torch.int64), CLASSES, listing.files)
+def _labels(listing: Listing) -> Tensor:
+    return torch.tensor(listing.labels, dtype=torch.int64)
 
 
-def _read(path: Path, key: str, listing: Listing, in_memory: bool) -> tuple[ImageSet, dict[str, str]] | None:
+def read_kept(folder: Path, cache_dir: Path, in_memory: bool = True, pool: Executor | None = None) -> Kept | None:
+    """Read what is kept of a split, whatever its folder holds by now.
+
+    Args:
+        folder: of the split.
+        cache_dir: where the cache lies.
+        in_memory: false leaves the images in the cache's file.
+        pool: a thread of it hashes images that were read into memory, while the folder's files are being listed.
+
+    Returns:
+        None where nothing is kept, and, after a warning, where it cannot be read.
+    """
+    path = cache_file(folder, cache_dir)
     try:
         with zipfile.ZipFile(path) as archive:
-            if str(_array(archive, "key", path)) != key:
-                log.warning(
-                    "%s has changed since it was decoded, or another version decoded it: decoding the images anew.",
-                    legible(listing.folder),
-                )
-                return None
+            key, stated = (str(_array(archive, name, path)) for name in ("key", "fingerprint"))
             unreadable = json.loads(str(_array(archive, "unreadable", path)))
-            if not isinstance(unreadable, dict) or not unreadable.keys() <= {*listing.files}:
-                raise ValueError("it names other files")
-            readable = without(listing, unreadable)
-            image_set = _bundle(_images(archive, path, len(readable.files), in_memory), readable)
-            if image_set.fingerprint != str(_array(archive, "fingerprint", path)):
-                raise ValueError("its contents do not fit its fingerprint")
+            if not isinstance(unreadable, dict):
+                raise ValueError("it names no files")
+            labels = torch.from_numpy(_array(archive, "labels", path))
+            if labels.dtype != torch.int64:
+                raise ValueError(f"its labels are {labels.dtype}")
+            images = _images(archive, path, len(labels), in_memory)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
+        _tell_damaged(path, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        return None
+    hashing = _hash_ahead(images, labels, pool) if pool and isinstance(images, Tensor) else None
+    return Kept(key, images, labels, unreadable, stated, hashing)
+
+
+def _hash_ahead(images: Tensor, labels: Tensor, pool: Executor) -> Future[str]:
+    """Begin to make the fingerprint.
+
+    A thread that wants the interpreter back may wait as long as the files are listed, so that it is given one call that
+    needs none.
+    """
+    digest, pixels = begin_fingerprint(labels, CLASSES), images.numpy().data
+
+    def finish() -> str:
+        digest.update(pixels)
+        return digest.hexdigest()
+
+    return pool.submit(finish)
+
+
+def _of(listing: Listing, key: str, kept: Kept | None, path: Path) -> tuple[ImageSet, dict[str, str]] | None:
+    """What is kept, as the images of ``listing``; None where it is not those."""
+    if kept is None:
+        return None
+    if kept.key != key:
         log.warning(
-            "The cache %s cannot be read (%s): decoding the images anew.",
-            legible(path),
-            legible(getattr(error, "strerror", None) or str(error) or type(error).__name__),
+            "%s has changed since it was decoded, or another version decoded it: decoding the images anew.",
+            legible(listing.folder),
         )
         return None
-    return image_set, unreadable
+    readable, found = without(listing, kept.unreadable), kept.fingerprint()
+    if found != kept.stated:
+        _tell_damaged(path, "its contents do not fit its fingerprint")
+        return None
+    named = len(readable.files) + len(kept.unreadable)
+    if named != len(listing.files) or not torch.equal(kept.labels, _labels(readable)):
+        _tell_damaged(path, "it names other files")
+        return None
+    return ImageSet(kept.images, kept.labels, CLASSES, readable.files, found), kept.unreadable
+
+
+def _tell_damaged(path: Path, why: str) -> None:
+    log.warning("The cache %s cannot be read (%s): decoding the images anew.", legible(path), legible(why))
 
 
 def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Tensor | StoredFaces:
@@ -216,6 +305,7 @@ def _write(path: Path, key: str, image_set: ImageSet, unreadable: dict[str, str]
         np.savez(
             file,
             images=image_set.images.numpy(),
+            labels=image_set.labels.numpy(),
             key=key,
             fingerprint=image_set.fingerprint,
             unreadable=json.dumps(unreadable),

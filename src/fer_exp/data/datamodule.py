@@ -3,6 +3,7 @@
 import logging
 import shlex
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from fer_exp.data import synthetic
 from fer_exp.data.audit import glance
 from fer_exp.data.batches import TrainingBatches, ValidationBatches
-from fer_exp.data.cache import cache_file, cache_key, default_cache_dir, load_split
+from fer_exp.data.cache import Kept, cache_file, cache_key, default_cache_dir, kept_size, load_split, read_kept
 from fer_exp.data.decode import SIZE
 from fer_exp.data.exclusions import read_exclusions
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE, Layout, Listing, find_splits, list_images, within, without
@@ -122,14 +123,41 @@ class FolderFaces(L.LightningDataModule):
         if self._loaded:
             return
         layout = self.find()
+        folders = [layout.train] if self.hold_out else [layout.train, layout.validation]
+        with ThreadPoolExecutor(1) as pool:
+            self._load_both(layout, self._read_ahead(folders, pool))
+        self._check_batch_size(len(self.train_set))
+        if self.soft_labels is not None:
+            folder = layout.train.relative_to(layout.root)
+            soft_labels, count = read_soft_labels(self.soft_labels, self.train_set, folder)
+            self.train_set = replace(self.train_set, soft_labels=soft_labels)
+            log.info(
+                "%s has the labels of %d of the %d training images.", legible(self.soft_labels), count, len(soft_labels)
+            )
+        _report_counts(self.train_set, self.validation_set)
+        self._warn()
+        self._loaded = True
+
+    def _read_ahead(self, folders: Sequence[Path], pool: ThreadPoolExecutor) -> dict[Path, Kept | None]:
+        """What is kept of the splits, hashed while their files are being listed; not of sets that stay on disk."""
+        size = sum(kept_size(folder, self.cache_dir) for folder in folders)
+        if self.in_memory is False or (self.in_memory == "auto" and size > MOST_IN_MEMORY):
+            return {}
+        new = [folder for folder in folders if cache_file(folder, self.cache_dir) not in _loaded]
+        return {folder: read_kept(folder, self.cache_dir, pool=pool) for folder in new}
+
+    def _load_both(self, layout: Layout, ahead: dict[Path, Kept | None]) -> None:
         excluded = self.excluded(layout)
         train = list_images(layout.train, self.ignore)
         left_out_of_train = within(layout, layout.train, excluded)
         self._check_batch_size(len(without(train, left_out_of_train).files))
         validation = None if self.hold_out else list_images(layout.validation, self.ignore)
         self._choose_place(len(train.files) + (len(validation.files) if validation else 0))
+        if not self._load_into_memory:
+            ahead = {}
+        train_set = self._load("train", train, left_out_of_train, ahead)
         if validation is None:
-            self.train_set, self.validation_set = hold_out(self._load("train", train, left_out_of_train), self.hold_out)
+            self.train_set, self.validation_set = hold_out(train_set, self.hold_out)
             counts = zip(CLASSES, self.train_set.counts, self.validation_set.counts, strict=True)
             if emptied := [name for name, *in_parts in counts if not all(in_parts)]:
                 raise UserError(
@@ -142,19 +170,9 @@ class FolderFaces(L.LightningDataModule):
                 len(self.validation_set),
             )
         else:
-            self.train_set = self._load("train", train, left_out_of_train)
-            self.validation_set = self._load("validation", validation, within(layout, layout.validation, excluded))
-        self._check_batch_size(len(self.train_set))
-        if self.soft_labels is not None:
-            folder = layout.train.relative_to(layout.root)
-            soft_labels, count = read_soft_labels(self.soft_labels, self.train_set, folder)
-            self.train_set = replace(self.train_set, soft_labels=soft_labels)
-            log.info(
-                "%s has the labels of %d of the %d training images.", legible(self.soft_labels), count, len(soft_labels)
-            )
-        _report_counts(self.train_set, self.validation_set)
-        self._warn()
-        self._loaded = True
+            left_out_of_validation = within(layout, layout.validation, excluded)
+            self.train_set = train_set
+            self.validation_set = self._load("validation", validation, left_out_of_validation, ahead)
 
     def load_folder(self, split: str, folder: Path, excluded: frozenset[str] = frozenset()) -> ImageSet:
         """Load another folder of class folders, as the splits are loaded.
@@ -185,13 +203,15 @@ class FolderFaces(L.LightningDataModule):
                 f"give data.batch_size a value from 1 to {images}."
             )
 
-    def _load(self, split: str, listing: Listing, excluded: frozenset[str]) -> ImageSet:
+    def _load(
+        self, split: str, listing: Listing, excluded: frozenset[str], ahead: dict[Path, Kept | None] | None = None
+    ) -> ImageSet:
         for given, name in listing.renamed.items():
             log.info("%s/%s/ is taken for the class %s.", listing.folder.name, given, name)
         for name, merged in listing.merged.items():
             together = " and ".join(f"{listing.folder.name}/{folder}/" for folder in merged)
             log.info("%s are one class, %s: their images are put together.", together, name)
-        image_set, unreadable = self._load_once(listing)
+        image_set, unreadable = self._load_once(listing, ahead)
         # The cache holds the whole folder, so that lists that take turns cost no decoding.
         unreadable = {file: reason for file, reason in unreadable.items() if file not in excluded}
         kept = [i for i, file in enumerate(image_set.files) if file not in excluded]
@@ -227,13 +247,13 @@ class FolderFaces(L.LightningDataModule):
             f"data.on_bad_image=skip."
         )
 
-    def _load_once(self, listing: Listing) -> tuple[ImageSet, dict[str, str]]:
+    def _load_once(self, listing: Listing, ahead: dict[Path, Kept | None] | None) -> tuple[ImageSet, dict[str, str]]:
         """Load a split, or take it from an earlier job of the same sweep, unless a file has changed since."""
-        place, key = cache_file(listing, self.cache_dir), f"{cache_key(listing)} {self._load_into_memory}"
+        place, key = cache_file(listing.folder, self.cache_dir), f"{cache_key(listing)} {self._load_into_memory}"
         if place in _loaded and _loaded[place][0] == key:
             return _loaded[place][1]
         with progress_bar(f"decoding {listing.folder.name}/") as progress:
-            loaded = load_split(listing, self.cache_dir, progress, self._load_into_memory)
+            loaded = load_split(listing, self.cache_dir, progress, self._load_into_memory, ahead)
         _loaded.pop(place, None)
         _loaded[place] = key, loaded
         while len(_loaded) > _MOST_LOADED:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 
@@ -162,8 +163,7 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
             f"({', '.join(CLASSES)}); rename the folder{_or_ignore(unknown)}."
         )
     found = _walk(folder, {given: CLASSES.index(name) for name, names in folders.items() for given in names}, ignore)
-    present = {label for label, _, _ in found}
-    if lacking := [name for label, name in enumerate(CLASSES) if label not in present]:
+    if lacking := [name for name, images in zip(CLASSES, found, strict=True) if not images]:
         why = {name: "a link that leads to no folder" if name in lost else "no such folder" for name in lacking}
         why |= {name: "the folder holds none" for name in lacking if folders[name]}
         raise UserError(
@@ -171,20 +171,20 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
             f"least one image ({', '.join(sorted(SUFFIXES))}) in each of the folders {', '.join(CLASSES)}. "
             f"It holds: {_names(folder)}. Complete it, or change data.root."
         )
-    found.sort()
+    files = [sorted(images) for images in found]
     return Listing(
         folder=folder,
-        files=tuple(file for _, file, _ in found),
-        labels=tuple(label for label, _, _ in found),
-        stamps=tuple(stamp for _, _, stamp in found),
+        files=tuple(chain.from_iterable(files)),
+        labels=tuple(label for label, names in enumerate(files) for _ in names),
+        stamps=tuple(images[name] for images, names in zip(found, files, strict=True) for name in names),
         renamed={given: name for name, names in folders.items() for given in names if given != name},
         merged={name: tuple(names) for name, names in folders.items() if len(names) > 1},
     )
 
 
-def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) -> list[tuple[int, str, tuple[int, int]]]:
-    """(label, path, stamp) of every image in and below the class folders, which are given with their labels."""
-    found: list[tuple[int, str, tuple[int, int]]] = []
+def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) -> list[dict[str, tuple[int, int]]]:
+    """Of each class, path and stamp of every image in and below its folders, which are given with their labels."""
+    found: list[dict[str, tuple[int, int]]] = [{} for _ in CLASSES]
     seen: dict[tuple[int, int], tuple[int, str]] = {}
     unclear: dict[str, str] = {}
     # Folders before links to folders: what is there by both ways has the same name on every machine.
@@ -204,7 +204,7 @@ def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) ->
             path = f"{place}/{entry.name}"
             is_image = entry.name[entry.name.rfind(".") :].lower() in SUFFIXES
             if is_image and (stamp := _stamp(entry)):
-                found.append((label, path, stamp))
+                found[label][path] = stamp
             elif _is_folder(entry) and entry.name not in _OF_MACHINES and path not in ignore:
                 named = _CLASS_OF.get(entry.name.lower())
                 if named and named != CLASSES[label]:

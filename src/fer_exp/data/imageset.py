@@ -88,11 +88,22 @@ def make_image_set(
     images: Tensor | StoredFaces, labels: Tensor, classes: Sequence[str], files: Sequence[str]
 ) -> ImageSet:
     """Bundle decoded faces with their fingerprint."""
-    digest = hashlib.sha256("\0".join(classes).encode())
-    digest.update(labels.numpy().tobytes())
+    return ImageSet(images, labels, tuple(classes), tuple(files), fingerprint(images, labels, classes))
+
+
+def fingerprint(images: Tensor | StoredFaces, labels: Tensor, classes: Sequence[str]) -> str:
+    """SHA-256 over classes, labels and pixels, in hexadecimal."""
+    digest = begin_fingerprint(labels, classes)
     for start in range(0, len(images), AT_ONCE):
         digest.update(images[start : start + AT_ONCE].contiguous().numpy().data)
-    return ImageSet(images, labels, tuple(classes), tuple(files), digest.hexdigest())
+    return digest.hexdigest()
+
+
+def begin_fingerprint(labels: Tensor, classes: Sequence[str]) -> "hashlib._Hash":
+    """The hash that only lacks the pixels."""
+    digest = hashlib.sha256("\0".join(classes).encode())
+    digest.update(labels.numpy().tobytes())
+    return digest
 
 
 def hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
