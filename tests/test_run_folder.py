@@ -175,6 +175,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run/.hydra").write_text("")
     with pytest.raises(UserError, match=r"run cannot be written \(File exists\): choose another hydra\.run\.dir"):
         claim(tmp_path / "run").__enter__()
+    with pytest.raises(UserError, match=r"run cannot be written \(File exists\): copy it\."):
+        claim(tmp_path / "run", "copy it").__enter__()
 
 
 def test_a_job_that_left_nothing_is_new(tmp_path):

@@ -268,6 +268,11 @@ def test_a_checkpoint_of_other_classes_or_preprocessing_is_refused_and_an_older_
     assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
 
 
+def test_a_run_is_resumed_with_the_order_of_its_images(small, resumable):
+    with pytest.raises(UserError, match=r"other settings: data_seed was 0 and is 1\."):
+        train(small(f"resume={resumable}", "data.seed=1"))
+
+
 def test_a_run_is_resumed_in_its_own_folder_and_in_no_other_run_s(small, resumable, tmp_path_factory):
     own = resumable.parents[1]
     other = tmp_path_factory.mktemp("other")

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -57,6 +58,7 @@ def carry_out(work: Callable[[DictConfig], object], cfg: DictConfig) -> None:
         cfg: the composed configuration.
     """
     try:
+        check_output_dir(cfg)
         work(cfg)
     except UserError as error:
         log.error("Error: %s", error)
@@ -68,6 +70,18 @@ def carry_out(work: Callable[[DictConfig], object], cfg: DictConfig) -> None:
         return
     discard(Path(HydraConfig.get().runtime.output_dir))
     sys.exit(status)
+
+
+def check_output_dir(cfg: DictConfig) -> None:
+    """See to it that a command leaves everything in one folder: Hydra has put its log and its settings there before.
+
+    Raises:
+        UserError: ``output_dir`` is another one.
+    """
+    given, folder = cfg.get("output_dir"), HydraConfig.get().runtime.output_dir
+    if isinstance(given, str) and Path(given).resolve() != Path(folder).resolve():
+        key = "hydra.sweep.dir" if HydraConfig.get().mode == RunMode.MULTIRUN else "hydra.run.dir"
+        raise UserError(f"output_dir={given}: a command's folder is chosen by {key}={given}")
 
 
 def _explain(error: Exception, arguments: Sequence[str]) -> str:

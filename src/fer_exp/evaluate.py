@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG = "evaluate.log"
+_TO_BE_NOTED = "it has to be noted there that test images were reported on; copy the run to where you may write"
 
 
 def evaluate(cfg: DictConfig) -> "Evaluation":
@@ -84,7 +85,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     reported = Reported(images.split, images.reported.fingerprint, images.place.as_posix())
     protocol = choose_protocol(cfg.protocol, reported, origin)
     # Held while a test is reported, so that no two are at once.
-    with claim(run) if protocol == "official" and run else nullcontext():
+    with claim(run, _TO_BE_NOTED) if protocol == "official" and run else nullcontext():
         if run:
             refuse_second_report(run, reported.fingerprint)
         log_probabilities, scores = measure(trained, images, views_of(cfg), cfg.batch_size, cfg.resamples, cfg.seed)

@@ -97,8 +97,12 @@ def _check_own(folder: Path) -> None:
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
+def claim(folder: Path, otherwise: str = "choose another hydra.run.dir") -> Iterator[None]:
     """Hold the folder of a run while it trains; the system lets go of it when the process ends, however it ends.
+
+    Args:
+        folder: of the run.
+        otherwise: what a person may do where it cannot be written.
 
     Raises:
         UserError: another process holds it, or it cannot be written.
@@ -110,7 +114,7 @@ def claim(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise _held(folder) from error
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another hydra.run.dir.") from error
+        raise UserError(f"{folder} cannot be written ({error.strerror}): {otherwise}.") from error
     held = folder.resolve()
     _claimed.add(held)
     try:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from fer_exp.building import build, build_loss, build_optimizer_factories
 from fer_exp.checking import check_config, oddities
 from fer_exp.checkpoint import check_resume
-from fer_exp.commands import call
+from fer_exp.commands import call, check_output_dir
 from fer_exp.config import CONFIG_DIR, GROUPS, is_number, named, plain
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.names import as_path
@@ -239,6 +239,7 @@ def _checkpoint_settings(
         "decay_norms_and_biases": cfg.decay_norms_and_biases,
         "balanced_sampling": cfg.data.get("balanced_sampling", False),
         "seed": cfg.seed,
+        "data_seed": cfg.data.get("seed", cfg.seed),
         "batch_size": cfg.data.batch_size,
         "precision": precision,
         "classes": list(classes),
@@ -385,6 +386,7 @@ def _go_on(cfg: DictConfig, folder: Path) -> bool:
         log.info("Going on from %s.", checkpoint)
         cfg.resume = str(checkpoint)
     elif cfg.resume == "auto":
+        log.info("There is nothing to go on from in %s: this is a new run.", folder)
         cfg.resume = None
     return True
 
@@ -405,9 +407,10 @@ def train_job(cfg: DictConfig) -> float:
     hydra_cfg = HydraConfig.get()
     folder, sweep = Path(hydra_cfg.runtime.output_dir), Path(hydra_cfg.runtime.cwd, hydra_cfg.sweep.dir)
     try:
+        check_output_dir(cfg)
         with claim(folder):
             return _train_or_fail(cfg, folder, sweep) if _go_on(cfg, folder) else _result(folder)
-    except UserError as error:  # the folder is another run's
+    except UserError as error:  # such as that the folder is another run's
         log.error("Error: %s", error)
         note_refusal(sweep, hydra_cfg.job.num)
         return float("nan")
@@ -449,6 +452,7 @@ def run(cfg: DictConfig) -> float:
         return train_job(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
+        check_output_dir(cfg)
         with claim(folder):
             if cfg.resume == "auto" and not _go_on(cfg, folder):
                 return _result(folder)

@@ -92,6 +92,7 @@ def test_a_wrong_yaml_is_named(command, tmp_path, content, said):
         (["hydra.run.dir=file/run"], ["file is a file: choose another hydra.run.dir"]),
         (["hydra.run.dir="], [". holds other files: choose another hydra.run.dir"]),
         (["hydra.run.dir=/dev/null/run"], ["/dev/null is a file: choose another hydra.run.dir"]),
+        (["output_dir=here"], ["output_dir=here: a command's folder is chosen by hydra.run.dir=here"]),
         (["-m", "hydra.sweep.dir=file", "seed=0,1"], ["the sweep cannot begin in", "File exists"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -154,6 +155,24 @@ def test_of_two_runs_given_one_folder_the_second_is_refused_and_harms_nothing(co
         assert (tmp_path / "run/.hydra/config.yaml").read_text() == "of the first"
         first.communicate("\n")
     assert first.returncode == 0
+
+
+def test_a_sweep_s_folder_is_not_chosen_by_output_dir(command, tmp_path):
+    status, printed = command("-m", "output_dir=here", "seed=0,1", "hydra.sweep.dir=swept", *QUICK)
+    assert status == 1
+    assert printed.count("output_dir=here: a command's folder is chosen by hydra.sweep.dir=here") == 2
+    assert not (tmp_path / "here").exists()
+    assert not list(tmp_path.rglob("summary.json"))
+
+
+def test_a_run_that_was_to_go_on_says_where_it_found_nothing(command, faces, tmp_path):
+    given = ("data=folders", f"data.root={faces}", *QUICK, "resume=auto")
+    status, printed = command(*given)
+    assert status == 0
+    assert f"There is nothing to go on from in {tmp_path}/outputs/runs/" in printed
+    status, printed = command(*given, "hydra.run.dir=run")
+    assert f"There is nothing to go on from in {tmp_path}/run: this is a new run." in printed
+    assert "nothing to go on from" not in command(*given, "hydra.run.dir=run")[1]
 
 
 @pytest.mark.parametrize("name", ["summary.json", "checkpoints/last.ckpt"])

@@ -54,6 +54,7 @@ class FolderFaces(L.LightningDataModule):
             them batch by batch, with the same result; ``auto`` leaves sets of more than ``MOST_IN_MEMORY`` bytes there.
 
     Attributes:
+        layout: where the splits lie, after ``setup``.
         train_set: the training images, after ``setup``.
         validation_set: the validation images, after ``setup``.
         left_out: how many files of each folder were left out, after ``setup``:
@@ -63,6 +64,7 @@ class FolderFaces(L.LightningDataModule):
         ValueError: ``on_bad_image`` or ``in_memory`` is none of these.
     """
 
+    layout: Layout
     train_set: ImageSet
     validation_set: ImageSet
 
@@ -122,13 +124,13 @@ class FolderFaces(L.LightningDataModule):
         """
         if self._loaded:
             return
-        layout = self.find()
-        folders = [layout.train] if self.hold_out else [layout.train, layout.validation]
+        self.layout = self.find()
+        folders = [self.layout.train] if self.hold_out else [self.layout.train, self.layout.validation]
         with ThreadPoolExecutor(1) as pool:
-            self._load_both(layout, self._read_ahead(folders, pool))
+            self._load_both(self.layout, self._read_ahead(folders, pool))
         self._check_batch_size(len(self.train_set))
         if self.soft_labels is not None:
-            folder = layout.train.relative_to(layout.root)
+            folder = self.layout.train.relative_to(self.layout.root)
             soft_labels, count = read_soft_labels(self.soft_labels, self.train_set, folder)
             self.train_set = replace(self.train_set, soft_labels=soft_labels)
             log.info(

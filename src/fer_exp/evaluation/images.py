@@ -85,7 +85,7 @@ def load_images(data: FolderFaces, split: str) -> Images:
             raise UserError(f"split={split}: it is not known where the data of this checkpoint lie; give data.root=DIR")
         return Images(split, Path(split), data.load_folder(split, Path(split)), None, None, None)
     data.setup()
-    layout, train, selection = data.find(), data.train_set, data.validation_set
+    layout, train, selection = data.layout, data.train_set, data.validation_set
     split = _name(split, layout)
     if split == "validation" and data.hold_out and layout.validation.name.lower() in TEST_NAMES:
         split = "test"  # a data folder without validation/: this is its test by whatever name it is asked for
