@@ -27,6 +27,13 @@ from benchmarks.measuring import (
 )
 
 IDLE = "import lightning"
+# What is said of the images would stand beside the figure.
+LOAD = """
+import logging, sys
+from benchmarks.startup import time_loading
+logging.disable()
+time_loading(sys.argv[1])
+"""
 STEPS, VALIDATION = 10, 5  # batches of the run whose memory is measured: they hold as much as an epoch's
 
 
@@ -48,7 +55,7 @@ def time_loading(root: str) -> None:
     from fer_exp.data.datamodule import FolderFaces
 
     start = time.perf_counter()
-    FolderFaces(root, batch_size=128, seed=0).setup()
+    FolderFaces(root, batch_size=1, seed=0).setup()
     print(json.dumps(time.perf_counter() - start))
 
 
@@ -73,8 +80,7 @@ def measure(root: Path, rounds: int) -> dict[str, Figure]:
             return ("-m", "fer_exp.train", "data=folders", f"data.root={quoted(root)}", *overrides)
 
         def load(cache: Path) -> float:
-            code = "import sys; from benchmarks.startup import time_loading; time_loading(sys.argv[1])"
-            return float(json.loads(run_python("-c", code, str(root), env={"FER_EXP_CACHE": str(cache)}).output))
+            return float(json.loads(run_python("-c", LOAD, str(root), env={"FER_EXP_CACHE": str(cache)}).output))
 
         def idle(round_: int) -> None:
             taken = run_python("-c", IDLE)

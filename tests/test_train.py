@@ -260,7 +260,7 @@ def test_a_checkpoint_of_other_classes_or_preprocessing_is_refused_and_an_older_
         with pytest.raises(UserError, match=f"{key}.* was .* and is "):
             train(small(f"resume={resumable}"))
     assert list(tmp_path.iterdir()) == []
-    for untold in ("preprocessing", "trainer", "monitor", "channels_last"):
+    for untold in ("preprocessing", "trainer", "monitor", "channels_last", "data.seed"):
         del settings[untold]
     checkpoint["hyper_parameters"]["settings"] = settings
     torch.save(checkpoint, resumable)
@@ -269,7 +269,7 @@ def test_a_checkpoint_of_other_classes_or_preprocessing_is_refused_and_an_older_
 
 
 def test_a_run_is_resumed_with_the_order_of_its_images(small, resumable):
-    with pytest.raises(UserError, match=r"other settings: data_seed was 0 and is 1\."):
+    with pytest.raises(UserError, match=r"other settings: data\.seed was 0 and is 1\."):
         train(small(f"resume={resumable}", "data.seed=1"))
 
 

@@ -180,7 +180,7 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
         _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
         told = checkpoint["hyper_parameters"]["settings"]
         # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
-        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer", "data_seed")}
+        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer", "data.seed")}
         untold |= {"balanced_sampling": False, "loss": {"name": "CrossEntropy", **PLAIN_LOSS}}
         untold |= {"decay_norms_and_biases": True, "preprocessing": PREPROCESSING}
         before = {**{name: value for name, value in untold.items() if name in settings}, **told}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG = "evaluate.log"
-_TO_BE_NOTED = "it has to be noted there that test images were reported on; copy the run to where you may write"
+_TO_BE_NOTED = "allow this user to write there, where it is noted that test images were reported on"
 
 
 def evaluate(cfg: DictConfig) -> "Evaluation":

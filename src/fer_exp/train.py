@@ -239,7 +239,7 @@ def _checkpoint_settings(
         "decay_norms_and_biases": cfg.decay_norms_and_biases,
         "balanced_sampling": cfg.data.get("balanced_sampling", False),
         "seed": cfg.seed,
-        "data_seed": cfg.data.get("seed", cfg.seed),
+        "data.seed": cfg.data.get("seed", cfg.seed),
         "batch_size": cfg.data.batch_size,
         "precision": precision,
         "classes": list(classes),

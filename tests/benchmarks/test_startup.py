@@ -1,8 +1,9 @@
 import json
+import shutil
 
 from benchmarks import startup
 from benchmarks.measuring import quoted, run_python
-from benchmarks.startup import Figure, format_table, time_loading
+from benchmarks.startup import LOAD, Figure, format_table, time_loading
 from fer_exp.records import read_history, read_summary
 
 
@@ -22,6 +23,13 @@ def test_loading_is_timed_with_both_splits(faces, tmp_path, monkeypatch, capsys)
     time_loading(str(faces))
     assert json.loads(capsys.readouterr().out) > 0
     assert sorted(path.name.split("-")[0] for path in tmp_path.glob("*.npz")) == ["train", "validation"]
+
+
+def test_what_is_said_of_the_images_does_not_stand_beside_the_figure(faces, tmp_path):
+    shutil.copytree(faces, tmp_path / "faces")
+    shutil.copy(tmp_path / "faces/train/sad/00000.png", tmp_path / "faces/validation/sad/copy.png")
+    loaded = run_python("-c", LOAD, str(tmp_path / "faces"), env={"FER_EXP_CACHE": str(tmp_path / "cache")})
+    assert json.loads(loaded.output) > 0
 
 
 def test_the_processes_take_turns_and_the_first_ones_are_not_measured(monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_exp.data import cache
-from fer_exp.data.cache import cache_file, default_cache_dir, read_kept
+from fer_exp.data.cache import cache_file, default_cache_dir, read_ahead
 from fer_exp.data.folders import CLASSES, list_images
 from fer_exp.data.imageset import StoredFaces, make_image_set, select
 from fer_exp.errors import UserError
@@ -69,9 +69,7 @@ def load_split(listing, store, progress=None):
 def load_split_read_ahead(listing, store):
     """The same, of a cache that was read before the files were listed."""
     with ThreadPoolExecutor(1) as pool:
-        ahead = {listing.folder: read_kept(listing.folder, store, pool=pool)}
-        image_set, unreadable = cache.load_split(listing, store, ahead=ahead)
-    assert ahead == {}
+        image_set, unreadable = cache.load_split(listing, store, kept=read_ahead(listing.folder, store, pool))
     assert unreadable == {}
     return image_set
 
@@ -101,6 +99,33 @@ def test_a_cache_that_is_read_ahead_holds_what_the_folder_holds(split, store, de
     assert_is_what_the_folder_holds(load_split_read_ahead(list_images(split), store), split)
     assert decoded == [14, 14]
     assert ["has changed since" in line for line in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("state", ["absent", "stale", "damaged"])
+def test_what_another_process_kept_in_the_meantime_is_not_decoded_again(split, store, decoded, caplog, state):
+    if state != "absent":
+        load_split(list_images(split), store)
+        paint(split / "sad" / "000.png", 0)
+    if state == "damaged":
+        truncate(cache_file(split, store))
+    with ThreadPoolExecutor(1) as pool:
+        kept = read_ahead(split, store, pool)
+    assert caplog.messages == []
+    load_split(list_images(split), store)  # the other process
+    decoded.clear()
+    caplog.clear()
+    image_set, _ = cache.load_split(list_images(split), store, kept=kept)
+    assert_is_what_the_folder_holds(image_set, split)
+    assert decoded == []
+    assert caplog.messages == []
+
+
+def test_a_cache_of_an_earlier_version_is_told_as_such(split, store, decoded, caplog):
+    load_split(list_images(split), store)
+    no_labels(cache_file(split, store))
+    load_split(list_images(split), store)
+    assert decoded == [14, 14]
+    assert ["cannot be read (another version wrote it)" in line for line in caplog.messages] == [True]
 
 
 def test_progress_is_told_while_decoding_and_not_when_cached(split, store):

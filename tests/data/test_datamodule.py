@@ -15,6 +15,7 @@ from PIL import Image
 from fer_exp.data import cache, datamodule
 from fer_exp.data.cache import load_split
 from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
+from fer_exp.data.decode import SIZE
 from fer_exp.data.exclusions import as_line, write_exclusions
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.imageset import StoredFaces
@@ -264,30 +265,42 @@ def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, mon
 
 
 @pytest.mark.parametrize(
-    ("in_memory", "most", "ahead"), [("auto", 10**6, 2), (True, 1, 2), ("auto", 1, 0), (False, 10**6, 0)]
+    ("in_memory", "most", "ahead", "loaded"),
+    [
+        ("auto", 10**6, 2, torch.Tensor),
+        (True, 10**6, 2, torch.Tensor),
+        (True, 1, 0, torch.Tensor),
+        ("auto", 1, 0, StoredFaces),
+        (False, 10**6, 0, StoredFaces),
+    ],
 )
-def test_what_is_kept_is_read_before_the_files_are_listed(data_root, monkeypatch, in_memory, most, ahead):
+def test_what_is_kept_is_read_before_the_files_are_listed(data_root, monkeypatch, in_memory, most, ahead, loaded):
     FolderFaces(data_root, 4, 0).setup()
     monkeypatch.setattr(datamodule, "_loaded", {})
     monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", most)
     steps = []
-    for module, name in ((datamodule, "read_kept"), (datamodule, "list_images"), (cache, "read_kept")):
-        step = getattr(module, name)
-        label = f"{module.__name__.rsplit('.', 1)[1]}.{name}"
-        monkeypatch.setattr(
-            module, name, lambda *args, step=step, label=label, **named: steps.append(label) or step(*args, **named)
-        )
+    for name in ("read_ahead", "list_images", "load_split"):
+        step = getattr(datamodule, name)
+        monkeypatch.setattr(datamodule, name, lambda *args, step=step, name=name: steps.append(name) or step(*args))
     faces = FolderFaces(data_root, 4, 0, in_memory=in_memory)
     faces.setup()
-    assert steps == [
-        *["datamodule.read_kept"] * ahead,
-        *["datamodule.list_images"] * 2,
-        *["cache.read_kept"] * (2 - ahead),
-    ]
-    assert isinstance(faces.train_set.images, torch.Tensor) == bool(ahead)
+    assert steps == [*["read_ahead"] * ahead, *["list_images"] * 2, *["load_split"] * 2]
+    assert isinstance(faces.train_set.images, loaded)
     steps.clear()
     FolderFaces(data_root, 4, 0, in_memory=in_memory).setup()  # in the same process: it is there
-    assert steps == ["datamodule.list_images"] * 2
+    assert steps == ["list_images"] * 2
+
+
+def test_images_that_are_to_stay_on_disk_do_though_what_is_kept_of_them_is_small(data_root, monkeypatch):
+    """Files that cannot be read count among the images, and are not kept."""
+    for k in range(100):
+        (data_root / f"train/sad/bad{k}.png").write_text("no image")
+    FolderFaces(data_root, 4, 0, on_bad_image="skip").setup()
+    monkeypatch.setattr(datamodule, "_loaded", {})
+    monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", 100 * SIZE * SIZE)
+    faces = FolderFaces(data_root, 4, 0, on_bad_image="skip")
+    faces.setup()
+    assert isinstance(faces.train_set.images, StoredFaces)
 
 
 def copy_image(data_root, source, target):

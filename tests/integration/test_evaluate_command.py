@@ -169,6 +169,14 @@ def test_test_images_are_reported_once(run_evaluate, runs, data, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_test_is_not_reported_where_that_cannot_be_noted(run_evaluate, runs, tmp_path):
+    (runs / "held_out/.hydra").write_text("in the way")
+    status, printed = run_evaluate(f"run={runs / 'held_out'}", "split=test")
+    assert status == 1
+    assert "cannot be written (File exists): allow this user to write there, where it is noted" in printed
+    assert "Protocol" not in printed
+
+
 def test_other_weights_splits_and_checkpoints(run_evaluate, runs, data, tmp_path):
     restored = runs / "plain/checkpoints/restored.ckpt"
     status, printed = run_evaluate(f"run={runs / 'plain'}", "split=train", "weights=restored")

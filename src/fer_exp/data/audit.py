@@ -232,9 +232,10 @@ def one_grey_share(faces: Faces) -> NDArray[np.float64]:
 def same_pixels(faces: Faces) -> list[list[int]]:
     """The groups of two and more indices of equal ``faces`` (N, 48, 48), each in rising order."""
     faces = np.ascontiguousarray(faces)
-    # Equal faces have equal products with any numbers. Few others do, so that few faces are left to be compared whole.
+    # Equal faces have equal products with any numbers; with odd ones few others do, and few are left to be compared.
     words = faces.reshape(len(faces), SIZE * SIZE).view(np.uint64)
-    products = words @ np.random.default_rng(0).integers(1, 2**63, words.shape[1], dtype=np.uint64)
+    odd = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * 2 + 1
+    products = words @ odd
     _, inverse, counts = np.unique(products, return_inverse=True, return_counts=True)
     groups: dict[bytes, list[int]] = defaultdict(list)
     for i in np.flatnonzero(counts[inverse] > 1).tolist():

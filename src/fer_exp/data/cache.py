@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Kept:
     labels: Tensor
     unreadable: dict[str, str]
     stated: str
-    hashing: Future[str] | None
+    hashing: Future[str] | None = None
 
     def fingerprint(self) -> str:
         """That of what the file holds."""
@@ -85,7 +85,7 @@ def load_split(
     cache_dir: Path,
     progress: Progress | None = None,
     in_memory: bool = True,
-    ahead: dict[Path, Kept | None] | None = None,
+    kept: Kept | None = None,
 ) -> tuple[ImageSet, dict[str, str]]:
     """Read a split from the cache; decode it, and write the cache, where it is not there yet.
 
@@ -97,7 +97,7 @@ def load_split(
         cache_dir: where the cache lies.
         progress: called with (files decoded, files in all).
         in_memory: false leaves the images in the cache's file, and decodes them there.
-        ahead: what ``read_kept`` returned of folders, to be kept in the same place; that of this one is taken out.
+        kept: what ``read_ahead`` found, where the images are to be in memory.
 
     Returns:
         The images that can be read; and of each file that cannot, its name in the listing and the reason.
@@ -106,11 +106,9 @@ def load_split(
         UserError: the images are to stay in the cache's file, and it cannot be written.
     """
     path, key = cache_file(listing.folder, cache_dir), cache_key(listing)
-    ahead = {} if ahead is None else ahead
-    is_read = listing.folder in ahead
-    kept = ahead.pop(listing.folder) if is_read else read_kept(listing.folder, cache_dir, in_memory)
-    cached = _of(listing, key, kept, path)
-    del kept  # where it is of no use, it takes no memory while the images are decoded
+    if kept is None or kept.key != key:  # another process may have renewed it since
+        kept = _read_or_tell(path, in_memory)
+    cached = _of(listing, key, kept, path) if kept else None
     if cached is not None:
         image_set, unreadable = cached
         # What could not be read may have been locked, or away: its stamp is the same once it is back.
@@ -138,7 +136,8 @@ def load_split(
         )
     if in_memory:
         return image_set, unreadable
-    stored = _of(listing, key, read_kept(listing.folder, cache_dir, in_memory), path)
+    written = _read_or_tell(path, in_memory)
+    stored = _of(listing, key, written, path) if written else None
     if stored is None:
         raise _cannot_stay_on_disk(path.parent, OSError("what is read there is not what was written"))
     return stored
@@ -178,57 +177,53 @@ def _labels(listing: Listing) -> Tensor:
     return torch.tensor(listing.labels, dtype=torch.int64)
 
 
-def read_kept(folder: Path, cache_dir: Path, in_memory: bool = True, pool: Executor | None = None) -> Kept | None:
-    """Read what is kept of a split, whatever its folder holds by now.
-
-    Args:
-        folder: of the split.
-        cache_dir: where the cache lies.
-        in_memory: false leaves the images in the cache's file.
-        pool: a thread of it hashes images that were read into memory, while the folder's files are being listed.
+def read_ahead(folder: Path, cache_dir: Path, pool: Executor) -> Kept | None:
+    """Read what is kept of a split into memory, and let a thread of ``pool`` hash it while the files are being listed.
 
     Returns:
-        None where nothing is kept, and, after a warning, where it cannot be read.
+        None where nothing is kept, or it cannot be read: that is told where it is read again, when it is its turn.
     """
-    path = cache_file(folder, cache_dir)
+    with suppress(Exception):
+        kept = _read(cache_file(folder, cache_dir), in_memory=True)
+        assert isinstance(kept.images, Tensor)
+        digest, pixels = begin_fingerprint(kept.labels, CLASSES), kept.images.numpy().data
+
+        def finish() -> str:
+            # One call that needs no interpreter: a thread that wants it back may wait as long as the files are listed.
+            digest.update(pixels)
+            return digest.hexdigest()
+
+        return replace(kept, hashing=pool.submit(finish))
+    return None
+
+
+def _read_or_tell(path: Path, in_memory: bool) -> Kept | None:
     try:
-        with zipfile.ZipFile(path) as archive:
-            key, stated = (str(_array(archive, name, path)) for name in ("key", "fingerprint"))
-            unreadable = json.loads(str(_array(archive, "unreadable", path)))
-            if not isinstance(unreadable, dict):
-                raise ValueError("it names no files")
-            labels = torch.from_numpy(_array(archive, "labels", path))
-            if labels.dtype != torch.int64:
-                raise ValueError(f"its labels are {labels.dtype}")
-            images = _images(archive, path, len(labels), in_memory)
+        return _read(path, in_memory)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
         _tell_damaged(path, getattr(error, "strerror", None) or str(error) or type(error).__name__)
         return None
-    hashing = _hash_ahead(images, labels, pool) if pool and isinstance(images, Tensor) else None
-    return Kept(key, images, labels, unreadable, stated, hashing)
 
 
-def _hash_ahead(images: Tensor, labels: Tensor, pool: Executor) -> Future[str]:
-    """Begin to make the fingerprint.
+def _read(path: Path, in_memory: bool) -> Kept:
+    """Read a cache file; its fingerprint is yet to be compared."""
+    with zipfile.ZipFile(path) as archive:
+        if "labels.npy" not in archive.namelist():
+            raise ValueError("another version wrote it")
+        key, stated = (str(_array(archive, name, path)) for name in ("key", "fingerprint"))
+        unreadable = json.loads(str(_array(archive, "unreadable", path)))
+        if not isinstance(unreadable, dict):
+            raise ValueError("it names no files")
+        labels = torch.from_numpy(_array(archive, "labels", path))
+        if labels.dtype != torch.int64:
+            raise ValueError(f"its labels are {labels.dtype}")
+        return Kept(key, _images(archive, path, len(labels), in_memory), labels, unreadable, stated)
 
-    A thread that wants the interpreter back may wait as long as the files are listed, so that it is given one call that
-    needs none.
-    """
-    digest, pixels = begin_fingerprint(labels, CLASSES), images.numpy().data
 
-    def finish() -> str:
-        digest.update(pixels)
-        return digest.hexdigest()
-
-    return pool.submit(finish)
-
-
-def _of(listing: Listing, key: str, kept: Kept | None, path: Path) -> tuple[ImageSet, dict[str, str]] | None:
-    """What is kept, as the images of ``listing``; None where it is not those."""
-    if kept is None:
-        return None
+def _of(listing: Listing, key: str, kept: Kept, path: Path) -> tuple[ImageSet, dict[str, str]] | None:
+    """What is kept, as the images of ``listing``; None, after a warning, where it is not those."""
     if kept.key != key:
         log.warning(
             "%s has changed since it was decoded, or another version decoded it: decoding the images anew.",

@@ -15,7 +15,7 @@ from torch import Tensor
 from fer_exp.data import synthetic
 from fer_exp.data.audit import glance
 from fer_exp.data.batches import TrainingBatches, ValidationBatches
-from fer_exp.data.cache import Kept, cache_file, cache_key, default_cache_dir, kept_size, load_split, read_kept
+from fer_exp.data.cache import Kept, cache_file, cache_key, default_cache_dir, kept_size, load_split, read_ahead
 from fer_exp.data.decode import SIZE
 from fer_exp.data.exclusions import read_exclusions
 from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE, Layout, Listing, find_splits, list_images, within, without
@@ -141,12 +141,12 @@ class FolderFaces(L.LightningDataModule):
         self._loaded = True
 
     def _read_ahead(self, folders: Sequence[Path], pool: ThreadPoolExecutor) -> dict[Path, Kept | None]:
-        """What is kept of the splits, hashed while their files are being listed; not of sets that stay on disk."""
+        """What is kept of the splits, hashed while their files are being listed; not of large sets, nor on disk."""
         size = sum(kept_size(folder, self.cache_dir) for folder in folders)
-        if self.in_memory is False or (self.in_memory == "auto" and size > MOST_IN_MEMORY):
+        if self.in_memory is False or size > MOST_IN_MEMORY:
             return {}
         new = [folder for folder in folders if cache_file(folder, self.cache_dir) not in _loaded]
-        return {folder: read_kept(folder, self.cache_dir, pool=pool) for folder in new}
+        return {folder: read_ahead(folder, self.cache_dir, pool) for folder in new}
 
     def _load_both(self, layout: Layout, ahead: dict[Path, Kept | None]) -> None:
         excluded = self.excluded(layout)
@@ -157,7 +157,7 @@ class FolderFaces(L.LightningDataModule):
         self._choose_place(len(train.files) + (len(validation.files) if validation else 0))
         if not self._load_into_memory:
             ahead = {}
-        train_set = self._load("train", train, left_out_of_train, ahead)
+        train_set = self._load("train", train, left_out_of_train, ahead.pop(layout.train, None))
         if validation is None:
             self.train_set, self.validation_set = hold_out(train_set, self.hold_out)
             counts = zip(CLASSES, self.train_set.counts, self.validation_set.counts, strict=True)
@@ -174,7 +174,9 @@ class FolderFaces(L.LightningDataModule):
         else:
             left_out_of_validation = within(layout, layout.validation, excluded)
             self.train_set = train_set
-            self.validation_set = self._load("validation", validation, left_out_of_validation, ahead)
+            self.validation_set = self._load(
+                "validation", validation, left_out_of_validation, ahead.pop(layout.validation, None)
+            )
 
     def load_folder(self, split: str, folder: Path, excluded: frozenset[str] = frozenset()) -> ImageSet:
         """Load another folder of class folders, as the splits are loaded.
@@ -205,9 +207,7 @@ class FolderFaces(L.LightningDataModule):
                 f"give data.batch_size a value from 1 to {images}."
             )
 
-    def _load(
-        self, split: str, listing: Listing, excluded: frozenset[str], ahead: dict[Path, Kept | None] | None = None
-    ) -> ImageSet:
+    def _load(self, split: str, listing: Listing, excluded: frozenset[str], ahead: Kept | None = None) -> ImageSet:
         for given, name in listing.renamed.items():
             log.info("%s/%s/ is taken for the class %s.", listing.folder.name, given, name)
         for name, merged in listing.merged.items():
@@ -249,7 +249,7 @@ class FolderFaces(L.LightningDataModule):
             f"data.on_bad_image=skip."
         )
 
-    def _load_once(self, listing: Listing, ahead: dict[Path, Kept | None] | None) -> tuple[ImageSet, dict[str, str]]:
+    def _load_once(self, listing: Listing, ahead: Kept | None) -> tuple[ImageSet, dict[str, str]]:
         """Load a split, or take it from an earlier job of the same sweep, unless a file has changed since."""
         place, key = cache_file(listing.folder, self.cache_dir), f"{cache_key(listing)} {self._load_into_memory}"
         if place in _loaded and _loaded[place][0] == key:
