@@ -396,6 +396,7 @@ def test_groups_of_same_pixels_are_those_of_a_comparison_of_each_with_each():
     assert len(expected) > 5
     assert same_pixels(faces) == expected
     assert same_pixels(np.asfortranarray(faces)) == expected
+    assert same_pixels(faces[:25], faces[25:25], faces[25:]) == expected
 
 
 def test_same_pixels_of_no_images():

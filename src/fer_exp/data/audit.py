@@ -229,17 +229,24 @@ def one_grey_share(faces: Faces) -> NDArray[np.float64]:
     return np.array([np.bincount(face).max() for face in pixels], np.float64) / (SIZE * SIZE)
 
 
-def same_pixels(faces: Faces) -> list[list[int]]:
-    """The groups of two and more indices of equal ``faces`` (N, 48, 48), each in rising order."""
-    faces = np.ascontiguousarray(faces)
+def same_pixels(*parts: Faces) -> list[list[int]]:
+    """The groups of two and more indices of equal faces, each in rising order.
+
+    Args:
+        parts: faces (N, 48, 48); indices count through all of them.
+    """
+    words = [np.ascontiguousarray(faces).reshape(len(faces), SIZE * SIZE).view(np.uint64) for faces in parts]
     # Equal faces have equal products with any numbers; with odd ones few others do, and few are left to be compared.
-    words = faces.reshape(len(faces), SIZE * SIZE).view(np.uint64)
-    odd = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * 2 + 1
-    products = words @ odd
-    _, inverse, counts = np.unique(products, return_inverse=True, return_counts=True)
+    odd = np.random.default_rng(0).integers(0, 2**63, words[0].shape[1], dtype=np.uint64) * 2 + 1
+    _, inverse, counts = np.unique(
+        np.concatenate([part @ odd for part in words]), return_inverse=True, return_counts=True
+    )
+    repeated = counts[inverse] > 1
+    in_parts = np.split(repeated, np.cumsum([len(part) for part in words])[:-1])
+    compared = np.concatenate([part[chosen] for part, chosen in zip(words, in_parts, strict=True)])
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for i in np.flatnonzero(counts[inverse] > 1).tolist():
-        groups[faces[i].tobytes()].append(i)
+    for i, face in zip(np.flatnonzero(repeated).tolist(), compared, strict=True):
+        groups[face.tobytes()].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -503,10 +510,10 @@ def glance(
         validation_faces: (M, 48, 48) uint8.
         validation_labels: (M,) int.
     """
-    faces, labels = np.concatenate([train_faces, validation_faces]), np.concatenate([train_labels, validation_labels])
-    constant = is_constant(faces)
+    labels = np.concatenate([train_labels, validation_labels])
+    constant = np.concatenate([is_constant(train_faces), is_constant(validation_faces)])
     leaked = mislabelled = contradicting = 0
-    for group in same_pixels(faces):
+    for group in same_pixels(train_faces, validation_faces):
         if constant[group[0]]:
             continue
         training = [i for i in group if i < len(train_faces)]
