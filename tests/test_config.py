@@ -17,11 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.building import build, build_loss, build_optimizer_factories
 from fer_exp.checking import check_config, oddities
 from fer_exp.checkpoint import check_resume
-from fer_exp.config import CONFIG_DIR, named
+from fer_exp.config import CONFIG_DIR, named, plain
 from fer_exp.data.imageset import PREPROCESSING
 from fer_exp.errors import UserError
+from fer_exp.records import changed_settings, read_summary
 from fer_exp.study import parse_arm, trial_points
 
+RESULTS = Path(__file__).parents[1] / "docs/results"
 CONFIGS = sorted(
     (path.parent.name, path.stem)
     for path in CONFIG_DIR.glob("*/*.yaml")
@@ -47,6 +49,12 @@ def test_every_choice_composes_and_builds(composed, group, name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(composed, name):
     check_config(composed(f"experiment={name}", "data.root=."))
+
+
+@pytest.mark.parametrize("name", ["quick", "thorough"])
+def test_a_published_training_is_the_one_that_its_word_stands_for(composed, name):
+    published = read_summary(RESULTS / f"fer2013_{name}")["config"]
+    assert changed_settings(published, plain(composed(f"experiment={name}", "data.root=DIR"))) == []
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -69,6 +69,11 @@ def test_curves_are_the_history_under_the_notebooks_names():
         ([0.1, 0.1, math.nan, 0.1, 0.01, 0.01], {4.5: "lr 0.01"}),
         ([0.05 * (1 + math.cos(math.pi * i / 49)) for i in range(50)], {}),
         ([0.1 * 0.9**i for i in range(20)], {}),
+        ([0.01, 0.02] + [0.03] * 73 + [0.03 * (1 - i / 25) for i in range(1, 25)], {75.5: "lr 0.03 falls to 0.0012"}),
+        ([0.01 * i for i in range(1, 6)] + [0.05] * 9, {}),  # a warm-up
+        ([0.05] * 9 + [0.06, 0.07, 0.08], {}),
+        ([0.1] * 4 + [0.01, 0.001] + [0.001] * 4, {4.5: "lr 0.01", 5.5: "lr 0.001"}),
+        ([0.1 * 0.5 ** (i // 2) for i in range(40)], {}),
     ],
 )
 def test_rate_cuts_stand_between_the_old_rate_and_the_new(rates, expected):

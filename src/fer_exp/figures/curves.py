@@ -14,6 +14,8 @@ from fer_exp.figures.sheet import white_ticks
 
 Row = Mapping[str, float]
 
+_SINGLE_CUTS = 2  # in epochs that follow one another; a rate that moves in more is falling or rising
+
 TRAINING, VALIDATION, BEST, RESTORED = "#8dd3c7", "#feffb3", "#fa8174", "#bfbbd9"
 
 
@@ -34,7 +36,7 @@ def curves_figure(
         restored_epoch: epoch whose weights the run ended with; marked where it is not ``best_epoch``.
 
     Returns:
-        The figure. A dashed line stands between two epochs where the learning rate was cut.
+        The figure. A dashed line stands between two epochs where the learning rate was cut, or began to fall.
 
     Raises:
         ValueError: if ``history`` is empty, or lacks a row for an epoch that is to be marked.
@@ -85,27 +87,43 @@ def _draw_curves(axes: Axes, history: Sequence[Row], quantity: str, name: str) -
     white_ticks(axes)
 
 
-def _rate_cuts(history: Sequence[Row]) -> list[tuple[float, float]]:
-    """Return (place on the epoch axis, new rate) of each cut; none for a schedule that moves all the time."""
+def _rate_cuts(history: Sequence[Row]) -> list[tuple[float, str]]:
+    """Return place on the epoch axis and label of each cut, and of each fall over several epochs, where it begins.
+
+    None for a schedule that moves all the time.
+    """
     known = [row for row in history if math.isfinite(row["lr"])]
-    steps = [(before, after) for before, after in pairwise(known) if before["lr"] != after["lr"]]
-    if len(steps) > len(history) / 3:
+    moves: list[list[tuple[Row, Row]]] = []  # each a stretch of epochs in which the rate moves
+    was_moving = False
+    for before, after in pairwise(known):
+        moving = before["lr"] != after["lr"]
+        if moving and was_moving:
+            moves[-1].append((before, after))
+        elif moving:
+            moves.append([(before, after)])
+        was_moving = moving
+    if len(moves) > len(history) / 3:
         return []
-    return [
-        ((before["epoch"] + after["epoch"]) / 2, after["lr"])
-        for before, after in steps
-        if after["lr"] < 0.99 * before["lr"]
-    ]
+    found = []
+    for move in moves:
+        if len(move) <= _SINGLE_CUTS:
+            told = [(pair, f"lr {pair[1]['lr']:.2g}") for pair in move if pair[1]["lr"] < 0.99 * pair[0]["lr"]]
+        else:
+            start, end = move[0][0], move[-1][1]
+            falls = end["lr"] < 0.99 * start["lr"] and start is not known[0]
+            told = [(move[0], f"lr {start['lr']:.2g} falls to {end['lr']:.2g}")] if falls else []
+        found += [((before["epoch"] + after["epoch"]) / 2, label) for (before, after), label in told]
+    return found
 
 
-def _draw_cuts(axes: Axes, cuts: Sequence[tuple[float, float]]) -> None:
+def _draw_cuts(axes: Axes, cuts: Sequence[tuple[float, str]]) -> None:
     left, right = axes.get_xlim()
     closest = min((b - a for (a, _), (b, _) in pairwise(cuts)), default=math.inf)
     rotation = 0 if closest > 0.12 * (right - left) else 90
-    for place, rate in cuts:
+    for place, label in cuts:
         axes.axvline(place, color="0.55", linestyle="--", linewidth=1, zorder=1)
         axes.annotate(
-            f"lr {rate:.2g}",
+            label,
             (place, 1),
             (0, 4),
             xycoords=("data", "axes fraction"),
