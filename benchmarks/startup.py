@@ -5,7 +5,6 @@ alike. First come two that are not measured: they fill the cache of decoded imag
 temporary one, and bring what is imported from the disk into memory.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ LOAD = """
 import logging, sys
 from benchmarks.startup import time_loading
 logging.disable()
-time_loading(sys.argv[1])
+print(time_loading(sys.argv[1]))
 """
 STEPS, VALIDATION = 10, 5  # batches of the run whose memory is measured: they hold as much as an epoch's
 
@@ -50,13 +49,13 @@ class Figure:
     values: list[float]
 
 
-def time_loading(root: str) -> None:
-    """Load both splits as a run does, and print the seconds, imports left out, as a line of JSON."""
+def time_loading(root: str) -> float:
+    """Load both splits as a run does; the seconds that it took, imports left out."""
     from fer_exp.data.datamodule import FolderFaces
 
     start = time.perf_counter()
     FolderFaces(root, batch_size=1, seed=0).setup()
-    print(json.dumps(time.perf_counter() - start))
+    return time.perf_counter() - start
 
 
 def measure(root: Path, rounds: int) -> dict[str, Figure]:
@@ -80,7 +79,7 @@ def measure(root: Path, rounds: int) -> dict[str, Figure]:
             return ("-m", "fer_exp.train", "data=folders", f"data.root={quoted(root)}", *overrides)
 
         def load(cache: Path) -> float:
-            return float(json.loads(run_python("-c", LOAD, str(root), env={"FER_EXP_CACHE": str(cache)}).output))
+            return float(run_python("-c", LOAD, str(root), env={"FER_EXP_CACHE": str(cache)}).output)
 
         def idle(round_: int) -> None:
             taken = run_python("-c", IDLE)
