@@ -108,7 +108,7 @@ def load_split(
     path, key = cache_file(listing.folder, cache_dir), cache_key(listing)
     if kept is None or kept.key != key:  # another process may have renewed it since
         kept = _read_or_tell(path, in_memory)
-    cached = _of(listing, key, kept, path) if kept else None
+    cached = _of(listing, key, kept, path)
     if cached is not None:
         image_set, unreadable = cached
         # What could not be read may have been locked, or away: its stamp is the same once it is back.
@@ -136,8 +136,7 @@ def load_split(
         )
     if in_memory:
         return image_set, unreadable
-    written = _read_or_tell(path, in_memory)
-    stored = _of(listing, key, written, path) if written else None
+    stored = _of(listing, key, _read_or_tell(path, in_memory), path)
     if stored is None:
         raise _cannot_stay_on_disk(path.parent, OSError("what is read there is not what was written"))
     return stored
@@ -222,8 +221,10 @@ def _read(path: Path, in_memory: bool) -> Kept:
         return Kept(key, _images(archive, path, len(labels), in_memory), labels, unreadable, stated)
 
 
-def _of(listing: Listing, key: str, kept: Kept, path: Path) -> tuple[ImageSet, dict[str, str]] | None:
-    """What is kept, as the images of ``listing``; None, after a warning, where it is not those."""
+def _of(listing: Listing, key: str, kept: Kept | None, path: Path) -> tuple[ImageSet, dict[str, str]] | None:
+    """What is kept, as the images of ``listing``; None where nothing is, or, after a warning, where it is not those."""
+    if kept is None:
+        return None
     if kept.key != key:
         log.warning(
             "%s has changed since it was decoded, or another version decoded it: decoding the images anew.",

@@ -127,7 +127,7 @@ class FolderFaces(L.LightningDataModule):
         self.layout = self.find()
         folders = [self.layout.train] if self.hold_out else [self.layout.train, self.layout.validation]
         with ThreadPoolExecutor(1) as pool:
-            self._load_both(self.layout, self._read_ahead(folders, pool))
+            self._load_both(self._read_ahead(folders, pool))
         self._check_batch_size(len(self.train_set))
         if self.soft_labels is not None:
             folder = self.layout.train.relative_to(self.layout.root)
@@ -148,8 +148,8 @@ class FolderFaces(L.LightningDataModule):
         new = [folder for folder in folders if cache_file(folder, self.cache_dir) not in _loaded]
         return {folder: read_ahead(folder, self.cache_dir, pool) for folder in new}
 
-    def _load_both(self, layout: Layout, ahead: dict[Path, Kept | None]) -> None:
-        excluded = self.excluded(layout)
+    def _load_both(self, ahead: dict[Path, Kept | None]) -> None:
+        layout, excluded = self.layout, self.excluded(self.layout)
         train = list_images(layout.train, self.ignore)
         left_out_of_train = within(layout, layout.train, excluded)
         self._check_batch_size(len(without(train, left_out_of_train).files))
@@ -157,7 +157,7 @@ class FolderFaces(L.LightningDataModule):
         self._choose_place(len(train.files) + (len(validation.files) if validation else 0))
         if not self._load_into_memory:
             ahead = {}
-        train_set = self._load("train", train, left_out_of_train, ahead.pop(layout.train, None))
+        train_set = self._load("train", train, left_out_of_train, ahead.get(layout.train))
         if validation is None:
             self.train_set, self.validation_set = hold_out(train_set, self.hold_out)
             counts = zip(CLASSES, self.train_set.counts, self.validation_set.counts, strict=True)
@@ -175,7 +175,7 @@ class FolderFaces(L.LightningDataModule):
             left_out_of_validation = within(layout, layout.validation, excluded)
             self.train_set = train_set
             self.validation_set = self._load(
-                "validation", validation, left_out_of_validation, ahead.pop(layout.validation, None)
+                "validation", validation, left_out_of_validation, ahead.get(layout.validation)
             )
 
     def load_folder(self, split: str, folder: Path, excluded: frozenset[str] = frozenset()) -> ImageSet:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -93,15 +93,8 @@ def _rate_cuts(history: Sequence[Row]) -> list[tuple[float, str]]:
     None for a schedule that moves all the time.
     """
     known = [row for row in history if math.isfinite(row["lr"])]
-    moves: list[list[tuple[Row, Row]]] = []  # each a stretch of epochs in which the rate moves
-    was_moving = False
-    for before, after in pairwise(known):
-        moving = before["lr"] != after["lr"]
-        if moving and was_moving:
-            moves[-1].append((before, after))
-        elif moving:
-            moves.append([(before, after)])
-        was_moving = moving
+    stretches = groupby(pairwise(known), lambda pair: pair[0]["lr"] != pair[1]["lr"])
+    moves = [list(pairs) for is_moving, pairs in stretches if is_moving]
     if len(moves) > len(history) / 3:
         return []
     found = []
