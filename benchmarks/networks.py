@@ -54,14 +54,20 @@ def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -
     """Let the networks take turns; for each the seconds of a step, one a round."""
     import torch
 
-    from fer_exp.hardware import choose_accelerator, choose_precision
+    from fer_exp.hardware import choose_accelerator, choose_patch_gradients, choose_precision, keep_freed_memory
+    from fer_exp.models.patch_gradients import use_patch_gradients
 
     accelerator, _ = choose_accelerator("auto")
-    low = choose_precision("auto", accelerator)[0] == "bf16-mixed"
+    precision, _ = choose_precision("auto", accelerator)
+    low = precision == "bf16-mixed"
+    patches, _ = choose_patch_gradients("auto", accelerator, precision)
+    keep_freed_memory()
     faces = torch.rand(batch_size, 1, 48, 48, device=accelerator).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(7, (batch_size,), device=accelerator)
     for network in networks.values():
         network.train().to(accelerator, memory_format=torch.channels_last)
+        if patches:
+            use_patch_gradients(network)
 
     def turn(network: "nn.Module") -> float:
         start = time.perf_counter()

@@ -1,4 +1,7 @@
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,8 +11,10 @@ from fer_exp.hardware import (
     available_cores,
     choose_accelerator,
     choose_cuda_graph,
+    choose_patch_gradients,
     choose_precision,
     device_name,
+    keep_freed_memory,
     share_cores,
 )
 
@@ -105,3 +110,59 @@ def test_passes_are_captured_on_a_cuda_device_where_they_can_be(wanted, accelera
     else:
         with pytest.raises(UserError, match=f"cuda_graph=true: .*{taken}"):
             choose_cuda_graph(wanted, accelerator, accumulates)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accelerator", "precision", "amx", "taken"),
+    [
+        ("auto", "cpu", "bf16-mixed", True, True),
+        ("auto", "cpu", "bf16-mixed", False, False),
+        ("auto", "cpu", "32-true", True, False),
+        ("auto", "cuda", "bf16-mixed", True, False),
+        (False, "cpu", "bf16-mixed", True, False),
+        (True, "cpu", "bf16-mixed", False, True),
+        (True, "cpu", "32-true", True, "32-true on cpu"),
+        (True, "cuda", "bf16-mixed", True, "bf16-mixed on cuda"),
+    ],
+)
+def test_gradients_come_from_patches_where_that_is_faster(monkeypatch, wanted, accelerator, precision, amx, taken):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    if isinstance(taken, bool):
+        assert choose_patch_gradients(wanted, accelerator, precision)[0] is taken
+    else:
+        with pytest.raises(UserError, match=f"patch_gradients=true: .*{taken}"):
+            choose_patch_gradients(wanted, accelerator, precision)
+
+
+MEASURE_FAULTS = """
+import ctypes, resource, sys
+from fer_exp.hardware import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def fill():
+    place = libc.malloc(ctypes.c_size_t(2**26))
+    ctypes.memset(place, 1, 2**26)
+    libc.free(ctypes.c_void_p(place))
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+def test_kept_memory_is_not_asked_of_the_system_again():
+    faults = {
+        choice: int(
+            subprocess.run([sys.executable, "-c", MEASURE_FAULTS, choice], capture_output=True, check=True).stdout
+        )
+        for choice in ("keep", "give back")
+    }
+    assert faults["keep"] < faults["give back"] / 10
+
+
+def test_a_c_library_without_the_setting_is_left_alone(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    keep_freed_memory()

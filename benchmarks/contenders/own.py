@@ -1,6 +1,7 @@
 """fer_exp: this project, by the function that its command calls; a turn is a run of one epoch, with its record."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,28 @@ class Own:
         batch_size: images a step.
         seed: of the run.
         precision: as ``trainer.precision``.
+        overrides: further ones of the command.
         others: what other contenders need to know.
     """
 
-    def __init__(self, root: str, batch_size: int, seed: int = 0, precision: str = "auto", **others: Any) -> None:
+    def __init__(
+        self,
+        root: str,
+        batch_size: int,
+        seed: int = 0,
+        precision: str = "auto",
+        overrides: Sequence[str] = (),
+        **others: Any,
+    ) -> None:
         # The run's own record holds an epoch's seconds; when its first steps were done, only a callback can tell.
         clock = f"+callbacks.clock._target_={Clock.__module__}.{Clock.__name__}"
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            self.cfg = compose("train", ["data=folders", "trainer.max_epochs=1", clock])
+            self.cfg = compose(
+                "train", ["data=folders", "trainer.max_epochs=1", clock, f"trainer.precision={precision}", *overrides]
+            )
         self.cfg.data.root, self.cfg.data.batch_size, self.cfg.seed = root, batch_size, seed
-        self.cfg.trainer.precision = precision
         self.facts = {
-            "precision": choose_precision(precision, choose_accelerator("auto")[0])[0],
+            "precision": choose_precision(self.cfg.trainer.precision, choose_accelerator("auto")[0])[0],
             "threads": torch.get_num_threads(),
             "versions": {},
         }

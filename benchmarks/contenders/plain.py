@@ -16,9 +16,10 @@ from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.cache import default_cache_dir, load_split
 from fer_exp.data.folders import list_images
 from fer_exp.data.imageset import normalise
-from fer_exp.hardware import choose_accelerator, choose_precision
+from fer_exp.hardware import choose_accelerator, choose_patch_gradients, choose_precision, keep_freed_memory
 from fer_exp.metrics import EpochTally
 from fer_exp.models.notebook_cnn import NotebookCNN
+from fer_exp.models.patch_gradients import use_patch_gradients
 from fer_exp.seeding import TRAINING, derive_seed
 
 
@@ -40,6 +41,8 @@ class Plain:
         accelerator = choose_accelerator("auto")[0]
         self.device, self.seed = torch.device(accelerator), seed
         self.precision = choose_precision(precision, accelerator)[0]
+        self.patch_gradients = choose_patch_gradients("auto", accelerator, self.precision)[0]
+        keep_freed_memory()
         train_set, validation_set = (
             load_split(list_images(Path(split)), default_cache_dir())[0] for split in (train, validation)
         )
@@ -52,6 +55,8 @@ class Plain:
         """Train a fresh network for an epoch."""
         L.seed_everything(self.seed, verbose=False)
         network = NotebookCNN().to(self.device, memory_format=torch.channels_last)
+        if self.patch_gradients:
+            use_patch_gradients(network)
         if self.device.type == "cuda":
             capture(network, (self.train_batches.batch_size, 1, 48, 48), self._autocast())
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)

@@ -107,11 +107,12 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         yield f"output_dir={cfg.output_dir}: expected a folder; leave it out, and choose by hydra.run.dir"
     if cfg.model.get("num_classes", len(CLASSES)) != len(CLASSES):
         yield f"model.num_classes={cfg.model.num_classes}: expected {len(CLASSES)}: {', '.join(CLASSES)}"
-    for key in ("channels_last", "decay_norms_and_biases"):
+    for key in ("channels_last", "decay_norms_and_biases", "keep_memory"):
         if not isinstance(cfg[key], bool):
             yield f"{key}={cfg[key]}: expected true or false"
-    if cfg.cuda_graph not in (True, False, "auto"):
-        yield f"cuda_graph={cfg.cuda_graph}: expected auto, true or false"
+    for key in ("cuda_graph", "patch_gradients"):
+        if cfg[key] not in (True, False, "auto"):
+            yield f"{key}={cfg[key]}: expected auto, true or false"
     if cfg.resume is not None and not os.path.isfile(as_path(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if not is_number(rate := cfg.optimizer.get("lr", 0.0)):

@@ -32,7 +32,17 @@ GROUPS = (
     "callbacks",
     "logger",
 )
-OWN = ("seed", "monitor", "decay_norms_and_biases", "channels_last", "cuda_graph", "resume", "output_dir")
+OWN = (
+    "seed",
+    "monitor",
+    "decay_norms_and_biases",
+    "channels_last",
+    "cuda_graph",
+    "patch_gradients",
+    "keep_memory",
+    "resume",
+    "output_dir",
+)
 KEYS = (*OWN, *GROUPS, "experiment")
 MAY_BE_NONE = ("augmentation", "mixing", "scheduler", "averaging", "logger")
 

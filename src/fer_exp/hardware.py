@@ -1,12 +1,18 @@
 """What the machine can do, and the choices that follow from it."""
 
+import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
 
 from fer_exp.errors import UserError
+
+# Of glibc's malloc.h; and below which size what is freed is kept: more than any tensor of a step on a CPU.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT = 2**30
 
 
 def choose_accelerator(wanted: str) -> tuple[str, str]:
@@ -84,6 +90,49 @@ def choose_cuda_graph(wanted: bool | str, accelerator: str, accumulates: bool) -
     if wanted is True:
         raise UserError(f"cuda_graph=true: {hindrance}. cuda_graph=auto captures where it can be done.")
     return False, hindrance
+
+
+def choose_patch_gradients(wanted: bool | str, accelerator: str, precision: str) -> tuple[bool, str]:
+    """Resolve ``patch_gradients``: weight gradients on small maps as one product, where the processor has AMX.
+
+    Args:
+        wanted: True, False or "auto".
+        accelerator: what was chosen.
+        precision: what was chosen.
+
+    Returns:
+        Whether to, and the reason, in words.
+
+    Raises:
+        UserError: it is wanted and cannot be.
+    """
+    if not wanted:
+        return False, "as set"
+    possible = accelerator == "cpu" and precision == "bf16-mixed"
+    if wanted is True and not possible:
+        raise UserError(
+            f"patch_gradients=true: it is of bfloat16 on a CPU, and this is {precision} on {accelerator}. "
+            "patch_gradients=auto takes it where it is faster."
+        )
+    if wanted is True:
+        return True, "as set"
+    if possible and torch.cpu.get_capabilities().get("amx_bf16"):
+        return True, "the processor has AMX"
+    return False, "it is faster in bfloat16 on AMX alone"
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees for what it asks next, where the C library is glibc.
+
+    By default glibc gives tensors of a few megabytes back to the system at once, and each step of a training waits for
+    the same pages to be found and zeroed anew.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl has none
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def available_cores() -> int:

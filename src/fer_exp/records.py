@@ -29,7 +29,18 @@ SCHEMA = 2  # 2 added config, choices, started, updated, and the environment's h
 
 HISTORY = "history.csv"
 # Keys of a configuration that say where and how a run is computed, and not what: its outcome does not hang on them.
-NO_SETTINGS = frozenset({"output_dir", "resume", "data.cache_dir", "data.in_memory", "optimizer.fused", "cuda_graph"})
+NO_SETTINGS = frozenset(
+    {
+        "output_dir",
+        "resume",
+        "data.cache_dir",
+        "data.in_memory",
+        "optimizer.fused",
+        "cuda_graph",
+        "patch_gradients",
+        "keep_memory",
+    }
+)
 SUMMARY = "summary.json"
 SWEEP = "sweep.json"  # in the folder of a sweep, whose runs lie in folders below it
 COLUMNS = {

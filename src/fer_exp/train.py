@@ -81,15 +81,26 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     from fer_exp.callbacks.seeding import SeedEachEpoch
     from fer_exp.callbacks.training_bar import TrainingBar
     from fer_exp.classifier import Classifier, spans_run
-    from fer_exp.hardware import choose_accelerator, choose_cuda_graph, choose_precision, device_name
+    from fer_exp.hardware import (
+        choose_accelerator,
+        choose_cuda_graph,
+        choose_patch_gradients,
+        choose_precision,
+        device_name,
+        keep_freed_memory,
+    )
     from fer_exp.loggers import TensorBoardLogger
     from fer_exp.models.layers import count_values, format_layers, list_layers, output_shape
+    from fer_exp.models.patch_gradients import use_patch_gradients
     from fer_exp.records import describe_data, describe_environment
 
     _quieten_lightning()
     accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
+    patches, why_patches = choose_patch_gradients(cfg.patch_gradients, accelerator, precision)
     device = device_name(accelerator)
+    if cfg.keep_memory:
+        keep_freed_memory()
     if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
         raise UserError(
             "trainer.gradient_clip_val with trainer.precision=16-mixed: one pass over the weights leaves no moment to "
@@ -138,6 +149,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     log.info("Device: %s (%s). Precision: %s (%s).", device, why_accelerator, precision, why_precision)
     if accelerator == "cuda":
         log.info("CUDA graphs: %s (%s).", "yes" if captured else "no", why_captured)
+    if patches:
+        use_patch_gradients(network)
+        log.info("Weight gradients on small maps: as one product (%s).", why_patches)
     for oddity in oddities(cfg):
         log.warning("Warning: %s", oddity)
 

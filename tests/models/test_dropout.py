@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fer_exp.models.dropout import ByteDropout, random_bytes
+from fer_exp.models.dropout import ByteDropout, random_mask
 
 
 def test_rate_and_scale():
@@ -19,11 +19,36 @@ def test_every_place_of_a_word_is_dropped_at_the_same_rate(p):
     assert (dropped - p).abs().max() < 0.002  # four standard errors
 
 
-def test_bytes_are_uniform():
+@pytest.mark.parametrize("levels", [1, 64, 128, 200, 255])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_mask_is_of_zeros_or_of_ones_alone_at_each_rate(levels, dtype):
     torch.manual_seed(0)
-    counts = torch.bincount(random_bytes(torch.empty(2_560_000)).long(), minlength=256)
-    chi_square = ((counts - 10_000) ** 2 / 10_000).sum().item()
-    assert chi_square < 345  # the 99.99 % point of chi-square with 255 degrees of freedom is 346
+    mask = random_mask(torch.empty(1_000_001, dtype=dtype), levels)
+    assert mask.element_size() == dtype.itemsize
+    assert set(mask.unique().tolist()) == {-1, 0}  # all bits set is -1
+    assert (mask == 0).double().mean().item() == pytest.approx(levels / 256, abs=0.002)  # four standard errors
+
+
+def test_the_two_values_that_share_a_draw_are_dropped_independently():
+    torch.manual_seed(0)
+    first, second = (random_mask(torch.empty(4_000_000), 64) == 0).view(2, -1).double()
+    assert (first * second).mean().item() == pytest.approx(1 / 16, abs=0.0007)  # four standard errors
+
+
+def test_a_dropped_value_is_zero_whatever_it_was():
+    torch.manual_seed(0)
+    out = ByteDropout(0.5)(torch.tensor([float("inf"), float("nan")]).repeat(100))
+    assert (out == 0).sum() > 50
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_kept_values_are_scaled_as_torch_scales_them(dtype):
+    # The scale itself is not rounded to the values' precision: in bfloat16, 4/3 would be 0.2 % too large.
+    torch.manual_seed(0)
+    x = torch.randn(10_000).to(dtype)
+    out = ByteDropout(0.25)(x)
+    expected = (x.double() / 0.75).to(dtype)
+    torch.testing.assert_close(out[out != 0], expected[out != 0], rtol=torch.finfo(torch.float32).eps, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(13,), (3, 5), (4, 3, 6, 7)])

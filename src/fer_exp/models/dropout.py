@@ -1,4 +1,4 @@
-"""Dropout whose mask is cut from random bytes: the same distribution as ``nn.Dropout``, drawn faster on a CPU."""
+"""Dropout whose mask is cut from random bytes: the same distribution as ``nn.Dropout``, faster on a CPU."""
 
 from typing import Any
 
@@ -6,35 +6,54 @@ import torch
 from torch import Tensor, nn
 
 _LEVELS = 256  # values of a byte: the rates a mask of bytes can give are multiples of 1/256
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a value
 
 
 class _ByteDropout(torch.autograd.Function):
-    """``x * keep / (1 - p)``, which keeps one byte a value for the backward pass."""
+    """``x * keep / (1 - p)``: a kept value meets a mask of ones, a dropped one a mask of zeros.
+
+    Joining bits is several times as fast as multiplying by booleans, which torch turns into numbers first.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropped_levels: int) -> Tensor:
-        keep = random_bytes(x) >= dropped_levels
-        ctx.save_for_backward(keep)
+        mask = random_mask(x, dropped_levels)
+        ctx.save_for_backward(mask)
         ctx.scale = _LEVELS / (_LEVELS - dropped_levels)
-        return torch.mul(x, keep).mul_(ctx.scale)
+        return _keep(x, mask).mul_(ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return torch.mul(grads[0], keep).mul_(ctx.scale), None
+        (mask,) = ctx.saved_tensors
+        return _keep(grads[0], mask).mul_(ctx.scale), None
 
 
-def random_bytes(like: Tensor) -> Tensor:
-    """Uniform bytes with the shape, memory format and device of ``like``, from torch's global generator.
+def _keep(x: Tensor, mask: Tensor) -> Tensor:
+    return (x.view(mask.dtype) & mask).view(x.dtype)
 
-    Eight bytes come from each draw of a 64-bit integer. ``random_()`` without a range leaves the top bit of a
-    signed integer at 0, which would bias every eighth byte: the full range is asked for.
+
+def random_mask(like: Tensor, dropped_levels: int) -> Tensor:
+    """Integers as wide as the values of ``like``, from torch's global generator: 0 where dropped, else all bits set.
+
+    Eight bytes come from each draw of a 64-bit integer, and each byte decides about one value. ``random_()`` without a
+    range leaves the top bit of a signed integer at 0, which would bias every eighth byte: the full range is asked for.
+
+    Args:
+        like: gives the shape, the order in memory and the width of a value.
+        dropped_levels: a value is dropped with probability ``dropped_levels`` / 256; 1 to 255.
     """
-    words = torch.empty((like.numel() + 7) // 8, dtype=torch.int64, device=like.device)
-    words.random_(-(2**63), None)
-    flat = words.view(torch.uint8)[: like.numel()]
-    # The draws are laid out as the values are, whatever their order in memory: no copy, and no bias either way.
-    return flat.as_strided(like.shape, like.stride()) if _is_dense(like) else flat.view(like.shape)
+    pairs = (like.numel() + 1) // 2
+    drawn = torch.empty((pairs + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    first = drawn.view(torch.int16)[:pairs]
+    # The least integer that is kept. Its lower byte is 0, so that the upper byte alone decides; that of ``first`` for
+    # the first half of the values, and the lower byte, put in its place, for the second.
+    least = (dropped_levels - _LEVELS // 2) * _LEVELS
+    mask = torch.empty(2 * pairs, dtype=torch.int16, device=like.device)
+    torch.clamp(first, least - 1, least, out=mask[:pairs])
+    torch.clamp(first << 8, least - 1, least, out=mask[pairs:])
+    mask = mask.neg_().add_(least - 1).to(_INTEGERS[like.element_size()])[: like.numel()]
+    # The values are masked in their order in memory, whatever that is: no copy, and no bias either way.
+    return mask.as_strided(like.shape, like.stride()) if _is_dense(like) else mask.view(like.shape)
 
 
 def _is_dense(x: Tensor) -> bool:

@@ -1,0 +1,118 @@
+"""What each choice for speed brings: ``python -m benchmarks.choices --data DIR``.
+
+Times steps of ``fer_exp`` as configured, and with each of the choices switched off by its key, alone. Each is a process
+of its own, as some choices are of the process, and they take turns.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from benchmarks.contenders.turns import UNMEASURED, Contender
+from benchmarks.measuring import (
+    align,
+    describe_machine,
+    find_and_count,
+    format_machine,
+    in_turn,
+    load_before,
+    make_parser,
+    spread,
+    write_json,
+)
+from benchmarks.training import MODULES, OURS, thread_variables
+
+AS_CONFIGURED = "as configured"
+# Without AMX or a CUDA device some of them change nothing.
+SWITCHED_OFF = (
+    "trainer.precision=32-true",
+    "channels_last=false",
+    "keep_memory=false",
+    "patch_gradients=false",
+    "cuda_graph=false",
+    "model.fast_dropout=false",
+    "model.pool_before_relu=false",
+    "optimizer.fused=false",
+)
+
+
+def measure(contenders: Mapping[str, Contender], steps: int, rounds: int) -> dict[str, list[float]]:
+    """Let them take turns.
+
+    Args:
+        contenders: by what is switched off.
+        steps: measured steps of a turn.
+        rounds: in how many each takes a turn.
+
+    Returns:
+        Mean seconds of a step, one a round, by what is switched off.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for contender in contenders.values():
+        contender.turn(UNMEASURED + 1, 1)
+    for round_ in range(rounds):
+        for name in in_turn(list(contenders), round_):
+            taken[name].append(contenders[name].turn(steps + UNMEASURED, 1)["step_seconds"])
+        print(f"round {round_ + 1} of {rounds} is done", flush=True)
+    return taken
+
+
+def ratios(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """How many times as long as a step as configured each took: medians of the rounds' own ratios."""
+    ours = taken[AS_CONFIGURED]
+    return {name: spread([a / b for a, b in zip(seconds, ours, strict=True)]).median for name, seconds in taken.items()}
+
+
+def format_table(taken: Mapping[str, Sequence[float]]) -> str:
+    """The table: a row a choice that is switched off."""
+    rows = [(name, spread(taken[name]).show(0, 1000), f"{ratio:.2f}") for name, ratio in ratios(taken).items()]
+    return align([("switched off", "step ms", "over as configured"), *rows])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    load = load_before()
+    parser = make_parser("choices", "What each choice for speed brings", rounds=5)
+    parser.add_argument("--steps", type=int, default=10, help="measured steps of a turn (default: 10)")
+    parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
+    parser.add_argument("--threads", type=int, metavar="N", help="(default: as torch takes them)")
+    parser.add_argument(
+        "--choices", default=",".join(SWITCHED_OFF), metavar="KEY=VALUE,...", help="(default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    layout, counts = find_and_count(parser, options.data)
+    if min(options.rounds, options.steps, options.batch_size, options.threads or 1) < 1:
+        parser.error("--steps, --rounds, --batch-size and --threads are whole numbers from 1 up")
+    if (options.steps + UNMEASURED) * options.batch_size > counts[0]:
+        parser.error(f"--steps={options.steps}: the {counts[0]} training images fill fewer batches")
+    settings: dict[str, Any] = {"root": str(layout.root), "batch_size": options.batch_size}
+    overrides = {AS_CONFIGURED: [], **{choice: [choice] for choice in options.choices.split(",")}}
+    with ExitStack() as stack:
+        contenders = {
+            name: stack.enter_context(
+                Contender(MODULES[OURS], {**settings, "overrides": each}, env=thread_variables(options.threads))
+            )
+            for name, each in overrides.items()
+        }
+        taken = measure(contenders, options.steps, options.rounds)
+    machine = describe_machine(load)
+    print(f"\n{format_machine(machine)}")
+    print(f"Batches of {options.batch_size}; a step: mean of {options.steps}")
+    print(f"Median of {options.rounds} rounds [least..most]\n")
+    print(format_table(taken))
+    if options.json:
+        write_json(
+            options.json,
+            {
+                "machine": machine,
+                "batch_size": options.batch_size,
+                "steps": options.steps,
+                "rounds": options.rounds,
+                "step_seconds": taken,
+                "ratios": ratios(taken),
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()
