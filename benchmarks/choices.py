@@ -1,11 +1,12 @@
 """What each choice for speed brings: ``python -m benchmarks.choices --data DIR``.
 
-Times steps of ``fer_exp`` as configured, and with each of the choices switched off by its key, alone. Each is a process
-of its own, as some choices are of the process, and they take turns.
+Times steps of ``fer_exp`` as configured, and with each of the choices switched off by its key, alone. They take turns,
+and each turn is a process of its own: some choices are of the process, and where the system happens to put a process's
+memory makes a step several percent longer or shorter.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.contenders.turns import UNMEASURED, Contender
@@ -36,23 +37,23 @@ SWITCHED_OFF = (
 )
 
 
-def measure(contenders: Mapping[str, Contender], steps: int, rounds: int) -> dict[str, list[float]]:
+def measure(start: Mapping[str, Callable[[], Contender]], steps: int, rounds: int) -> dict[str, list[float]]:
     """Let them take turns.
 
     Args:
-        contenders: by what is switched off.
+        start: what starts a process, by what is switched off in it.
         steps: measured steps of a turn.
         rounds: in how many each takes a turn.
 
     Returns:
         Mean seconds of a step, one a round, by what is switched off.
     """
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for contender in contenders.values():
-        contender.turn(UNMEASURED + 1, 1)
+    taken: dict[str, list[float]] = {name: [] for name in start}
     for round_ in range(rounds):
-        for name in in_turn(list(contenders), round_):
-            taken[name].append(contenders[name].turn(steps + UNMEASURED, 1)["step_seconds"])
+        for name in in_turn(list(start), round_):
+            with start[name]() as contender:
+                contender.turn(UNMEASURED + 1, 1)  # kernels are chosen
+                taken[name].append(contender.turn(steps + UNMEASURED, 1)["step_seconds"])
         print(f"round {round_ + 1} of {rounds} is done", flush=True)
     return taken
 
@@ -87,14 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--steps={options.steps}: the {counts[0]} training images fill fewer batches")
     settings: dict[str, Any] = {"root": str(layout.root), "batch_size": options.batch_size}
     overrides = {AS_CONFIGURED: [], **{choice: [choice] for choice in options.choices.split(",")}}
-    with ExitStack() as stack:
-        contenders = {
-            name: stack.enter_context(
-                Contender(MODULES[OURS], {**settings, "overrides": each}, env=thread_variables(options.threads))
-            )
-            for name, each in overrides.items()
-        }
-        taken = measure(contenders, options.steps, options.rounds)
+    env = thread_variables(options.threads)
+    start = {
+        name: partial(Contender, MODULES[OURS], {**settings, "overrides": each}, env=env)
+        for name, each in overrides.items()
+    }
+    taken = measure(start, options.steps, options.rounds)
     machine = describe_machine(load)
     print(f"\n{format_machine(machine)}")
     print(f"Batches of {options.batch_size}; a step: mean of {options.steps}")

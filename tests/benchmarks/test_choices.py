@@ -6,24 +6,37 @@ from benchmarks.choices import AS_CONFIGURED, SWITCHED_OFF, format_table, main, 
 from benchmarks.contenders.turns import UNMEASURED
 
 
-class Counted:
-    """Takes as many seconds as it has taken turns, times ``slowness``."""
+class Scripted:
+    """Takes the seconds that are next, and notes when it was started, asked and ended."""
 
-    def __init__(self, slowness, asked):
-        self.slowness, self.asked, self.turns = slowness, asked, 0
+    def __init__(self, name, events, seconds):
+        self.name, self.events, self.seconds = name, events, seconds
+
+    def __enter__(self):
+        self.events.append(f"{self.name} starts")
+        return self
+
+    def __exit__(self, *error):
+        self.events.append(f"{self.name} ends")
 
     def turn(self, steps, validation):
-        self.asked.append((self.slowness, steps))
-        self.turns += 1
-        return {"step_seconds": self.slowness * self.turns}
+        self.events.append(f"{self.name} takes {steps}")
+        return {"step_seconds": 100 if steps == UNMEASURED + 1 else next(self.seconds)}
 
 
-def test_all_take_turns_and_the_warm_up_is_not_kept():
-    asked = []
-    taken = measure({AS_CONFIGURED: Counted(1, asked), "a=1": Counted(3, asked)}, steps=5, rounds=2)
-    steps = UNMEASURED + 5
-    assert asked == [(1, UNMEASURED + 1), (3, UNMEASURED + 1), (1, steps), (3, steps), (3, steps), (1, steps)]
-    assert taken == {AS_CONFIGURED: [2, 3], "a=1": [6, 9]}
+def test_each_turn_is_a_process_and_its_warm_up_is_not_kept():
+    events, seconds = [], {"plain": iter([1, 2]), "other": iter([3, 4])}
+    start = {
+        AS_CONFIGURED: lambda: Scripted("plain", events, seconds["plain"]),
+        "a=1": lambda: Scripted("other", events, seconds["other"]),
+    }
+    taken = measure(start, steps=5, rounds=2)
+    assert taken == {AS_CONFIGURED: [1, 2], "a=1": [3, 4]}
+    plain, other = (
+        [f"{name} starts", f"{name} takes {UNMEASURED + 1}", f"{name} takes {UNMEASURED + 5}", f"{name} ends"]
+        for name in ("plain", "other")
+    )
+    assert events == [*plain, *other, *other, *plain]
 
 
 def test_ratios_are_those_of_turns_of_the_same_round():
