@@ -1,6 +1,7 @@
 """What each choice for speed brings: ``python -m benchmarks.choices --data DIR``.
 
-Times steps of ``fer_exp`` as configured, and with each of the choices switched off by its key, alone. They take turns,
+Times steps of ``fer_exp`` as configured, and with each of the choices switched off by its key. Float32 switches
+``patch_gradients`` off too, which is of bfloat16; the others are off alone. They take turns,
 and each turn is a process of its own: some choices are of the process, and where the system happens to put a process's
 memory makes a step several percent longer or shorter.
 """
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
     parser.add_argument("--threads", type=int, metavar="N", help="(default: as torch takes them)")
     parser.add_argument(
-        "--choices", default=",".join(SWITCHED_OFF), metavar="KEY=VALUE,...", help="(default: %(default)s)"
+        "--choices", nargs="+", default=SWITCHED_OFF, metavar="KEY=VALUE", help=f"(default: {' '.join(SWITCHED_OFF)})"
     )
     options = parser.parse_args(arguments)
     layout, counts = find_and_count(parser, options.data)
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (options.steps + UNMEASURED) * options.batch_size > counts[0]:
         parser.error(f"--steps={options.steps}: the {counts[0]} training images fill fewer batches")
     settings: dict[str, Any] = {"root": str(layout.root), "batch_size": options.batch_size}
-    overrides = {AS_CONFIGURED: [], **{choice: [choice] for choice in options.choices.split(",")}}
+    overrides = {AS_CONFIGURED: [], **{choice: [choice] for choice in options.choices}}
     env = thread_variables(options.threads)
     start = {
         name: partial(Contender, MODULES[OURS], {**settings, "overrides": each}, env=env)

@@ -151,6 +151,7 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("data.hold_out=some", "data.hold_out=some: expected"),
         ("channels_last=yes_please", "channels_last=yes_please: expected true or false"),
         ("cuda_graph=2", "cuda_graph=2: expected auto, true or false"),
+        ("cuda_graph=1", "cuda_graph=1: expected auto, true or false"),
         ("patch_gradients=yes", "patch_gradients=yes: expected auto, true or false"),
         ("keep_memory=auto", "keep_memory=auto: expected true or false"),
         ("optimizer.lr=-1", "optimizer.lr=-1: expected a finite number from 0 up"),

@@ -152,7 +152,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or "LD_PRELOAD" in os.environ, reason="it is a setting of glibc's own malloc"
+)
 def test_kept_memory_is_not_asked_of_the_system_again():
     faults = {
         choice: int(
@@ -163,6 +165,29 @@ def test_kept_memory_is_not_asked_of_the_system_again():
     assert faults["keep"] < faults["give back"] / 10
 
 
+@pytest.mark.parametrize(
+    ("largest", "calls"),
+    [
+        (2**40, [(-3, 2**30), (-1, 2**31 - 1)]),
+        (2**25, [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]),
+        (0, [(-3, 2**30), (-3, 2**25)]),
+    ],
+)
+def test_memory_is_never_given_back_where_large_tensors_cannot_be_kept_apart(monkeypatch, largest, calls):
+    # Older glibcs refuse a threshold above 32 MiB. The second setting alone would freeze the first at 128 KiB.
+    class Glibc:
+        def mallopt(self, parameter, value):
+            asked.append((parameter, value))
+            return int(parameter != -3 or value <= largest)
+
+    asked = []
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Glibc())
+    keep_freed_memory()
+    assert asked == calls
+
+
 def test_a_c_library_without_the_setting_is_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     keep_freed_memory()

@@ -471,6 +471,31 @@ def test_precision_is_chosen_recorded_and_used(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wanted", [True, False])
+def test_gradients_come_from_patches_as_is_wanted_and_the_record_says_so(small, monkeypatch, wanted):
+    taken = []
+    monkeypatch.setattr(
+        "fer_exp.models.patch_gradients.convolve",
+        lambda x, weight, bias: taken.append(x.shape[2]) or torch.nn.functional.conv2d(x, weight, bias, padding=1),
+    )
+    cfg = small(
+        "model=vgg", "model.widths=[8,8,256]", "model.convolutions=[1,1,2]", "trainer.precision=bf16-mixed",
+        f"patch_gradients={wanted}", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
+    )  # fmt: skip
+    monkeypatch.setattr("fer_exp.models.patch_gradients.LARGEST_MAP", 12)
+    train(cfg)
+    assert taken == ([12] * 2 if wanted else [])
+    assert read_summary(Path(cfg.output_dir))["environment"]["patch_gradients"] is wanted
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_memory_is_kept_where_that_is_wanted(small, monkeypatch, wanted):
+    kept = []
+    monkeypatch.setattr("fer_exp.hardware.keep_freed_memory", lambda: kept.append(True))
+    train(small("model=vgg_small", f"keep_memory={wanted}", "trainer.max_epochs=1", "trainer.limit_train_batches=1"))
+    assert kept == [True] * wanted
+
+
 def test_the_default_run_learns_the_drawn_faces(composed, tmp_path):
     # The first thing a newcomer sees: 85 % within 10 epochs, where logistic regression stays below 60 %.
     cfg = composed()

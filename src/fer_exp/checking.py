@@ -111,7 +111,7 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         if not isinstance(cfg[key], bool):
             yield f"{key}={cfg[key]}: expected true or false"
     for key in ("cuda_graph", "patch_gradients"):
-        if cfg[key] not in (True, False, "auto"):
+        if not (isinstance(cfg[key], bool) or cfg[key] == "auto"):
             yield f"{key}={cfg[key]}: expected auto, true or false"
     if cfg.resume is not None and not os.path.isfile(as_path(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"

@@ -10,9 +10,10 @@ import torch
 
 from fer_exp.errors import UserError
 
-# Of glibc's malloc.h; and below which size what is freed is kept: more than any tensor of a step on a CPU.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT = 2**30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+# Below which size memory is kept: more than any tensor of a step on a CPU. Older glibcs take at most 32 MiB.
+_KEPT = (2**30, 2**25)
+_NEVER = 2**31 - 1  # bytes that must be free before any are given back
 
 
 def choose_accelerator(wanted: str) -> tuple[str, str]:
@@ -130,9 +131,9 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # musl has none
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    # musl has no mallopt. Where both sizes are refused all stays as it is: the second setting alone would be worse.
+    if hasattr(libc, "mallopt") and any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT):
+        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def available_cores() -> int:

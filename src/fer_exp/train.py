@@ -99,7 +99,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
     patches, why_patches = choose_patch_gradients(cfg.patch_gradients, accelerator, precision)
     device = device_name(accelerator)
-    if cfg.keep_memory:
+    if cfg.keep_memory and accelerator == "cpu":
         keep_freed_memory()
     if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
         raise UserError(
@@ -165,7 +165,11 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             "seed": cfg.seed,
             "params": {"trainable": trainable, "non_trainable": non_trainable},
             "data": data,
-            "environment": describe_environment(device, precision, torch.get_num_threads()),
+            "environment": {
+                **describe_environment(device, precision, torch.get_num_threads()),
+                "cuda_graph": captured,
+                "patch_gradients": patches,
+            },
         },
     )
     recorder = Recorder(record, start)

@@ -64,6 +64,17 @@ def test_backward_uses_the_mask_of_forward_in_any_layout(shape, memory_format):
     assert out.stride() == x.stride()
 
 
+def test_second_derivatives_are_those_of_the_same_mask():
+    # Optimizers that look at curvature ask for them.
+    def dropped(x):
+        torch.manual_seed(0)
+        return ByteDropout(0.5)(x * x)
+
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(dropped, x)
+    assert torch.autograd.gradgradcheck(dropped, x)
+
+
 def test_a_view_with_gaps_is_dropped_too():
     torch.manual_seed(0)
     out = ByteDropout(0.5)(torch.ones(100, 100)[:, ::2])

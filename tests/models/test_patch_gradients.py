@@ -43,7 +43,7 @@ def test_the_network_learns_the_same_under_autocast():
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(network(faces), labels)
         loss.backward()
-    # conv4 alone: the maps of the others are larger.
+    # conv4 alone: the maps of the others are larger or their channels fewer.
     assert len([node for node in _graph(_logits(patched, faces)) if node.name() == "_ConvolutionBackward"]) == 1
     assert list(patched.state_dict()) == list(plain.state_dict())
     for (name, a), b in zip(plain.named_parameters(), patched.parameters(), strict=True):
@@ -76,15 +76,17 @@ def test_without_autocast_it_is_torch_s_own():
 @pytest.mark.parametrize(
     "convolution",
     [
-        nn.Conv2d(128, 8, 3, padding=0),
-        nn.Conv2d(128, 8, 3, padding=1, stride=2),
-        nn.Conv2d(128, 8, 3, padding=2, dilation=2),
-        nn.Conv2d(128, 8, 3, padding=1, groups=2),
-        nn.Conv2d(128, 8, (3, 1), padding="same"),
-        nn.Conv2d(128, 8, 2, padding="same"),
-        nn.Conv2d(128, 8, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(64, 8, 3, padding=1),
-        nn.LazyConv2d(8, 3, padding=1),
+        nn.Conv2d(256, 256, 3, padding=0),
+        nn.Conv2d(256, 256, 3, padding=1, stride=2),
+        nn.Conv2d(256, 256, 3, padding=2, dilation=2),
+        nn.Conv2d(256, 256, 3, padding=1, groups=2),
+        nn.Conv2d(256, 256, (3, 1), padding="same"),
+        nn.Conv2d(256, 256, 2, padding="same"),
+        nn.Conv2d(256, 256, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(255, 256, 3, padding=1),
+        nn.Conv2d(256, 255, 3, padding=1),
+        nn.Conv2d(256, 256, 5, padding=2),
+        nn.LazyConv2d(256, 3, padding=1),
     ],
     ids=str,
 )
@@ -96,22 +98,30 @@ def test_other_convolutions_are_left_alone(convolution):
 
 @pytest.mark.parametrize("size", [LARGEST_MAP, LARGEST_MAP + 1])
 def test_each_convolution_decides_by_the_size_of_its_maps(size):
-    convolution = nn.Conv2d(128, 8, 3, padding=1)
+    convolution = nn.Conv2d(256, 256, 3, padding=1)
     use_patch_gradients(convolution)
     with torch.autocast("cpu", torch.bfloat16):
-        out = convolution(torch.rand(2, 128, size, size))
+        out = convolution(torch.rand(2, 256, size, size))
     assert (out.grad_fn.name() == "_ConvolutionBackward") is (size == LARGEST_MAP)
     assert out.dtype == torch.bfloat16
 
 
+def test_an_image_without_a_batch_is_torch_s_own():
+    convolution = nn.Conv2d(256, 256, 3, padding=1)
+    use_patch_gradients(convolution)
+    with torch.autocast("cpu", torch.bfloat16):
+        convolution(torch.rand(256, 6, 6)).sum().backward()
+    assert convolution.weight.grad.any()
+
+
 def test_a_frozen_kernel_gets_no_gradient_and_passes_it_on():
-    convolution = nn.Conv2d(128, 8, 3, padding=1)
+    convolution = nn.Conv2d(256, 256, 3, padding=1)
     use_patch_gradients(convolution)
     convolution = copy.deepcopy(convolution)
     convolution.weight.requires_grad_(False)
-    x = torch.rand(2, 128, 6, 6, requires_grad=True)
+    x = torch.rand(2, 256, 6, 6, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         convolution(x).sum().backward()
     assert convolution.weight.grad is None
     assert x.grad.any()
-    assert convolution.bias.grad.tolist() == [72] * 8
+    assert convolution.bias.grad.tolist() == [72] * 256
