@@ -1,9 +1,9 @@
 """What each choice for speed brings: ``python -m benchmarks.choices --data DIR``.
 
 Times steps of ``fer_exp`` as configured, and with each of the choices switched off by its key. Float32 switches
-``patch_gradients`` off too, which is of bfloat16; the others are off alone. They take turns,
-and each turn is a process of its own: some choices are of the process, and where the system happens to put a process's
-memory makes a step several percent longer or shorter.
+``patch_gradients`` off too, which is of bfloat16; the others are off alone. They take turns, and each turn is a process
+of its own: some choices are of the process, and where the system happens to put a process's memory makes a step several
+percent longer or shorter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ from benchmarks.measuring import (
     in_turn,
     load_before,
     make_parser,
+    median_ratio,
     spread,
     write_json,
 )
@@ -61,8 +62,7 @@ def measure(start: Mapping[str, Callable[[], Contender]], steps: int, rounds: in
 
 def ratios(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """How many times as long as a step as configured each took: medians of the rounds' own ratios."""
-    ours = taken[AS_CONFIGURED]
-    return {name: spread([a / b for a, b in zip(seconds, ours, strict=True)]).median for name, seconds in taken.items()}
+    return {name: median_ratio(seconds, taken[AS_CONFIGURED]) for name, seconds in taken.items()}
 
 
 def format_table(taken: Mapping[str, Sequence[float]]) -> str:

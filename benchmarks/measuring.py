@@ -90,6 +90,11 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
+def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """The median of the rounds' own ratios, of what was measured once a round of each."""
+    return spread([a / b for a, b in zip(theirs, ours, strict=True)]).median
+
+
 def in_turn(names: Sequence[str], round_: int) -> list[str]:
     """The order of a round: each begins with another, so that none always comes after the same one."""
     start = round_ % len(names)

@@ -15,6 +15,7 @@ from benchmarks.measuring import (
     in_turn,
     load_before,
     make_parser,
+    median_ratio,
     spread,
     write_json,
 )
@@ -61,7 +62,8 @@ def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -
     precision, _ = choose_precision("auto", accelerator)
     low = precision == "bf16-mixed"
     patches, _ = choose_patch_gradients("auto", accelerator, precision)
-    keep_freed_memory()
+    if accelerator == "cpu":
+        keep_freed_memory()
     faces = torch.rand(batch_size, 1, 48, 48, device=accelerator).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(7, (batch_size,), device=accelerator)
     for network in networks.values():
@@ -97,7 +99,7 @@ def format_table(facts: Mapping[str, Mapping[str, Any]], taken: Mapping[str, Seq
             f"{facts[name]['parameters']:,}",
             f"{facts[name]['gflop']:.2f}",
             spread(seconds).show(0, 1000),
-            f"{spread([s / f for s, f in zip(seconds, first, strict=True)]).median:.2f}",
+            f"{median_ratio(seconds, first):.2f}",
         )
         for name, seconds in taken.items()
     ]

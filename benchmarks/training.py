@@ -31,6 +31,7 @@ from benchmarks.measuring import (
     in_turn,
     load_before,
     make_parser,
+    median_ratio,
     spread,
     write_json,
 )
@@ -136,15 +137,11 @@ def summarise(measured: Mapping[str, Measured], batch_size: int) -> dict[str, di
             "step_seconds": asdict(spread(taken.steps)),
             "images_per_second": batch_size / spread(taken.steps).median,
             "epoch_seconds": asdict(spread(taken.epoch_seconds)) if taken.epochs else None,
-            "step_ratio": _ratio(taken.steps, ours.steps) if ours else None,
-            "epoch_ratio": _ratio(taken.epoch_seconds, ours.epoch_seconds) if ours and taken.epochs else None,
+            "step_ratio": median_ratio(taken.steps, ours.steps) if ours else None,
+            "epoch_ratio": median_ratio(taken.epoch_seconds, ours.epoch_seconds) if ours and taken.epochs else None,
         }
         for name, taken in measured.items()
     }
-
-
-def _ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    return spread([a / b for a, b in zip(theirs, ours, strict=True)]).median
 
 
 def format_table(measured: Mapping[str, Measured], batch_size: int) -> str:

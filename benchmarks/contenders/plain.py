@@ -42,7 +42,8 @@ class Plain:
         self.device, self.seed = torch.device(accelerator), seed
         self.precision = choose_precision(precision, accelerator)[0]
         self.patch_gradients = choose_patch_gradients("auto", accelerator, self.precision)[0]
-        keep_freed_memory()
+        if accelerator == "cpu":
+            keep_freed_memory()
         train_set, validation_set = (
             load_split(list_images(Path(split)), default_cache_dir())[0] for split in (train, validation)
         )

@@ -110,12 +110,12 @@ def choose_patch_gradients(wanted: bool | str, accelerator: str, precision: str)
     if not wanted:
         return False, "as set"
     possible = accelerator == "cpu" and precision == "bf16-mixed"
-    if wanted is True and not possible:
-        raise UserError(
-            f"patch_gradients=true: it is of bfloat16 on a CPU, and this is {precision} on {accelerator}. "
-            "patch_gradients=auto takes it where it is faster."
-        )
     if wanted is True:
+        if not possible:
+            raise UserError(
+                f"patch_gradients=true: it is of bfloat16 on a CPU, and this is {precision} on {accelerator}. "
+                "patch_gradients=auto takes it where it is faster."
+            )
         return True, "as set"
     if possible and torch.cpu.get_capabilities().get("amx_bf16"):
         return True, "the processor has AMX"
