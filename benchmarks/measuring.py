@@ -53,7 +53,7 @@ def run_python(*arguments: str, env: Mapping[str, str] | None = None) -> Finishe
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **(env or {})}, stdout=output, stderr=output
+            [sys.executable, *arguments], cwd=ROOT, env=child_environment(env), stdout=output, stderr=output
         )
         # Not process.wait(): the system's account of this one child says what memory it took.
         _, status, usage = os.wait4(process.pid, 0)
@@ -64,6 +64,16 @@ def run_python(*arguments: str, env: Mapping[str, str] | None = None) -> Finishe
     if process.returncode:
         raise RuntimeError(f"python {' '.join(arguments)} ended with {process.returncode}:\n{last_lines(text)}")
     return Finished(seconds, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), text)
+
+
+def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment variables of a child process: those of this one, and ``env``.
+
+    Whatever this process was told, the children keep what they compile: where nothing is kept, each import of torch and
+    Lightning compiles their sources again, which takes longer than all else that a start consists of.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **(env or {})}
 
 
 def last_lines(text: str, count: int = 15) -> str:

@@ -2,7 +2,7 @@
 
 Each figure is that of a process of its own, and the processes take turns, so that other work on the machine meets all
 alike. First come two that are not measured: they fill the cache of decoded images that the others start from, a
-temporary one, and bring what is imported from the disk into memory.
+temporary one, have Python compile what is imported, and bring it from the disk into memory.
 """
 
 import tempfile
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.measuring import (
+    Finished,
     align,
     describe_machine,
     find_and_count,
@@ -100,20 +101,22 @@ def measure(root: Path, rounds: int) -> dict[str, Figure]:
             note("loading the images, nothing cached", "s", load(cache))
             note("loading the images, cached", "s", load(cache))
 
-        def run(round_: int) -> None:
-            taken = run_python(
+        def train_for_a_moment(name: str) -> Finished:
+            return run_python(
                 *train(
                     "trainer.max_epochs=1",
                     f"trainer.limit_train_batches={STEPS}",
                     f"trainer.limit_val_batches={VALIDATION}",
-                    f"hydra.run.dir={quoted(Path(folder, f'run{round_}'))}",
+                    f"hydra.run.dir={quoted(Path(folder, name))}",
                 ),
                 env=warm,
             )
-            note(f"run of {STEPS} steps, peak", "MiB", taken.peak_mib)
+
+        def run(round_: int) -> None:
+            note(f"run of {STEPS} steps, peak", "MiB", train_for_a_moment(f"run{round_}").peak_mib)
 
         load(Path(warm["FER_EXP_CACHE"]))
-        run_python("-c", IDLE)
+        train_for_a_moment("unmeasured")
         turns = {turn.__name__: turn for turn in (idle, answers, first_step, loading, run)}
         for round_ in range(rounds):
             for name in in_turn(list(turns), round_):

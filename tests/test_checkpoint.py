@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fer_exp.checkpoint import check_source, find_checkpoint, read_checkpoint
+from fer_exp.checkpoint import check_source, find_checkpoint, load_network, read_checkpoint
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.imageset import PREPROCESSING
 from fer_exp.errors import UserError
@@ -45,6 +45,26 @@ def test_the_network_answers_as_it_did(checkpoint, network):
     with torch.no_grad():
         torch.testing.assert_close(trained.logits(faces), network(faces))
     assert (trained.epoch, trained.classes, trained.network.training) == (4, CLASSES, False)
+
+
+def test_a_network_answers_in_the_precision_that_is_asked_for(checkpoint, network, monkeypatch):
+    kept = []
+    monkeypatch.setattr("fer_exp.hardware.keep_freed_memory", lambda: kept.append(True))
+    faces = torch.rand(3, 1, 48, 48)
+    whole, said = load_network(checkpoint(), "cpu", "32-true")
+    assert said.startswith("Device: ")
+    assert said.endswith("(as set). Precision: 32-true (as set).")
+    half, said = load_network(checkpoint(), "cpu", "bf16-mixed")
+    assert said.endswith("Precision: bf16-mixed (as set).")
+    with torch.no_grad():
+        torch.testing.assert_close(whole.logits(faces), network(faces))
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = network(faces)
+        assert torch.equal(half.logits(faces), expected)
+        assert expected.dtype == torch.bfloat16
+    assert kept == [True, True]
+    with pytest.raises(UserError, match=r"trainer\.precision=16-mixed: needs a GPU"):
+        load_network(checkpoint(), "cpu", "16-mixed")
 
 
 def test_weights_from_elsewhere_are_not_fetched_again(checkpoint, monkeypatch):
@@ -96,7 +116,13 @@ def test_a_file_that_is_no_checkpoint_is_refused(checkpoint, tmp_path):
 
 
 def source(**given):
-    cfg = {"run": None, "ckpt": None, "weights": "best", "batch_size": 8, "trainer": {"accelerator": "cpu"}}
+    cfg = {
+        "run": None,
+        "ckpt": None,
+        "weights": "best",
+        "batch_size": 8,
+        "trainer": {"accelerator": "cpu", "precision": "32-true"},
+    }
     return OmegaConf.create({**cfg, **given})
 
 
@@ -127,6 +153,7 @@ def test_a_checkpoint_is_found_by_its_run_and_a_run_by_its_checkpoint(checkpoint
         ({"ckpt": "a", "weights": "last"}, "give run=DIR weights=last"),
         ({"run": "a", "batch_size": 0}, "batch_size=0"),
         ({"run": "a", "trainer": {"accelerator": "abacus"}}, "accelerator=abacus"),
+        ({"run": "a", "trainer": {"accelerator": "cpu", "precision": "64"}}, "precision=64"),
     ],
 )
 def test_one_network_must_be_named(given, said):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from benchmarks.measuring import ROOT, last_lines
+from benchmarks.measuring import ROOT, child_environment, last_lines
 
 UNMEASURED = 2  # steps at the beginning of each turn that no step time holds: buffers and kernels are prepared in them
 
@@ -87,7 +87,7 @@ class Contender:
         self._process = subprocess.Popen(
             [python or sys.executable, "-m", module],
             cwd=ROOT,
-            env={**os.environ, **(env or {})},
+            env=child_environment(env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

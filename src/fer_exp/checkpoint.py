@@ -5,14 +5,14 @@ Imports at the top are light: torch is imported where a file is read.
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from fer_exp.building import build_checked
-from fer_exp.config import ACCELERATORS, is_whole
+from fer_exp.config import ACCELERATORS, PRECISIONS, is_whole
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.names import as_path
 from fer_exp.errors import UserError, first_of, in_line
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("best", "restored", "last")
 _OWN = "network."  # what the names of the network's weights begin with in a checkpoint
+_HALVES = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}  # dtypes of torch
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Trained:
         network: in evaluation mode; maps normalised faces (N, 1, 48, 48) to logits (N, C).
         epoch: of the weights, from 1; None where the file does not tell, as that of restored weights.
         settings: those that the run stored with it: model, optimizer, classes, fingerprint, ...
+        precision: in which it answers: ``32-true``, or another one of ``PRECISIONS`` that autocasts.
     """
 
     path: Path
     network: "nn.Module"
     epoch: int | None
     settings: Mapping[str, Any]
+    precision: str = "32-true"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,7 +58,11 @@ class Trained:
 
     def logits(self, faces: "Tensor") -> "Tensor":
         """(N, C) of normalised faces (N, 1, 48, 48), in the memory order of the training."""
-        logits: Tensor = self.network(faces.contiguous(memory_format=_order(self.settings)))
+        import torch
+
+        half = getattr(torch, _HALVES[self.precision]) if self.precision in _HALVES else None
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            logits: Tensor = self.network(faces.contiguous(memory_format=_order(self.settings)))
         return logits
 
 
@@ -75,6 +82,8 @@ def check_source(cfg: DictConfig) -> None:
         raise UserError(f"batch_size={cfg.batch_size}: expected a whole number from 1 up")
     if cfg.trainer.accelerator not in ACCELERATORS:
         raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}")
+    if cfg.trainer.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: expected one of {', '.join(PRECISIONS)}")
 
 
 def find_checkpoint(cfg: DictConfig) -> tuple[Path, Path | None, Mapping[str, Any]]:
@@ -106,6 +115,31 @@ def find_checkpoint(cfg: DictConfig) -> tuple[Path, Path | None, Mapping[str, An
         there = ", ".join(name for name in WEIGHTS if (checkpoint.parent / f"{name}.ckpt").is_file()) or "none"
         raise UserError(f"weights={cfg.weights}: {checkpoint} is not there; expected one of those there are: {there}")
     return checkpoint, run, summary
+
+
+def load_network(path: Path, accelerator: str, precision: str) -> tuple[Trained, str]:
+    """Read a checkpoint, and make its network ready to answer.
+
+    Args:
+        path: of the checkpoint.
+        accelerator: ``trainer.accelerator``.
+        precision: ``trainer.precision``.
+
+    Returns:
+        The network; and device and precision with the reasons for them, in words.
+
+    Raises:
+        UserError: the machine does not have what is wanted, or the checkpoint cannot be read.
+    """
+    from fer_exp.hardware import choose_accelerator, choose_precision, device_name, keep_freed_memory
+
+    accelerator, why_accelerator = choose_accelerator(accelerator)
+    precision, why_precision = choose_precision(precision, accelerator)
+    if accelerator == "cpu":
+        keep_freed_memory()
+    trained = replace(read_checkpoint(path), precision=precision)
+    trained.network.to(accelerator)
+    return trained, f"Device: {device_name(accelerator)} ({why_accelerator}). Precision: {precision} ({why_precision})."
 
 
 def read_checkpoint(path: Path) -> Trained:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig, ListConfig
 
-from fer_exp.checkpoint import check_source, find_checkpoint, read_checkpoint
+from fer_exp.checkpoint import check_source, find_checkpoint, load_network
 from fer_exp.commands import call, carry_out
 from fer_exp.config import CONFIG_DIR, is_number, is_whole, plain, resolve
 from fer_exp.errors import UserError
@@ -63,16 +63,13 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     from fer_exp.evaluation.images import build_data, examine, load_images
     from fer_exp.evaluation.report import Evaluation, format_report, write_report
     from fer_exp.evaluation.scores import measure
-    from fer_exp.hardware import choose_accelerator, device_name
+    from fer_exp.hardware import device_name
     from fer_exp.records import describe_environment
 
-    accelerator, why = choose_accelerator(cfg.trainer.accelerator)
-    device = device_name(accelerator)
-    trained = read_checkpoint(checkpoint)
-    trained.network.to(accelerator)
+    trained, how = load_network(checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
     origin = origin_of(trained, run, summary)
     log.info("%s: %s.", checkpoint, origin.in_words)
-    log.info("Device: %s (%s). Precision: float32.", device, why)
+    log.info("%s", how)
 
     given = {str(key): value for key, value in plain(cfg.data).items() if value != "???"}
     of_run = data_settings(summary)
@@ -89,7 +86,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
         if run:
             refuse_second_report(run, reported.fingerprint)
         log_probabilities, scores = measure(trained, images, views_of(cfg), cfg.batch_size, cfg.resamples, cfg.seed)
-        copies, notes = examine(images, origin, (summary.get("environment") or {}).get("precision"))
+        validated_in = (summary.get("environment") or {}).get("precision")
+        copies, notes = examine(images, origin, validated_in, trained.precision)
         evaluation = Evaluation(
             origin=origin,
             protocol=protocol,
@@ -103,7 +101,9 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
             scores=scores,
             resamples=cfg.resamples,
             seed=cfg.seed,
-            environment=describe_environment(device, "32-true", torch.get_num_threads()),
+            environment=describe_environment(
+                device_name(trained.device.type), trained.precision, torch.get_num_threads()
+            ),
         )
         if protocol == "official" and run:  # before anything can be seen of it
             first = {

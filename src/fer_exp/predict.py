@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig
 
 from fer_exp.atomic import replacing
-from fer_exp.checkpoint import check_source, find_checkpoint, read_checkpoint
+from fer_exp.checkpoint import check_source, find_checkpoint, load_network
 from fer_exp.commands import call
 from fer_exp.config import CONFIG_DIR, is_whole, resolve
 from fer_exp.data.folders import CLASSES, SUFFIXES
@@ -44,12 +44,9 @@ def predict(cfg: DictConfig) -> None:
 
     from fer_exp.data.decode import SIZE, decode_files
     from fer_exp.evaluation.views import log_probabilities
-    from fer_exp.hardware import choose_accelerator
     from fer_exp.progress import progress_bar
 
-    accelerator, _ = choose_accelerator(cfg.trainer.accelerator)
-    trained = read_checkpoint(checkpoint)
-    trained.network.to(accelerator)
+    trained, _ = load_network(checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
     with progress_bar("reading") as progress:
         faces, failures = decode_files([str(path) for path in paths], progress)
     unreadable = dict(failures)

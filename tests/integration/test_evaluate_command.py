@@ -37,21 +37,24 @@ def data(tmp_path_factory):
     return root
 
 
+def train_a_small_network(data, folder, *overrides):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose(
+            "train",
+            [
+                "data=folders", f"data.root={data}", "data.batch_size=10", "model=resnet18", "model.width=16",
+                "logger=none", "trainer.max_epochs=2", f"output_dir={folder}", *overrides,
+            ],
+        )  # fmt: skip
+    train(cfg)
+
+
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """Two runs of a small network, selected on validation/ and on held-out images."""
     folder = tmp_path_factory.mktemp("runs")
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        for name, share in (("plain", 0.0), ("held_out", 0.2)):
-            cfg = compose(
-                "train",
-                [
-                    "data=folders", f"data.root={data}", f"data.hold_out={share}", "data.batch_size=10",
-                    "model=resnet18", "model.width=16", "logger=none", "trainer.max_epochs=2",
-                    "trainer.precision=32-true", f"output_dir={folder / name}",
-                ],
-            )  # fmt: skip
-            train(cfg)
+    for name, share in (("plain", 0.0), ("held_out", 0.2)):
+        train_a_small_network(data, folder / name, f"data.hold_out={share}", "trainer.precision=32-true")
     return folder
 
 
@@ -130,6 +133,26 @@ def test_a_run_is_evaluated_on_its_validation_images(run_evaluate, runs, data, t
     soft_labels, count = read_soft_labels(tmp_path / "found/predictions.csv", images, Path("validation"))
     assert count == len(images)
     np.testing.assert_allclose(soft_labels, probabilities, atol=1e-5)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_in_the_precision_of_the_run_its_own_figures_come_out(run_evaluate, data, tmp_path):
+    train_a_small_network(data, tmp_path / "run", "trainer.precision=bf16-mixed")
+    best = max(read_history(tmp_path / "run"), key=lambda row: row["val_acc"])
+    found = {}
+    for precision in ("32-true", "bf16-mixed"):
+        status, printed = run_evaluate(f"run={tmp_path / 'run'}", f"trainer.precision={precision}")
+        assert status == 0, printed
+        assert f"Precision: {precision} (as set)." in printed
+        found[precision] = read(tmp_path)
+        assert found[precision]["environment"]["precision"] == precision
+        shutil.rmtree(tmp_path / "found")
+    notes = [any("validated in bf16-mixed, and this is 32-true" in note for note in f["notes"]) for f in found.values()]
+    assert notes == [True, False]
+    whole, half = (f["views"]["single"]["nll"]["value"] for f in found.values())
+    assert half == pytest.approx(best["val_loss"], rel=1e-5)
+    assert half != pytest.approx(whole, rel=1e-5)
+    assert half == pytest.approx(whole, rel=0.02)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -219,8 +219,14 @@ def audit(
 def is_constant(faces: Faces) -> NDArray[np.bool_]:
     """(N,): whether the pixels of each of ``faces`` (N, 48, 48) span no more than ``CONSTANT_RANGE`` grey levels."""
     pixels = faces.reshape(len(faces), SIZE * SIZE)
-    constant: NDArray[np.bool_] = pixels.max(1) - pixels.min(1) <= CONSTANT_RANGE
+    constant = _spans_little(pixels[:, :SIZE])  # most faces are told by their first row
+    constant[constant] = _spans_little(pixels[constant])
     return constant
+
+
+def _spans_little(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    little: NDArray[np.bool_] = pixels.max(1) - pixels.min(1) <= CONSTANT_RANGE
+    return little
 
 
 def one_grey_share(faces: Faces) -> NDArray[np.float64]:

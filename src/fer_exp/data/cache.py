@@ -8,7 +8,7 @@ import os
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,24 +37,58 @@ class Kept:
     """What a cache file holds.
 
     Attributes:
+        path: of the file.
         key: of the listing that it was made from (see ``cache_key``).
-        images: (N, 1, 48, 48) uint8, those that can be read.
-        labels: (N,) int64.
+        labels: (N,) int64, of the images that can be read.
         unreadable: of each file that cannot be read, its name in the listing and the reason.
         stated: the fingerprint that the file was given.
-        hashing: the fingerprint of what it holds, where that is being made.
+        offset: where in the file the images begin, in bytes.
+        ahead: its ``contents``, where they are being read into memory.
     """
 
+    path: Path
     key: str
-    images: Tensor | StoredFaces
     labels: Tensor
     unreadable: dict[str, str]
     stated: str
-    hashing: Future[str] | None = None
+    offset: int
+    ahead: Future[tuple[Tensor, str]] | None = None
 
-    def fingerprint(self) -> str:
-        """That of what the file holds."""
-        return self.hashing.result() if self.hashing else fingerprint(self.images, self.labels, CLASSES)
+    def contents(self, in_memory: bool) -> tuple[Tensor | StoredFaces, str]:
+        """The images, (N, 1, 48, 48) uint8, and the fingerprint of what the file holds.
+
+        Raises:
+            OSError, ValueError: they cannot be read.
+        """
+        if self.ahead is not None:
+            return self.ahead.result()
+        if in_memory:
+            return self.begin_to_read()()
+        images = StoredFaces(self.path, self.offset, (len(self.labels), 1, SIZE, SIZE))
+        return images, fingerprint(images, self.labels, CLASSES)
+
+    def begin_to_read(self) -> Callable[[], tuple[Tensor, str]]:
+        """What reads the contents into memory, in few calls: beside a busy thread another waits at each one.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        pixels = np.empty((len(self.labels), 1, SIZE, SIZE), np.uint8)
+        digest = begin_fingerprint(self.labels, CLASSES)
+        file = self.path.open("rb", buffering=0)
+        file.seek(self.offset)
+
+        def read() -> tuple[Tensor, str]:
+            left = pixels.reshape(-1).data
+            with file:
+                while left and (count := file.readinto(left)):  # once, but for more than 2 GiB
+                    left = left[count:]
+            if left:
+                raise ValueError("it ends before its images do")
+            digest.update(pixels.data)
+            return torch.from_numpy(pixels), digest.hexdigest()
+
+        return read
 
 
 def default_cache_dir() -> Path:
@@ -107,8 +141,8 @@ def load_split(
     """
     path, key = cache_file(listing.folder, cache_dir), cache_key(listing)
     if kept is None or kept.key != key:  # another process may have renewed it since
-        kept = _read_or_tell(path, in_memory)
-    cached = _of(listing, key, kept, path)
+        kept = _read_or_tell(path)
+    cached = _of(listing, key, kept, in_memory)
     if cached is not None:
         image_set, unreadable = cached
         # What could not be read may have been locked, or away: its stamp is the same once it is back.
@@ -136,7 +170,7 @@ def load_split(
         )
     if in_memory:
         return image_set, unreadable
-    stored = _of(listing, key, _read_or_tell(path, in_memory), path)
+    stored = _of(listing, key, _read_or_tell(path), in_memory)
     if stored is None:
         raise _cannot_stay_on_disk(path.parent, OSError("what is read there is not what was written"))
     return stored
@@ -177,37 +211,29 @@ def _labels(listing: Listing) -> Tensor:
 
 
 def read_ahead(folder: Path, cache_dir: Path, pool: Executor) -> Kept | None:
-    """Read what is kept of a split into memory, and let a thread of ``pool`` hash it while the files are being listed.
+    """Let a thread of ``pool`` read and hash the images that are kept of a split, while its files are being listed.
 
     Returns:
         None where nothing is kept, or it cannot be read: that is told where it is read again, when it is its turn.
     """
     with suppress(Exception):
-        kept = _read(cache_file(folder, cache_dir), in_memory=True)
-        assert isinstance(kept.images, Tensor)
-        digest, pixels = begin_fingerprint(kept.labels, CLASSES), kept.images.numpy().data
-
-        def finish() -> str:
-            # One call that needs no interpreter: a thread that wants it back may wait as long as the files are listed.
-            digest.update(pixels)
-            return digest.hexdigest()
-
-        return replace(kept, hashing=pool.submit(finish))
+        kept = _read(cache_file(folder, cache_dir))
+        return replace(kept, ahead=pool.submit(kept.begin_to_read()))
     return None
 
 
-def _read_or_tell(path: Path, in_memory: bool) -> Kept | None:
+def _read_or_tell(path: Path) -> Kept | None:
     try:
-        return _read(path, in_memory)
+        return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever a damaged file makes the reader raise, the images are still there
-        _tell_damaged(path, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        _tell_damaged(path, error)
         return None
 
 
-def _read(path: Path, in_memory: bool) -> Kept:
-    """Read a cache file; its fingerprint is yet to be compared."""
+def _read(path: Path) -> Kept:
+    """Read all but the images of a cache file."""
     with zipfile.ZipFile(path) as archive:
         if "labels.npy" not in archive.namelist():
             raise ValueError("another version wrote it")
@@ -218,10 +244,10 @@ def _read(path: Path, in_memory: bool) -> Kept:
         labels = torch.from_numpy(_array(archive, "labels", path))
         if labels.dtype != torch.int64:
             raise ValueError(f"its labels are {labels.dtype}")
-        return Kept(key, _images(archive, path, len(labels), in_memory), labels, unreadable, stated)
+        return Kept(path, key, labels, unreadable, stated, _find_images(archive, path, len(labels)))
 
 
-def _of(listing: Listing, key: str, kept: Kept | None, path: Path) -> tuple[ImageSet, dict[str, str]] | None:
+def _of(listing: Listing, key: str, kept: Kept | None, in_memory: bool) -> tuple[ImageSet, dict[str, str]] | None:
     """What is kept, as the images of ``listing``; None where nothing is, or, after a warning, where it is not those."""
     if kept is None:
         return None
@@ -231,23 +257,27 @@ def _of(listing: Listing, key: str, kept: Kept | None, path: Path) -> tuple[Imag
             legible(listing.folder),
         )
         return None
-    readable, found = without(listing, kept.unreadable), kept.fingerprint()
-    if found != kept.stated:
-        _tell_damaged(path, "its contents do not fit its fingerprint")
+    readable = without(listing, kept.unreadable)
+    try:
+        images, found = kept.contents(in_memory)
+        if found != kept.stated:
+            raise ValueError("its contents do not fit its fingerprint")
+        named = len(readable.files) + len(kept.unreadable)
+        if named != len(listing.files) or not torch.equal(kept.labels, _labels(readable)):
+            raise ValueError("it names other files")
+    except (OSError, ValueError) as error:
+        _tell_damaged(kept.path, error)
         return None
-    named = len(readable.files) + len(kept.unreadable)
-    if named != len(listing.files) or not torch.equal(kept.labels, _labels(readable)):
-        _tell_damaged(path, "it names other files")
-        return None
-    return ImageSet(kept.images, kept.labels, CLASSES, readable.files, found), kept.unreadable
+    return ImageSet(images, kept.labels, CLASSES, readable.files, found), kept.unreadable
 
 
-def _tell_damaged(path: Path, why: str) -> None:
+def _tell_damaged(path: Path, error: Exception) -> None:
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     log.warning("The cache %s cannot be read (%s): decoding the images anew.", legible(path), legible(why))
 
 
-def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Tensor | StoredFaces:
-    """The ``n`` images of an ``.npz`` file: read at once, which the archive's reader does by the chunk, or left there.
+def _find_images(archive: zipfile.ZipFile, path: Path, n: int) -> int:
+    """Where in an ``.npz`` file its ``n`` images begin, in bytes: from there they are read at once, or by the batch.
 
     Raises:
         ValueError: they are not so many, no images, compressed, or larger than the file.
@@ -261,10 +291,8 @@ def _images(archive: zipfile.ZipFile, path: Path, n: int, in_memory: bool) -> Te
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)  # of the two lengths in a local header: name, and extra field
         lengths = struct.unpack("<HH", file.read(4))
-    offset = member.header_offset + 30 + sum(lengths) + header
-    if not in_memory:
-        return StoredFaces(path, offset, shape)
-    return torch.from_numpy(np.fromfile(path, np.uint8, math.prod(shape), offset=offset).reshape(shape))
+    start: int = member.header_offset + 30 + sum(lengths) + header
+    return start
 
 
 def _header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:

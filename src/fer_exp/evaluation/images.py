@@ -139,13 +139,16 @@ def _test_folder(layout: Layout) -> Path:
     return folder
 
 
-def examine(images: Images, origin: Origin, precision: str | None) -> tuple[dict[str, int], list[str]]:
+def examine(
+    images: Images, origin: Origin, validated_in: str | None, precision: str
+) -> tuple[dict[str, int], list[str]]:
     """What has to be known of the images beside the protocol.
 
     Args:
         images: of the evaluation.
         origin: of the weights.
-        precision: in which the run was validated; None where it is not known.
+        validated_in: the precision in which the run was validated; None where it is not known.
+        precision: of the evaluation.
 
     Returns:
         How many of the reported images have the pixels of a ``train`` or a ``selection`` image; and notes, a sentence
@@ -180,8 +183,10 @@ def examine(images: Images, origin: Origin, precision: str | None) -> tuple[dict
     else:
         on = "the images held out of train/" if images.holds_out else "validation/"
         notes.append(f"The temperature was fitted on {on} ({len(images.selection):,} images).")
-    if precision not in (None, "32-true"):
-        notes.append(f"The run was validated in {precision}, and this is float32: its record may differ a little.")
+    if validated_in not in (None, precision):
+        notes.append(
+            f"The run was validated in {validated_in}, and this is {precision}: its record may differ a little."
+        )
     return found, notes
 
 
