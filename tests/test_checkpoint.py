@@ -7,7 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fer_exp.checkpoint import check_source, find_checkpoint, load_network, read_checkpoint
+from fer_exp.checkpoint import Trained, check_source, find_checkpoint, load_network, read_checkpoint
+from fer_exp.config import PRECISIONS
 from fer_exp.data.folders import CLASSES
 from fer_exp.data.imageset import PREPROCESSING
 from fer_exp.errors import UserError
@@ -60,11 +61,19 @@ def test_a_network_answers_in_the_precision_that_is_asked_for(checkpoint, networ
         torch.testing.assert_close(whole.logits(faces), network(faces))
         with torch.autocast("cpu", torch.bfloat16):
             expected = network(faces)
-        assert torch.equal(half.logits(faces), expected)
+        torch.testing.assert_close(half.logits(faces), expected)
         assert expected.dtype == torch.bfloat16
     assert kept == [True, True]
     with pytest.raises(UserError, match=r"trainer\.precision=16-mixed: needs a GPU"):
         load_network(checkpoint(), "cpu", "16-mixed")
+
+
+@pytest.mark.parametrize("precision", sorted({*PRECISIONS} - {"auto"}))
+def test_each_precision_is_one_that_networks_answer_in(network, tmp_path, precision):
+    with torch.no_grad():
+        logits = Trained(tmp_path, network, 1, {}, precision).logits(torch.rand(3, 1, 48, 48))
+    kinds = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    assert logits.dtype == kinds[precision]
 
 
 def test_weights_from_elsewhere_are_not_fetched_again(checkpoint, monkeypatch):

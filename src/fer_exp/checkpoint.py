@@ -5,6 +5,7 @@ Imports at the top are light: torch is imported where a file is read.
 
 import zipfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("best", "restored", "last")
 _OWN = "network."  # what the names of the network's weights begin with in a checkpoint
-_HALVES = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}  # dtypes of torch
+_HALVES = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # what torch autocasts to
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Trained:
         network: in evaluation mode; maps normalised faces (N, 1, 48, 48) to logits (N, C).
         epoch: of the weights, from 1; None where the file does not tell, as that of restored weights.
         settings: those that the run stored with it: model, optimizer, classes, fingerprint, ...
-        precision: in which it answers: ``32-true``, or another one of ``PRECISIONS`` that autocasts.
+        precision: in which it answers: one of ``PRECISIONS``, but ``auto``.
     """
 
     path: Path
@@ -60,8 +61,9 @@ class Trained:
         """(N, C) of normalised faces (N, 1, 48, 48), in the memory order of the training."""
         import torch
 
-        half = getattr(torch, _HALVES[self.precision]) if self.precision in _HALVES else None
-        with torch.autocast(self.device.type, half, enabled=half is not None):
+        half = _HALVES[self.precision]
+        autocast = torch.autocast(self.device.type, getattr(torch, half)) if half else nullcontext()
+        with autocast:
             logits: Tensor = self.network(faces.contiguous(memory_format=_order(self.settings)))
         return logits
 
@@ -131,12 +133,16 @@ def load_network(path: Path, accelerator: str, precision: str) -> tuple[Trained,
     Raises:
         UserError: the machine does not have what is wanted, or the checkpoint cannot be read.
     """
+    import torch
+
     from fer_exp.hardware import choose_accelerator, choose_precision, device_name, keep_freed_memory
 
     accelerator, why_accelerator = choose_accelerator(accelerator)
     precision, why_precision = choose_precision(precision, accelerator)
     if accelerator == "cpu":
         keep_freed_memory()
+    if accelerator == "cuda" and precision == "32-true":
+        torch.backends.cudnn.allow_tf32 = False  # which convolutions take by default, with 10 bits of float32's 23
     trained = replace(read_checkpoint(path), precision=precision)
     trained.network.to(accelerator)
     return trained, f"Device: {device_name(accelerator)} ({why_accelerator}). Precision: {precision} ({why_precision})."

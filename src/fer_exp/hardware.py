@@ -125,8 +125,8 @@ def choose_patch_gradients(wanted: bool | str, accelerator: str, precision: str)
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees for what it asks next, where the C library is glibc.
 
-    By default glibc gives tensors of a few megabytes back to the system at once, and each step of a training waits for
-    the same pages to be found and zeroed anew.
+    By default glibc gives tensors of a few megabytes back to the system at once, and each step of a training, or batch
+    of an evaluation, waits for the same pages to be found and zeroed anew.
     """
     if sys.platform != "linux":
         return

@@ -119,7 +119,8 @@ def in_words(probabilities: "Tensor", top: int) -> str:
         probabilities: (C,) of one image.
         top: how many are named.
     """
-    values, indices = probabilities.topk(top)
+    # Stable: of equal ones the first, as in the CSV file and the evaluation.
+    values, indices = (sorted_[:top] for sorted_ in probabilities.sort(descending=True, stable=True))
     first, *others = (f"{CLASSES[i]} {v:.1%}" for i, v in zip(indices.tolist(), values.tolist(), strict=True))
     return first + (f" ({', '.join(others)})" if others else "")
 

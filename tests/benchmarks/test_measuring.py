@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.measuring import align, find_data, in_turn, run_python, spread
+from benchmarks.measuring import align, child_environment, find_data, in_turn, run_python, spread
 
 
 def test_a_child_process_tells_its_time_its_memory_and_what_it_printed():
@@ -55,3 +55,10 @@ def test_without_a_folder_the_drawn_faces_are_measured_with(monkeypatch, faces):
     assert len(asked) == 1
     assert find_data(faces).root == faces.resolve()
     assert len(asked) == 1
+
+
+def test_child_processes_keep_what_they_compile(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("COLOUR", "red")
+    assert "PYTHONDONTWRITEBYTECODE" not in child_environment()
+    assert (child_environment()["COLOUR"], child_environment({"COLOUR": "blue"})["COLOUR"]) == ("red", "blue")

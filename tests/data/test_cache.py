@@ -67,7 +67,7 @@ def load_split(listing, store, progress=None):
 
 
 def load_split_read_ahead(listing, store):
-    """The same, of a cache that was read before the files were listed."""
+    """The same, of a cache that a thread reads meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         image_set, unreadable = cache.load_split(listing, store, kept=read_ahead(listing.folder, store, pool))
     assert unreadable == {}
@@ -369,6 +369,32 @@ def test_a_damaged_cache_is_said_and_made_anew(split, store, decoded, caplog, da
     assert repaired.fingerprint == good.fingerprint
     assert [(record.levelname, "anew" in record.message) for record in caplog.records] == [("WARNING", True)]
     load_split(listing, store)
+    assert decoded == [14, 14]
+
+
+class Slow(io.FileIO):
+    """A file of which little comes at a time, or an error where it ``fails``."""
+
+    fails = False
+
+    def readinto(self, buffer) -> int:
+        if self.fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(buffer[:1000])
+
+
+@pytest.mark.parametrize("is_read_ahead", [False, True])
+def test_images_are_read_to_their_end_however_little_comes_at_a_time(split, store, decoded, monkeypatch, is_read_ahead):
+    listing = list_images(split)
+    load_split(listing, store)
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda p, *a, **k: Slow(p) if "buffering" in k else opened(p, *a, **k))
+    again = load_split_read_ahead(listing, store) if is_read_ahead else load_split(listing, store)
+    assert_is_what_the_folder_holds(again, split)
+    assert decoded == [14]
+    monkeypatch.setattr(Slow, "fails", True)
+    again = load_split_read_ahead(listing, store) if is_read_ahead else load_split(listing, store)
+    assert_is_what_the_folder_holds(again, split)
     assert decoded == [14, 14]
 
 

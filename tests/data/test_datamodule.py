@@ -274,7 +274,7 @@ def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, mon
         (False, 10**6, 0, StoredFaces),
     ],
 )
-def test_what_is_kept_is_read_before_the_files_are_listed(data_root, monkeypatch, in_memory, most, ahead, loaded):
+def test_what_is_kept_is_asked_for_before_the_files_are_listed(data_root, monkeypatch, in_memory, most, ahead, loaded):
     FolderFaces(data_root, 4, 0).setup()
     monkeypatch.setattr(datamodule, "_loaded", {})
     monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", most)

@@ -1,5 +1,7 @@
 """What the network is shown, and the mean of its answers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -62,5 +64,7 @@ def test_progress_is_told(trained, faces):
 def test_answers_that_are_not_finite_are_refused(trained, faces):
     with torch.no_grad():
         trained.network[1].bias[2] = float("nan")
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match=r"not finite; .* did not diverge\.$"):
         log_probabilities(trained, [faces], "single", 5)
+    with pytest.raises(UserError, match=r"did not diverge, or trainer\.precision=32-true\.$"):
+        log_probabilities(replace(trained, precision="16-mixed"), [faces], "single", 5)

@@ -141,14 +141,15 @@ def test_in_the_precision_of_the_run_its_own_figures_come_out(run_evaluate, data
     best = max(read_history(tmp_path / "run"), key=lambda row: row["val_acc"])
     found = {}
     for precision in ("32-true", "bf16-mixed"):
-        status, printed = run_evaluate(f"run={tmp_path / 'run'}", f"trainer.precision={precision}")
+        status, printed = run_evaluate(f"run={tmp_path / 'run'}", f"trainer.precision={precision}", "batch_size=10")
         assert status == 0, printed
         assert f"Precision: {precision} (as set)." in printed
         found[precision] = read(tmp_path)
         assert found[precision]["environment"]["precision"] == precision
         shutil.rmtree(tmp_path / "found")
-    notes = [any("validated in bf16-mixed, and this is 32-true" in note for note in f["notes"]) for f in found.values()]
-    assert notes == [True, False]
+    said = ["validated in bf16-mixed, and this is 32-true", "The figures are computed in bf16-mixed."]
+    for words, evaluation in zip(said, found.values(), strict=True):
+        assert [words for words in said if words in " ".join(evaluation["notes"])] == [words]
     whole, half = (f["views"]["single"]["nll"]["value"] for f in found.values())
     assert half == pytest.approx(best["val_loss"], rel=1e-5)
     assert half != pytest.approx(whole, rel=1e-5)
@@ -297,6 +298,9 @@ def test_expressions_are_named_as_in_the_evaluation(run_evaluate, run_predict, t
         likeliest = max(CLASSES, key=lambda name: float(row[name]))
         assert row["predicted"] == likeliest
         assert f"{file}: {likeliest} {float(row[likeliest]):.1%} (" in printed
+    in_half = tmp_path / "half.csv"
+    assert run_predict(run, images, "views=flip", "trainer.precision=bf16-mixed", f"output={in_half}")[0] == 0
+    assert in_half.read_text() != output.read_text()
     status, printed = run_predict(run, images, f"output={output}")
     assert (status, "is there already" in printed) == (1, True)
 

@@ -60,10 +60,8 @@ class Kept:
         Raises:
             OSError, ValueError: they cannot be read.
         """
-        if self.ahead is not None:
-            return self.ahead.result()
         if in_memory:
-            return self.begin_to_read()()
+            return self.ahead.result() if self.ahead is not None else self.begin_to_read()()
         images = StoredFaces(self.path, self.offset, (len(self.labels), 1, SIZE, SIZE))
         return images, fingerprint(images, self.labels, CLASSES)
 

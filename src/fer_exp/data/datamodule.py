@@ -141,7 +141,7 @@ class FolderFaces(L.LightningDataModule):
         self._loaded = True
 
     def _read_ahead(self, folders: Sequence[Path], pool: ThreadPoolExecutor) -> dict[Path, Kept | None]:
-        """What is kept of the splits, hashed while their files are being listed; not of large sets, nor on disk."""
+        """What is kept of the splits, read while their files are being listed; not of sets that stay on disk."""
         size = sum(kept_size(folder, self.cache_dir) for folder in folders)
         if self.in_memory is False or size > MOST_IN_MEMORY:
             return {}

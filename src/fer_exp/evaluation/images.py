@@ -183,6 +183,8 @@ def examine(
     else:
         on = "the images held out of train/" if images.holds_out else "validation/"
         notes.append(f"The temperature was fitted on {on} ({len(images.selection):,} images).")
+    if precision != "32-true":
+        notes.append(f"The figures are computed in {precision}.")
     if validated_in not in (None, precision):
         notes.append(
             f"The run was validated in {validated_in}, and this is {precision}: its record may differ a little."

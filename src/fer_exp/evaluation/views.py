@@ -66,8 +66,9 @@ def log_probabilities(
             progress(done, number)
     answer = torch.cat(parts)
     if not bool(answer.isfinite().all()):
+        rather = ", or trainer.precision=32-true" if trained.precision == "16-mixed" else ""  # beyond 65504 it has none
         raise UserError(
             f"{trained.path}: the network answers with values that are not finite; expected the checkpoint of a run "
-            "that did not diverge."
+            f"that did not diverge{rather}."
         )
     return answer
