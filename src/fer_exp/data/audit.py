@@ -242,14 +242,16 @@ def same_pixels(*parts: Faces) -> list[list[int]]:
         parts: faces (N, 48, 48); indices count through all of them.
     """
     words = [np.ascontiguousarray(faces).reshape(len(faces), SIZE * SIZE).view(np.uint64) for faces in parts]
-    # Equal faces have equal products with any numbers; with odd ones few others do, and few are left to be compared.
-    odd = np.random.default_rng(0).integers(0, 2**63, words[0].shape[1], dtype=np.uint64) * 2 + 1
+    # Equal faces have four equal rows in their middle, and these equal products with any numbers; with odd ones few
+    # others do, and few are left to be compared.
+    middle = slice(words[0].shape[1] // 2, words[0].shape[1] // 2 + 4 * SIZE // 8)
+    odd = np.random.default_rng(0).integers(0, 2**63, middle.stop - middle.start, dtype=np.uint64) * 2 + 1
     _, inverse, counts = np.unique(
-        np.concatenate([part @ odd for part in words]), return_inverse=True, return_counts=True
+        np.concatenate([part[:, middle] @ odd for part in words]), return_inverse=True, return_counts=True
     )
     repeated = counts[inverse] > 1
     in_parts = np.split(repeated, np.cumsum([len(part) for part in words])[:-1])
-    compared = np.concatenate([part[chosen] for part, chosen in zip(words, in_parts, strict=True)])
+    compared = (part[i] for part, chosen in zip(words, in_parts, strict=True) for i in np.flatnonzero(chosen))
     groups: dict[bytes, list[int]] = defaultdict(list)
     for i, face in zip(np.flatnonzero(repeated).tolist(), compared, strict=True):
         groups[face.tobytes()].append(i)

@@ -216,8 +216,8 @@ class FolderFaces(L.LightningDataModule):
         image_set, unreadable = self._load_once(listing, ahead)
         # The cache holds the whole folder, so that lists that take turns cost no decoding.
         unreadable = {file: reason for file, reason in unreadable.items() if file not in excluded}
-        kept = [i for i, file in enumerate(image_set.files) if file not in excluded]
-        if len(kept) < len(image_set):
+        if not excluded.isdisjoint(image_set.files):
+            kept = [i for i, file in enumerate(image_set.files) if file not in excluded]
             image_set = select(image_set, torch.tensor(kept, dtype=torch.int64))
         self.left_out[split] = {
             "excluded": len(listing.files) - len(image_set) - len(unreadable),
