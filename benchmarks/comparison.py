@@ -4,9 +4,10 @@ Writes that many records of 50 epochs (three optimizers, 25 learning rates, and 
 and prints seconds and peak memory, imports included, and those of the imports alone.
 """
 
+import argparse
 import platform
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,11 @@ def write_records(folder: Path, runs: int) -> None:
         record.finish("completed", 32.0 * EPOCHS, stopped_by="max_epochs")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    sizes = [int(word) for word in sys.argv[1:]] or [200, 5000]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.comparison", description=__doc__)
+    parser.add_argument("runs", nargs="*", type=int, default=[200, 5000], help="numbers of records to compare")
+    sizes = parser.parse_args(arguments).runs
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     run_python("-c", IMPORTS)  # from a cold disk, it would be measured as well
     for runs in sizes:

@@ -97,6 +97,7 @@ def test_a_history_that_was_cut_within_a_figure_is_not_read(tmp_path):
         ('{"swept": {"seed": 1}}', "its swept is"),
         ('{"overrides": [1]}', "its overrides are not all text"),
         ('{"winners": ["adam"]}', "its winners is"),
+        ('{"arms": {"adam": 1}}', "its arms are no lists of jobs"),
     ],
     ids=lambda text: text[:30],
 )

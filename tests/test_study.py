@@ -8,6 +8,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from fer_exp.comparison.analysis import compare
+from fer_exp.comparison.runs import find_runs
 from fer_exp.errors import UserError
 from fer_exp.records import RunRecord, read_sweep
 from fer_exp.study import Study, parse_arm, trial_points
@@ -156,7 +158,7 @@ def test_nothing_is_chosen_where_trials_were_refused(study, tmp_path, capsys):
     assert read_sweep(tmp_path)["winners"] == {}
 
 
-def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study, tmp_path):
+def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study, tmp_path, caplog):
     first = {}
 
     def outcome(settings):
@@ -164,9 +166,37 @@ def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study,
         return first.get("retried", "failed") if settings["optimizer.lr"] == first["lr"] else 0.3
 
     finals = study(outcome)[1]
+    caplog.set_level("INFO")
     first["retried"] = 0.9  # now it would win
     assert study(outcome)[1] == finals
     assert all(f["optimizer.lr"] != first["lr"] for f in finals if f["optimizer"] == "adam")
+    assert "the best of" not in caplog.text
+    tunings = {tuning.label: tuning for tuning in compare(find_runs([tmp_path])[0], ["arm"]).trials}
+    assert tunings["adam"].winner.value("optimizer.lr") == finals[0]["optimizer.lr"]
+    assert tunings["adam"].best.value("optimizer.lr") == first["lr"]
+
+
+def test_arms_are_told_apart_by_their_names_where_their_fixed_settings_are_the_same(study, tmp_path):
+    tuned = {"optimizer": "sgd", "optimizer.lr": LR}
+    arms = {
+        "low": {**tuned, "optimizer.lr": "interval(0.001, 0.01)"},
+        "high": tuned,
+        "default": {**tuned, "optimizer.lr": 0.01},
+    }
+    trials, finals = study(lambda s: 0.3 + s["optimizer.lr"] / 10, arms=arms, trials=3, seeds=2)
+    sweep = read_sweep(tmp_path)
+    assert (sweep["swept"], sweep["tuned"]) == (["optimizer"], ["optimizer.lr"])
+    assert sweep["arms"] == {"low": [0, 1, 2, 9, 10], "high": [3, 4, 5, 11, 12], "default": [6, 7, 8, 13, 14]}
+    comparison = compare(find_runs([tmp_path])[0], ["arm"])
+    assert [group.label for group in comparison.groups] == list(arms)
+    chosen = {tuning.label: tuning.winner.value("optimizer.lr") for tuning in comparison.trials}
+    assert chosen == {
+        "low": max(trial["optimizer.lr"] for trial in trials[:3]),
+        "high": max(trial["optimizer.lr"] for trial in trials[3:6]),
+        "default": 0.01,
+    }
+    assert [final["optimizer.lr"] for final in finals] == [chosen[arm] for arm in arms for _ in range(2)]
+    assert all("2 paired seeds" in difference.sentence for difference in comparison.differences)
 
 
 def test_a_winner_on_the_edge_of_its_range_is_said(study, caplog):
@@ -221,6 +251,8 @@ def test_an_arm_without_a_space_is_tried_as_it_is():
         ({"arguments": ["seed=0,1"]}, "seed=0,1: a study varies what its arms say"),
         ({"arguments": ["optimizer=adam"]}, "optimizer=adam: the study sets optimizer itself"),
         ({"arguments": ["data.hold_out=0.2"]}, "data.hold_out=0.2: the study sets data.hold_out itself"),
+        ({"arms": {"a": {"optimizer": "adam", "seed": 7}}}, "arms.a: the study sets seed itself; leave it out"),
+        ({"arms": {"a": {"data.hold_out": 0.3}}}, "arms.a: the study sets data.hold_out itself; leave it out"),
         ({"trials": 0}, "hydra.sweeper.trials=0: expected a whole number from 1 up"),
         ({"seeds": 0}, "hydra.sweeper.seeds=0: expected a whole number from 1 up"),
         ({"seed": "abc"}, "seed=abc: expected a whole number"),

@@ -34,9 +34,10 @@ def compare_folders(
     Args:
         places: folders of runs, of sweeps, or above them.
         output: the report's folder.
-        group_by: keys whose values make the groups; None for what the sweeps swept, and the optimizer otherwise.
+        group_by: keys whose values make the groups; None for the arms of studies, or what the sweeps swept, and the
+            optimizer otherwise.
         target: the val_acc of time-to-target, a fraction; None for one that suits the runs.
-        baseline: label of the group that the others are compared with; None for the first.
+        baseline: label of the group that the others are compared with; None for the first that has a result.
         measure: ``best`` or ``final``, the epoch that the answer is about; None for the one that suits the runs.
 
     Raises:
@@ -44,16 +45,16 @@ def compare_folders(
     """
     from fer_exp.comparison.analysis import compare
     from fer_exp.comparison.report import format_answer, write_report
-    from fer_exp.comparison.runs import find_runs, find_sweeps
+    from fer_exp.comparison.runs import find_runs, find_swept
 
     if target is not None and not 0 < target <= 1:
         raise UserError(f"target={target}: expected an accuracy in (0, 1], e.g. target=0.6")
     runs, notes = find_runs(places)
-    sweeps = find_sweeps(places)
-    swept, tuned = (list(dict.fromkeys(key for s in sweeps for key in s[name])) for name in ("swept", "tuned"))
-    # Of what was swept, that which runs have: a group that was deleted, for one, has no value.
-    swept = [key for key in swept if any(run.value(key) is not None for run in runs)]
-    comparison = compare(runs, group_by or swept or ["optimizer"], target, baseline, measure, notes, tuned)
+    if group_by is None:
+        # Of what was swept, that which runs have: a group that was deleted, for one, has no value.
+        swept = [key for key in find_swept(places) if any(run.value(key) is not None for run in runs)]
+        group_by = ["arm"] if all(run.value("arm") for run in runs) else swept or ["optimizer"]
+    comparison = compare(runs, group_by, target, baseline, measure, notes)
     try:
         output.mkdir(parents=True, exist_ok=True)
         written = write_report(comparison, output)
@@ -78,7 +79,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="KEY[,KEY]",
         type=lambda text: [key.strip() for key in text.split(",")],
         help="keys whose values make the groups, e.g. optimizer, model, optimizer.lr; folder: the name of the folder "
-        "that a run's lies in (default: what was swept)",
+        "that a run's lies in; arm: that of its study (default: what was swept, of studies the arm)",
     )
     parser.add_argument("--target", type=float, metavar="ACC", help="val_acc of time-to-target, e.g. 0.6")
     parser.add_argument("--baseline", metavar="GROUP", help="the group the others are compared with (default: first)")

@@ -104,6 +104,7 @@ _SWEEP_KINDS: Mapping[str, tuple[type, ...]] = {
     "swept": (list,),
     "tuned": (list,),
     "winners": (dict,),
+    "arms": (dict,),
 }
 
 
@@ -314,6 +315,7 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         swept: the keys that tell the jobs apart, but for the seed.
         tuned: the keys that a study chose for each arm by itself.
         winners: for each arm of a study the overrides that it chose.
+        arms: for each arm of a study the numbers of its jobs.
 
     Raises:
         OSError: there is none that can be read.
@@ -324,6 +326,8 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     for key in ("overrides", "swept", "tuned"):
         if not all(isinstance(item, str) for item in sweep.get(key, [])):
             raise ValueError(f"its {key} are not all text")
+    if not all(isinstance(jobs, list) for jobs in sweep.get("arms", {}).values()):
+        raise ValueError("its arms are no lists of jobs")
     return sweep
 
 

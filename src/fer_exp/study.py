@@ -79,11 +79,14 @@ class Study(Sweeper):
             refuse(error)
         folder, seed = Path(self.config.hydra.sweep.dir).absolute(), self.config.seed
         keys = [(o.key_or_group, _is_space(o)) for arm in arms.values() for o in arm]
+        tuned = list(dict.fromkeys(key for key, is_space in keys if is_space))
+        first = len(arms) * self.trials  # of the runs that report
         write_sweep(
             folder,
-            jobs=len(arms) * (self.trials + self.seeds),
-            swept=list(dict.fromkeys(key for key, is_space in keys if not is_space)),
-            tuned=list(dict.fromkeys(key for key, is_space in keys if is_space)),
+            jobs=first + len(arms) * self.seeds,
+            swept=list(dict.fromkeys(key for key, _ in keys if key not in tuned)),
+            tuned=tuned,
+            arms={name: [*_numbers(0, i, self.trials), *_numbers(first, i, self.seeds)] for i, name in enumerate(arms)},
         )
 
         points = {name: trial_points(arm, self.trials, self.points_seed) for name, arm in arms.items()}
@@ -101,7 +104,8 @@ class Study(Sweeper):
             )
 
         # What was chosen once stays: a trial that failed, and is run again later, comes too late to be reported.
-        winners = {**self._choose(own, trials), **read_sweep(folder)["winners"]}
+        chosen = read_sweep(folder)["winners"]
+        winners = {**self._choose(own, trials, chosen), **chosen}
         write_sweep(folder, winners=winners, jobs=len(jobs) + len(winners) * self.seeds)
         fresh = [seed + i for i in range(1, self.seeds + 1)]
         log.info("Study: the winners once more, with the seeds %s.", ", ".join(map(str, fresh)))
@@ -113,9 +117,9 @@ class Study(Sweeper):
         """Run the winners on fresh seeds; each arm has job numbers of its own, winner or not."""
         batches: list[tuple[int, list[list[str]]]] = []
         for i, name in enumerate(self.arms):
-            number = first + i * self.seeds
             if name not in winners:
                 continue
+            number = _numbers(first, i, self.seeds).start
             finals = [[*arguments, *winners[name], "data.hold_out=0.0", f"seed={seed}"] for seed in seeds]
             if batches and batches[-1][0] + len(batches[-1][1]) == number:
                 batches[-1][1].extend(finals)
@@ -137,6 +141,9 @@ class Study(Sweeper):
         if not self.arms:
             raise UserError("hydra.sweeper.arms: there is none; expected a name and its keys for each")
         taken = {key for space in self.arms.values() for key in space} | {"seed", "data.hold_out"}
+        for name, space in self.arms.items():
+            if own := sorted({"seed", "data.hold_out"} & {*space}):
+                raise UserError(f"hydra.sweeper.arms.{name}: the study sets {own[0]} itself; leave it out")
         for override in OverridesParser.create().parse_overrides(list(arguments)):
             key = override.key_or_group
             if override.is_sweep_override():
@@ -144,8 +151,10 @@ class Study(Sweeper):
             if key in taken - {"seed"}:
                 raise UserError(f"{override.input_line}: the study sets {key} itself; see hydra.sweeper.arms")
 
-    def _choose(self, jobs: Sequence[tuple[str, list[str]]], returned: Sequence[JobReturn]) -> dict[str, list[str]]:
-        """The winning overrides of each arm, read from the trials' records."""
+    def _choose(
+        self, jobs: Sequence[tuple[str, list[str]]], returned: Sequence[JobReturn], chosen: Mapping[str, list[str]]
+    ) -> dict[str, list[str]]:
+        """The winning overrides of each arm that is not among the ``chosen``, read from the trials' records."""
         from fer_exp.comparison.analysis import default_measure
         from fer_exp.comparison.tuning import score, tune
 
@@ -154,6 +163,8 @@ class Study(Sweeper):
         measure = default_measure([run for run in runs if run and run.counts])
         winners: dict[str, list[str]] = {}
         for name in self.arms:
+            if name in chosen:
+                continue
             of_arm = {run: point for run, (arm, point) in zip(runs, jobs, strict=True) if run and arm == name}
             tuning = tune(name, list(of_arm), measure)
             if tuning.winner is None:
@@ -166,6 +177,11 @@ class Study(Sweeper):
                 name, self.trials, " ".join(winners[name]), score(tuning.winner, measure), edges,
             )  # fmt: skip
         return winners
+
+
+def _numbers(first: int, arm: int, each: int) -> range:
+    """The job numbers of an arm, where each has as many, from ``first`` on."""
+    return range(first + arm * each, first + (arm + 1) * each)
 
 
 def _read_trial(folder: Path) -> "Run | None":

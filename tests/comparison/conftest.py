@@ -1,12 +1,13 @@
 """Run records made without training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fer_exp.comparison.runs import Run, read_run
+from fer_exp.comparison.runs import Arm, Run, read_run
 from fer_exp.records import RunRecord
 
 MakeRun = Callable[..., Run]
@@ -29,11 +30,14 @@ def make_run(tmp_path: Path) -> MakeRun:
     """Write a record and read it back.
 
     ``make_run("adam", 0, [0.3, 0.5])`` is a run of two epochs with those val_acc; ``settings`` replaces dotted keys
-    of the configuration (``{"optimizer.lr": 0.1}``), ``facts`` keys of the summary.
+    of the configuration (``{"optimizer.lr": 0.1}``), ``facts`` keys of the summary; ``arm`` is that of a study that
+    tunes the learning rate.
     """
     count = 0
 
-    def make(optimizer="adam", seed=0, val_acc=(0.3, 0.5), status="completed", settings=None, facts=None, **columns):
+    def make(
+        optimizer="adam", seed=0, val_acc=(0.3, 0.5), status="completed", settings=None, facts=None, arm=None, **columns
+    ):
         nonlocal count
         folder = tmp_path / "runs" / str(count)
         count += 1
@@ -59,7 +63,8 @@ def make_run(tmp_path: Path) -> MakeRun:
             rows.append(row | {name: values[epoch - 1] for name, values in columns.items()})
         record.write_epochs(rows)
         record.finish(status, 40.0 * len(rows), error="out of memory" if status == "failed" else None)
-        return read_run(folder)
+        place = Arm(folder.parent, arm, ("optimizer",), ("optimizer.lr",)) if arm else None
+        return replace(read_run(folder), arm=place)
 
     return make
 

@@ -434,8 +434,9 @@ def test_the_last_epoch_is_measured_where_no_early_stopping_ended_runs(make_run)
 # Held out
 
 
-def trial(make_run, accuracy, lr, **facts):
-    return make_run("adam", 0, (accuracy,), settings={"data.hold_out": 0.2, "optimizer.lr": lr}, facts=facts)
+def trial(make_run, accuracy, lr, arm="adam", **facts):
+    settings = {"data.hold_out": 0.2, "optimizer.lr": lr}
+    return make_run("adam", 0, (accuracy,), settings=settings, facts=facts, arm=arm)
 
 
 def test_trials_are_not_averaged_with_runs_that_report(make_run):
@@ -459,12 +460,72 @@ def test_trials_alone_are_compared_with_a_warning(make_run):
 
 
 def test_a_sweep_that_holds_images_out_is_a_group_beside_others_and_no_tuning(make_run):
-    held = [dataclasses.replace(trial(make_run, 0.8, 0.1, **OTHER_FACES), folder=Path("held/0"))]
-    comparison = compare([*held, make_run("adam", 0, (0.5,))])
+    held = trial(make_run, 0.8, 0.1, arm=None, **OTHER_FACES)
+    comparison = compare([held, make_run("adam", 0, (0.5,))])
     assert comparison.trials == ()
     assert len(comparison.groups) == 2
     assert "1 of 2 runs were validated on a part" in said(comparison, "not for reporting")
     assert "not compared" in comparison.differences[0].sentence
+
+
+def test_the_choice_is_that_of_the_runs_that_report_and_a_later_better_trial_is_told_of(make_run):
+    trials = [trial(make_run, 0.4, 0.1), trial(make_run, 0.6, 0.01), trial(make_run, 0.9, 0.001)]
+    reporting = [make_run("adam", seed, settings={"optimizer.lr": 0.01}, arm="adam") for seed in (1, 2)]
+    late = compare([*trials, *reporting])
+    assert (late.trials[0].winner, late.trials[0].best, late.trials[0].edges) == (trials[1], trials[2], ())
+    assert said(late, "after the choice").startswith("adam: a trial that came to its result after the choice")
+    at_once = compare([*trials[:2], *reporting])
+    assert at_once.trials[0].winner is at_once.trials[0].best is trials[1]
+    assert not any("after the choice" in note for note in at_once.notes)
+
+
+def test_arms_with_the_same_optimizer_are_tuned_and_compared_each_by_itself(make_run):
+    low = [trial(make_run, 0.4, 0.001, "low"), trial(make_run, 0.6, 0.002, "low")]
+    high = [trial(make_run, 0.7, 0.1, "high"), trial(make_run, 0.5, 0.2, "high")]
+    reporting = [
+        make_run("adam", seed, (accuracy + seed / 50,), settings={"optimizer.lr": lr}, arm=arm)
+        for arm, lr, accuracy in (("low", 0.002, 0.5), ("high", 0.1, 0.6))
+        for seed in (1, 2)
+    ]
+    comparison = compare([*low, *high, *reporting], ["arm"])
+    assert {tuning.label: tuning.winner for tuning in comparison.trials} == {"low": low[1], "high": high[0]}
+    assert [group.label for group in comparison.groups] == ["low", "high"]
+    assert comparison.differences[0].sentence.startswith("high is ahead of low by 10.0 points")
+    assert not any("not averaged" in note for note in comparison.notes)
+
+
+def test_trials_of_two_studies_are_not_put_together(make_run):
+    here = [trial(make_run, 0.4, 0.001), trial(make_run, 0.6, 0.01)]
+    there = [dataclasses.replace(run, arm=dataclasses.replace(run.arm, study=Path("/other"))) for run in here[:1]]
+    comparison = compare([*here, *there, make_run("adam", 1)])
+    assert {t.label: len(t.trials) for t in comparison.trials} == {"adam (runs)": 2, "adam (other)": 1}
+
+
+def test_what_a_study_tuned_excuses_its_own_runs_alone(make_run):
+    def runs(arm, lr, dropout, **settings):
+        settings |= {"optimizer.lr": lr, "model.dropout": dropout}
+        return [make_run("adam", seed, settings=settings, arm=arm) for seed in (0, 1)]
+
+    first, second = runs("a", 0.001, 0.25), runs("b", 0.1, 0.5)
+    (difference,) = compare([*first, *second], ["model.dropout"]).differences
+    assert "2 paired seeds" in difference.sentence
+    plain = [dataclasses.replace(run, arm=None) for run in second]
+    (difference,) = compare([*first, *plain], ["model.dropout"]).differences
+    assert difference.sentence.endswith("are not compared: they differ in optimizer.lr too.")
+    # What neither the study nor the question has changed speaks against every group.
+    (difference,) = compare([*first, *runs("c", 0.1, 0.25, monitor="val_acc")], ["arm"]).differences
+    assert difference.sentence.endswith("are not compared: they differ in monitor too.")
+
+
+def said_of(comparison, label):
+    return next(difference.sentence for difference in comparison.differences if difference.group == label)
+
+
+def test_the_baseline_is_the_first_group_with_a_result(make_run):
+    runs = [make_run("adam", seed, (), "failed") for seed in (0, 1)]
+    runs += [make_run(name, seed, (a + seed / 50,)) for name, a in (("sgd", 0.4), ("rmsprop", 0.5)) for seed in (0, 1)]
+    assert {difference.baseline for difference in compare(runs).differences} == {"sgd"}
+    assert said_of(compare(runs), "rmsprop").startswith("rmsprop is ahead of sgd by 10.0 points")
 
 
 def test_trials_on_unlike_images_are_told_of(make_run):
@@ -597,6 +658,11 @@ def test_notes_that_are_given_come_first(make_run):
             PairedDifference(2, 0.0, -0.01, 0.01, 1.0),
             "No difference between A and B can be claimed: they differ by 0.0 points [-1.0, 1.0], 2 paired seeds",
         ),
+        (
+            PairedDifference(6, 3e-4, 2e-4, 4e-4, 0.001),  # one image of 3,589 is 0.028 points
+            "A beats B by 0.03 points [0.02, 0.04], 6 paired seeds",
+        ),
+        (PairedDifference(1, -3e-4, math.nan, math.nan, math.nan), "B is ahead of A by 0.03 points (best val_acc)"),
         (
             PairedDifference(1, 0.034, math.nan, math.nan, math.nan),
             "A is ahead of B by 3.4 points (best val_acc), but with one seed nothing can be claimed; add e.g. "

@@ -184,19 +184,17 @@ def test_learning_rate_of_reporting_runs_joins_medians_over_seeds(make_run):
         assert legend(figure) == ["adam"]
 
 
+def trial(make_run, name, accuracies, rate, status="completed", val_loss=None, **settings):
+    settings = {"optimizer.lr": rate, "data.hold_out": 0.2, **settings}
+    columns = {"val_loss": val_loss} if val_loss else {}
+    return make_run(name, 0, accuracies, status, settings, arm=name, **columns)
+
+
 def test_learning_rate_of_trials_marks_the_chosen_one_and_the_edge(make_run):
-    trials = [
-        make_run("sgd", 0, (0.2, accuracy), settings={"optimizer.lr": rate, "data.hold_out": 0.2})
-        for rate, accuracy in ((0.01, 0.3), (0.1, 0.4), (1.0, 0.5))
-    ]
-    trials.append(
-        make_run("adam", 0, (0.2, 0.1), "diverged", {"optimizer.lr": 1.0, "data.hold_out": 0.2}, val_loss=(2.0, np.nan))
-    )
-    trials += [
-        make_run("adam", 0, (0.2, accuracy), settings={"optimizer.lr": rate, "data.hold_out": 0.2})
-        for rate, accuracy in ((0.001, 0.3), (0.01, 0.4))
-    ]
-    trials.append(make_run("adam", 0, (), "failed", {"optimizer.lr": 5.0, "data.hold_out": 0.2}))
+    trials = [trial(make_run, "sgd", (0.2, accuracy), rate) for rate, accuracy in ((0.01, 0.3), (0.1, 0.4), (1.0, 0.5))]
+    trials.append(trial(make_run, "adam", (0.2, 0.1), 1.0, status="diverged", val_loss=(2.0, np.nan)))
+    trials += [trial(make_run, "adam", (0.2, accuracy), rate) for rate, accuracy in ((0.001, 0.3), (0.01, 0.4))]
+    trials.append(trial(make_run, "adam", (), 5.0, status="failed"))
     figure = learning_rate_figure(compare([*trials, make_run("sgd", 0), make_run("adam", 0)]))
     axes = figure.axes[0]
     stars = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "*"]
@@ -206,14 +204,13 @@ def test_learning_rate_of_trials_marks_the_chosen_one_and_the_edge(make_run):
 
 
 def test_no_line_is_drawn_where_other_settings_changed_with_every_rate(make_run):
-    def trial(rate, dropout, accuracy):
-        settings = {"optimizer.lr": rate, "model.dropout": dropout, "data.hold_out": 0.2}
-        return make_run("sgd", 0, (0.2, accuracy), settings=settings)
+    def at(rate, dropout, accuracy):
+        return trial(make_run, "sgd", (0.2, accuracy), rate, **{"model.dropout": dropout})
 
     final = make_run("sgd", 0)
-    random = learning_rate_figure(compare([final, trial(0.1, 0.2, 0.3), trial(0.2, 0.3, 0.4), trial(0.3, 0.4, 0.2)]))
+    random = learning_rate_figure(compare([final, at(0.1, 0.2, 0.3), at(0.2, 0.3, 0.4), at(0.3, 0.4, 0.2)]))
     assert [len(line.get_xdata()) for line in random.axes[0].lines if line.get_linestyle() == "-"] == [0]
-    grid = learning_rate_figure(compare([final, *(trial(r, d, r + d) for r in (0.1, 0.2) for d in (0.1, 0.2))]))
+    grid = learning_rate_figure(compare([final, *(at(r, d, r + d) for r in (0.1, 0.2) for d in (0.1, 0.2))]))
     line = next(line for line in grid.axes[0].lines if line.get_linestyle() == "-")
     assert line.get_ydata() == pytest.approx([0.3, 0.4])
 

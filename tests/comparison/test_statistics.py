@@ -93,6 +93,12 @@ def test_differences_that_are_all_the_same_are_tested_by_their_sign(same):
     assert paired_difference([0.0, 0.0, 0.0]) == PairedDifference(3, 0, 0, 0, 1)
 
 
+def test_what_is_rounding_alone_is_no_difference():
+    assert paired_difference([1e-8, -2e-8, 3e-8, 1e-8, 1e-8, 1e-8]) == PairedDifference(6, 0, 0, 0, 1)
+    assert paired_difference([1e-8]).mean == 0
+    assert paired_difference([1 / 3589] * 6).is_claimed  # an image more, each time
+
+
 def share_of(n, repetitions, draw):
     """Shares of simulated comparisons in which a difference is claimed, and in which the interval excludes zero."""
     found = [paired_difference(draw(n)) for _ in range(repetitions)]

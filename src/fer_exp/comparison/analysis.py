@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 
 from fer_exp.comparison.runs import (
     FIGURES,
@@ -116,7 +117,6 @@ def compare(
     baseline: str | None = None,
     measure: Measure | None = None,
     notes: Iterable[str] = (),
-    tuned: Sequence[str] = (),
 ) -> Comparison:
     """Compare runs.
 
@@ -124,25 +124,22 @@ def compare(
         runs: of any sweeps.
         group_by: keys whose values make the groups.
         target: the val_acc of time-to-target, a fraction; None for 95 % of the best group's median, in whole percent.
-        baseline: label of the group that the others are compared with; None for the first.
+        baseline: label of the group that the others are compared with; None for the first that has a result.
         measure: the epoch that the sentences are about; None for the last where all runs trained for a fixed number
             of epochs (it is not chosen by the validation images), and for the best where early stopping ended them.
         notes: what is to be said before these runs are trusted.
-        tuned: keys that a study chose for each group by itself, so that groups may differ in them.
 
     Raises:
         UserError: no run has a key to group by, or there is no group called ``baseline``.
     """
     notes = list(notes)
-    # A study's trials lie beside the runs that report, once there are any; a sweep that holds images out for itself
-    # has none beside it.
-    studies = {run.folder.parent for run in runs if not run.held_out}
 
     def is_trial(run: Run) -> bool:
-        return run.held_out and bool(studies) and (bool(tuned) or run.folder.parent in studies)
+        return run.held_out and run.arm is not None
 
-    trials = [run for run in runs if is_trial(run)]
-    reporting = [run for run in runs if not is_trial(run)]
+    alone = all(map(is_trial, runs))  # then they are what there is to be compared
+    trials = [] if alone else [run for run in runs if is_trial(run)]
+    reporting = [run for run in runs if alone or not is_trial(run)]
     if held_out := sum(run.held_out for run in reporting):
         which = "All" if held_out == len(reporting) else f"{held_out} of {len(reporting)}"
         notes.append(
@@ -164,14 +161,14 @@ def compare(
     labels = [group.label for group in groups]
     if baseline is not None and baseline not in labels:
         raise UserError(f"baseline={baseline}: there is no such group; there are {', '.join(labels)}")
-    base = groups[labels.index(baseline)] if baseline is not None else groups[0]
-    differences = tuple(_difference(group, base, [*group_by, *tuned], measure) for group in groups if group is not base)
+    with_result = next((group for group in groups if group.counted), groups[0])
+    base = with_result if baseline is None else groups[labels.index(baseline)]
+    differences = tuple(_difference(group, base, group_by, measure) for group in groups if group is not base)
     all_counted = [run for group in groups for run in group.counted]
     notes += [*_unfinished(reporting), *_unlike_circumstances(all_counted)]
     notes += [*_shared_machines(runs), *_incomplete_records(reporting), *_led_by_validation(groups)]
     differing, shared = _settings_of(groups)
-    trial_measure = default_measure([trial for trial in trials if trial.counts])  # as the study chose
-    tunings = tuple(tune(label, members, trial_measure) for label, members in _by_value(trials, group_by))
+    tunings = tuple(_tunings(trials, reporting))
     notes += [*_unlike_trials(tunings)]
     return Comparison(
         tuple(group_by), measure, target, target_is_given, groups, differences, tuple(notes), differing, shared, tunings
@@ -180,11 +177,33 @@ def compare(
 
 def _by_value(runs: Sequence[Run], group_by: Sequence[str]) -> list[tuple[str, list[Run]]]:
     groups: dict[str, list[Run]] = {}
-    first, *others = group_by
     for run in runs:
-        label = ", ".join([_shown(run.value(first)), *(f"{key}={_shown(run.value(key))}" for key in others)])
-        groups.setdefault(label, []).append(run)
+        groups.setdefault(_label(run, group_by), []).append(run)
     return list(groups.items())
+
+
+def _label(run: Run, keys: Sequence[str]) -> str:
+    first, *others = keys
+    return ", ".join([_shown(run.value(first)), *(f"{key}={_shown(run.value(key))}" for key in others)])
+
+
+def _tunings(trials: Sequence[Run], reporting: Sequence[Run]) -> Iterator[Tuning]:
+    """The trials of each arm of each study, and what was chosen from them."""
+
+    def arm_of(run: Run) -> tuple[Path, str] | None:
+        if run.arm is None:
+            return None
+        return run.arm.study, run.arm.name or _label(run, run.arm.fixed or ("optimizer",))
+
+    by_arm: dict[tuple[Path, str], list[Run]] = {}
+    for trial in trials:
+        if arm := arm_of(trial):
+            by_arm.setdefault(arm, []).append(trial)
+    measure = default_measure([trial for trial in trials if trial.counts])  # as the study chose
+    several = len({study for study, _ in by_arm}) > 1
+    for (study, name), members in by_arm.items():
+        label = f"{name} ({study.name})" if several else name
+        yield tune(label, members, measure, [run for run in reporting if arm_of(run) == (study, name)])
 
 
 def _split_unlike(grouped: Sequence[tuple[str, list[Run]]], notes: list[str]) -> Iterator[tuple[str, list[Run]]]:
@@ -249,8 +268,9 @@ def _group(label: str, members: Sequence[Run], counted: tuple[Run, ...], target:
     return Group(label, tuple(members), counted, spreads, to_target, reached)
 
 
-def _difference(group: Group, base: Group, asked_for: Sequence[str], measure: Measure) -> Difference:
+def _difference(group: Group, base: Group, group_by: Sequence[str], measure: Measure) -> Difference:
     both = [*group.runs, *base.runs]
+    asked_for = [*group_by, *_set_by_studies(both, group_by)]
     unlike = [key for key in differing_keys(both) if not _is_asked_for(key, both, asked_for)]
     if unlike:
         reasons = _listed(in_short(unlike, both))
@@ -266,6 +286,16 @@ def _difference(group: Group, base: Group, asked_for: Sequence[str], measure: Me
     return Difference(
         group.label, base.label, paired, verdict(group.label, base.label, paired[measure, "val_acc"], measure)
     )
+
+
+def _set_by_studies(runs: Sequence[Run], group_by: Sequence[str]) -> frozenset[str]:
+    """The keys in which groups may differ because each run has them from its study: they were tuned for its arm.
+
+    Where the arms themselves are compared, what they fix is among them.
+    """
+    compares_arms = "arm" in group_by
+    keys = [{*run.arm.tuned, *(run.arm.fixed if compares_arms else ())} if run.arm else set() for run in runs]
+    return frozenset(set.intersection(*keys))
 
 
 def _is_asked_for(key: str, runs: Sequence[Run], group_by: Sequence[str]) -> bool:
@@ -289,12 +319,14 @@ def verdict(group: str, baseline: str, difference: PairedDifference, measure: Me
         return f"{group} and {baseline} have runs without a finite figure: nothing can be claimed."
     ahead, behind, sign = (group, baseline, 1) if difference.mean >= 0 else (baseline, group, -1)
     points = 100 * abs(difference.mean)
+    digits = next((digits for digits in (1, 2, 3) if round(points, digits)), 1)  # no difference is told as 0.0 points
+    by = f"by {points:.{digits}f} points"
     if n == 1:
-        lead = f"{ahead} is ahead of {behind} by {points:.1f} points" if points else f"{group} and {baseline} are level"
+        lead = f"{ahead} is ahead of {behind} {by}" if points else f"{group} and {baseline} are level"
         return f"{lead} ({measure} val_acc), but with one seed nothing can be claimed; add e.g. seed=0,1,2."
     low, high = sorted((100 * sign * difference.low, 100 * sign * difference.high))
     # "z": an end that rounds to zero has no sign.
-    figures = f"by {points:.1f} points [{low:z.1f}, {high:z.1f}], {n} paired seeds ({measure} val_acc)"
+    figures = f"{by} [{low:z.{digits}f}, {high:z.{digits}f}], {n} paired seeds ({measure} val_acc)"
     if difference.is_claimed:
         return f"{ahead} beats {behind} {figures}."
     if difference.excludes_zero:
@@ -399,6 +431,11 @@ def _settings_of(groups: Sequence[Group]) -> tuple[dict[str, tuple[Setting, ...]
 
 def _unlike_trials(tunings: Sequence[Tuning]) -> Iterator[str]:
     for tuning in tunings:
+        if tuning.is_overtaken:
+            yield (
+                f"{tuning.label}: a trial that came to its result after the choice has a higher score; the runs that "
+                "report have the settings that were chosen before."
+            )
         if "data.fingerprint" in tuning.varied:
             yield f"Trials of {tuning.label} were validated on unlike images: their scores cannot be compared."
     results = {tuning.label: sum(trial.counts for trial in tuning.trials) for tuning in tunings}
@@ -410,7 +447,8 @@ def _unlike_trials(tunings: Sequence[Tuning]) -> Iterator[str]:
 def _keys_that_differ(runs: Sequence[Run]) -> str:
     differing = differing_keys(runs)
     choices = sorted({group for run in runs for group in run.choices})
-    return f"there are {', '.join([*choices, *differing, 'folder', 'seed'])}"
+    arm = ["arm"] * any(run.value("arm") for run in runs)
+    return f"there are {', '.join([*choices, *differing, *arm, 'folder', 'seed'])}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,23 @@ UNREADABLE = (
 )
 
 
+@dataclass(frozen=True)
+class Arm:
+    """A run's place in a study.
+
+    Attributes:
+        study: the study's folder.
+        name: of the arm; in the record of an older study None.
+        fixed: the keys that tell the study's arms apart.
+        tuned: the keys that it chose for each arm by itself.
+    """
+
+    study: Path
+    name: str | None
+    fixed: tuple[str, ...]
+    tuned: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One run, as its record tells it.
@@ -77,6 +94,7 @@ class Run:
         has_config: whether ``settings`` are the whole configuration. A record that was copied without its
             ``.hydra/`` may tell network and optimizer only.
         incidental: settings that say where a run was done, not what, such as ``data.root``.
+        arm: the arm of a study that it is of; None outside of studies.
     """
 
     folder: Path
@@ -86,6 +104,7 @@ class Run:
     settings: Mapping[str, Setting]
     has_config: bool
     incidental: Mapping[str, Setting] = field(default_factory=dict, repr=False)
+    arm: Arm | None = None
     _best: int = field(repr=False, kw_only=True)  # row of the best epoch; -1 where none is finite
 
     @property
@@ -133,10 +152,13 @@ class Run:
     def value(self, key: str) -> Setting:
         """What the run has for ``key``: a group's choice, a setting, or a fact of the summary; None if nothing.
 
-        ``folder`` is the name of the folder that the run's own lies in: that of its sweep.
+        ``folder`` is the name of the folder that the run's own lies in: that of its sweep; ``arm`` names that of its
+        study.
         """
         if key == "folder":
             return self.folder.absolute().parent.name
+        if key == "arm":
+            return self.arm.name if self.arm else None
         key = RESOLVED.get(key, key)
         if key in self.choices:
             return self.choices[key]
@@ -203,13 +225,14 @@ def find_runs(places: Iterable[Path]) -> tuple[list[Run], list[str]]:
     runs: list[Run] = []
     notes: list[str] = []
     seen: set[str] = set()
+    sweeps: dict[Path, dict[str, Any] | None] = {}
     for place in places:
         if not place.is_dir():
             raise UserError(f"{place}: there is no such folder; expected a run's folder, a sweep's, or one above them")
         for folder, names in _walk(place, seen, notes):
             if SUMMARY in names:
                 try:
-                    runs.append(read_run(folder))
+                    runs.append(replace(read_run(folder), arm=_arm(folder, sweeps)))
                 except UNREADABLE as error:
                     notes.append(f"{folder}: the record cannot be read ({_reason(error)}) and is left out.")
             if SWEEP in names:
@@ -223,17 +246,32 @@ def find_runs(places: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, notes
 
 
-def find_sweeps(places: Iterable[Path]) -> list[dict[str, Any]]:
-    """What is recorded of the sweeps in and below ``places``; what cannot be read is left to ``find_runs`` to tell."""
-    sweeps: list[dict[str, Any]] = []
+def find_swept(places: Iterable[Path]) -> list[str]:
+    """The keys that the sweeps in and below ``places`` swept; what cannot be read is left to ``find_runs`` to tell."""
+    swept: list[str] = []
     seen: set[str] = set()
     for place in places:
         for folder, names in _walk(place, seen, []):
             if SWEEP in names:
                 with suppress(*UNREADABLE):
-                    sweep = read_sweep(folder)
-                    sweeps.append({key: list(sweep.get(key, [])) for key in ("swept", "tuned")})
-    return sweeps
+                    swept += read_sweep(folder).get("swept", [])
+    return list(dict.fromkeys(swept))
+
+
+def _arm(folder: Path, sweeps: dict[Path, dict[str, Any] | None]) -> Arm | None:
+    """What the sweep that a run's folder lies in tells of it; ``sweeps`` are those that were read before, or none."""
+    for above in folder.absolute().parents:
+        if above not in sweeps:
+            sweeps[above] = None
+            with suppress(*UNREADABLE):
+                sweeps[above] = read_sweep(above)
+        if sweep := sweeps[above]:
+            if not any(sweep.get(key) for key in ("arms", "tuned", "winners")):
+                return None
+            job = int(folder.name) if folder.name.isdecimal() else None
+            names = (name for name, jobs in sweep.get("arms", {}).items() if job in jobs)
+            return Arm(above, next(names, None), tuple(sweep.get("swept", [])), tuple(sweep.get("tuned", [])))
+    return None
 
 
 def read_run(folder: Path) -> Run:

@@ -86,6 +86,8 @@ def paired_difference(differences: Sequence[float]) -> PairedDifference:
     array = np.asarray(differences, dtype=np.float64)
     if not len(array) or not np.isfinite(array).all():
         return PairedDifference(len(array), *[math.nan] * 4)
+    if np.abs(array).max() <= _ROUNDING:  # level
+        array = np.zeros_like(array)
     mean = float(array.mean())
     if len(array) < 2:
         return PairedDifference(1, mean, *[math.nan] * 3)
