@@ -5,7 +5,6 @@ Imports at the top are light, so that ``--help`` and a wrong key answer at once.
 
 import json
 import logging
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,18 +46,17 @@ def audit(cfg: DictConfig) -> None:
     from fer_exp.data.audit import describe, inspect, propose_exclusions
     from fer_exp.data.datamodule import FolderFaces
     from fer_exp.data.exclusions import write_exclusions
-    from fer_exp.data.folders import list_images, within, without
-    from fer_exp.data.names import legible
+    from fer_exp.data.folders import list_images, warn_of_unmatched, within, without
+    from fer_exp.data.names import as_argument, legible
     from fer_exp.figures.findings import draw_sheet, finding_sheets
     from fer_exp.progress import progress_bar
 
     data = build_checked(cfg.data, "data", FolderFaces)
     layout = data.find()
     excluded = data.excluded(layout)
-    listings = [
-        without(list_images(split, data.ignore), within(layout, split, excluded))
-        for split in (layout.train, layout.validation)
-    ]
+    listings = [list_images(split, data.ignore) for split in (layout.train, layout.validation)]
+    warn_of_unmatched(data.ignore, listings)
+    listings = [without(listing, within(layout, listing.folder, excluded)) for listing in listings]
     paths = [listing.folder / file for listing in listings for file in listing.files]
     log.info("Looking at %s files in %s ...", f"{len(paths):,}", legible(layout.root))
     with progress_bar("reading") as progress:
@@ -96,7 +94,7 @@ def audit(cfg: DictConfig) -> None:
     proposed = sum(not line.startswith("#") for line in proposal)
     if proposed:
         log.info("%s names %s files. To train without them, edit it as you like, and give", EXCLUSIONS, f"{proposed:,}")
-        log.info("  data.exclude=%s", shlex.quote(str(folder / EXCLUSIONS)))
+        log.info("  %s", as_argument("data.exclude", folder / EXCLUSIONS))
 
 
 def check(cfg: DictConfig, folder: Path) -> None:

@@ -23,7 +23,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         try:
-            rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+            rich.get_console().print(self.format(record), markup=False, emoji=False, highlight=False, soft_wrap=True)
         except Exception:  # as every logging handler: a broken pipe must not end a training
             self.handleError(record)
 

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.atomic import DRAFT
 from fer_exp.config import plain
+from fer_exp.data.names import as_argument
 from fer_exp.errors import UserError
 from fer_exp.records import (
     FINISHED,
@@ -197,7 +198,9 @@ def end_sweep(folder: Path) -> int:
         print(f"Refused and left as they were: {jobs}. What is told of them above is not of this command.")
         return EXIT_FAILED
     if set(statuses) - set(FINISHED) or missing > 0:
-        print(f"The same command with hydra.sweep.dir={folder} runs those again that came to no result.")
+        print(
+            f"The same command with {as_argument('hydra.sweep.dir', folder)} runs those again that came to no result."
+        )
         return EXIT_FAILED
     return status or (EXIT_DIVERGED if "diverged" in statuses else 0)
 

@@ -26,7 +26,7 @@ from fer_exp.checkpoint import check_resume
 from fer_exp.commands import call, check_output_dir
 from fer_exp.config import CONFIG_DIR, GROUPS, is_number, named, plain
 from fer_exp.data.folders import CLASSES
-from fer_exp.data.names import as_path
+from fer_exp.data.names import as_argument, as_path
 from fer_exp.errors import UserError, in_line
 from fer_exp.records import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
 from fer_exp.run_folder import check_folder, claim, discard, earlier_attempt
@@ -298,7 +298,7 @@ def _fit(
         with suppress(OSError):  # on a full disk the record stays as it was after the last epoch
             record.finish("interrupted", recorder.seconds, restored=recorder.restored_row(trainer))
         last = folder / "checkpoints/last.ckpt"
-        go_on = f" Go on with resume={last}" if last.exists() else ""
+        go_on = f" Go on with {as_argument('resume', last)}" if last.exists() else ""
         log.info("Interrupted after %d epochs.%s", len(recorder.rows), go_on)
         # As a shell tells them: 128 and the signal. Lightning exits with 1 after Ctrl-C, with none after SIGTERM.
         raise SystemExit(128 + (signal.SIGINT if error.args == (1,) else signal.SIGTERM)) from error
@@ -314,7 +314,8 @@ def _fit(
         if _is_about_writing(error):
             raise UserError(
                 f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). What was saved before is "
-                f"whole: make room, and go on with the same command, hydra.run.dir={folder} and resume=auto"
+                f"whole: make room, and go on with the same command, {as_argument('hydra.run.dir', folder)} and "
+                "resume=auto"
             ) from error
         raise
 
@@ -433,7 +434,7 @@ def train_job(cfg: DictConfig) -> float:
         note_refusal(sweep, hydra_cfg.job.num)
         return float("nan")
     except (KeyboardInterrupt, SystemExit) as error:
-        log.info("The same command with hydra.sweep.dir=%s goes on with this sweep.", sweep)
+        log.info("The same command with %s goes on with this sweep.", as_argument("hydra.sweep.dir", sweep))
         raise SystemExit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else error.code) from error
     finally:
         gc.collect()  # trainer and network hold each other, and Python does not know how much memory they take

@@ -107,6 +107,22 @@ def test_folders_are_ignored_also_where_the_name_is_a_number(data_root, make_spl
     assert len(faces.train_set) == 21
 
 
+@pytest.mark.parametrize("ignore", ["angry/blurred", "angry/blurred/", "./angry/blurred", "angry\\blurred"])
+def test_a_folder_below_a_class_is_ignored_however_it_is_spelt(data_root, make_split, caplog, ignore):
+    make_split(data_root / "train/angry", 2, ["blurred"])
+    faces = FolderFaces(data_root, 4, 0, ignore=ignore)
+    faces.setup()
+    assert len(faces.train_set) == 21
+    assert "data.ignore" not in caplog.text
+
+
+def test_what_was_to_be_ignored_and_is_not_there_is_told(data_root, make_split, caplog):
+    make_split(data_root / "validation", 1, ["contempt"])
+    FolderFaces(data_root, 4, 0, ignore=["contempt", "train/angry/blurred", "blured"]).setup()
+    (warning,) = [record.message for record in caplog.records if "data.ignore" in record.message]
+    assert warning.startswith("Warning: data.ignore: there is no folder 'blured', 'train/angry/blurred' in ")
+
+
 def test_one_ignored_folder_needs_no_list(data_root, make_split):
     make_split(data_root / "train", 1, ["contempt"])
     faces = FolderFaces(data_root, 4, 0, ignore="contempt")
@@ -235,6 +251,15 @@ def test_what_is_held_out_takes_the_place_of_the_validation_images(data_root, ca
         f"{name}/{k:03}.png" for name in CLASSES for k in range(3)
     }
     assert "7 of them are held out of training" in caplog.text
+
+
+@pytest.mark.usefixtures("said_anew")
+def test_copies_among_what_is_held_out_are_not_said_to_be_in_validation(data_root, caplog):
+    for name in CLASSES:
+        for k in (1, 2):
+            copy_image(data_root, f"train/{name}/000.png", f"train/{name}/{k:03}.png")
+    FolderFaces(data_root, batch_size=4, seed=0, hold_out=1 / 3).setup()
+    assert "Warning: 14 training images are also in those held out, 0 of them with another label" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -444,6 +469,19 @@ def test_a_list_holds_for_what_is_held_out_too(data_root, tmp_path):
         f"{name}/{k:03}.png" for name in CLASSES for k in (1, 2)
     }
     assert data.left_out == {"train": {"excluded": 7, "unreadable": 0}}
+
+
+def test_lines_that_name_no_image_of_the_splits_are_told(data_root, tmp_path, caplog):
+    (data_root / "votes.csv").touch()
+    exclude = write_list(tmp_path / "list", "votes.csv", "train/sad/000.png", "validation/sad/000.png")
+    FolderFaces(data_root, 4, 0, exclude=exclude).setup()
+    (warning,) = [record.message for record in caplog.records if "leave nothing out" in record.message]
+    assert warning.startswith(f"Warning: data.exclude={exclude}: 1 of its 3 files are no images of ")
+    assert warning.endswith(", and leave nothing out: votes.csv.")
+    caplog.clear()
+    exclude = write_list(tmp_path / "list", "train/sad/000.png", "validation/sad/000.png")
+    FolderFaces(data_root, 4, 0, exclude=exclude, hold_out=0.5).setup()
+    assert "leave nothing out" not in caplog.text
 
 
 def spoil(data_root, count):

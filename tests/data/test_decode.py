@@ -193,6 +193,14 @@ def test_exif_rotation(tmp_path, orientation, upright, suffix, size):
     assert_face(decode_file(path), upright(smooth(48, 48)), 4)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_photograph_is_turned_whatever_else_the_camera_noted(tmp_path, suffix):
+    turned, resolution = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 0x011A, 2, 3, b"no")  # a text
+    note = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + turned + resolution + bytes(4)
+    path = saved(Image.fromarray(smooth(48, 48)), tmp_path / f"face.{suffix}", exif=note)
+    assert_face(decode_file(path), np.rot90(smooth(48, 48), -1), 8)
+
+
 @pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tif", {})])
 def test_the_first_frame_of_several(tmp_path, suffix, options):
     first, second = (Image.fromarray(np.full((48, 48), level, np.uint8)) for level in (50, 200))

@@ -99,6 +99,13 @@ def test_a_line_that_would_leave_nothing_out_is_an_error(tmp_path, line):
     assert "relative to data.root" in str(error.value)
 
 
+@only_linux
+def test_a_link_that_cannot_be_followed_is_on_the_list_as_any_file(tmp_path):
+    put(tmp_path)
+    (tmp_path / "train/sad/link.jpg").symlink_to("x" * 300)  # a name that no file can have
+    assert read_lines(tmp_path, "train/sad/link.jpg") == {"train/sad/link.jpg"}
+
+
 def test_an_image_given_as_a_list_is_refused_in_words_that_can_be_printed(tmp_path):
     (tmp_path / "face.jpg").write_bytes(bytes(range(256)) * 4)
     with pytest.raises(UserError, match="name no file") as error:

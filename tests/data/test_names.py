@@ -1,12 +1,14 @@
 """Whatever a file is called, its name is told in one line that can be written anywhere."""
 
 import os
+import shlex
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_exp.data.names import legible
+from fer_exp.data.names import as_argument, legible
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,27 @@ def test_any_name_becomes_one_line_of_utf_8(name):
     told = legible(name)
     told.encode()
     assert len(f"{told}.".splitlines()) == 1
+
+
+PLACES = [
+    "/data/faces",
+    "faces (1)",
+    "/home/rené/été",
+    "a,b",
+    "x=y",
+    "it's",
+    "[1] {2}",
+    "$HOME `x`",
+    'a "q"',
+    "b\\s",
+    "#~",
+]
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_a_path_that_is_typed_as_it_is_told_arrives(path):
+    words = shlex.split(f"python -m fer_exp.train {as_argument('data.root', path)} seed=1")
+    assert len(words) == 5
+    (override,) = OverridesParser.create().parse_overrides([words[3]])
+    assert override.key_or_group == "data.root"
+    assert override.value() == path

@@ -63,6 +63,10 @@ def test_rows_of_other_folders_are_passed_over(images, tmp_path):
             [HEADER, "angry/1.png,1,0,0,0,0,0,0"],
             "none of its 1 rows names a training image.*angry/1.png.*as train/angry",
         ),
+        (
+            [HEADER, "train/angry/1.png,1,0,0,0,0,0,0", "train/angry/1.png,0,0,0,0,0,1,0"],
+            "one row for each file.*\n  line 3: train/angry/1.png",
+        ),
         ([HEADER], "none of its 0 rows"),
         ([], "has no column file"),
     ],

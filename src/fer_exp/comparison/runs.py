@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from fer_exp.data.names import as_argument
 from fer_exp.errors import UserError
 from fer_exp.records import (
     COLUMNS,
@@ -427,8 +428,8 @@ def _missing_jobs(folder: Path) -> Iterator[str]:
         return
     if missing > 0:
         yield (
-            f"{folder}: {missing} of {jobs} jobs have no record yet; the same command with hydra.sweep.dir={folder} "
-            f"goes on."
+            f"{folder}: {missing} of {jobs} jobs have no record yet; the same command with "
+            f"{as_argument('hydra.sweep.dir', folder)} goes on."
         )
 
 

@@ -507,6 +507,7 @@ def glance(
     train_labels: NDArray[np.int64],
     validation_faces: Faces,
     validation_labels: NDArray[np.int64],
+    others: str = "validation",
 ) -> str:
     """What is clearly wrong with decoded images, in words; empty where nothing is.
 
@@ -517,6 +518,7 @@ def glance(
         train_labels: (N,) int.
         validation_faces: (M, 48, 48) uint8.
         validation_labels: (M,) int.
+        others: what the validation images are called.
     """
     labels = np.concatenate([train_labels, validation_labels])
     constant = np.concatenate([is_constant(train_faces), is_constant(validation_faces)])
@@ -533,7 +535,7 @@ def glance(
             contradicting += len(training)
     found = []
     if leaked:
-        found.append(f"{leaked:,} training images are also in validation, {mislabelled:,} of them with another label")
+        found.append(f"{leaked:,} training images are also in {others}, {mislabelled:,} of them with another label")
     if contradicting:
         found.append(f"{contradicting:,} training images have the same pixels as others of training with another label")
     if constant.any():

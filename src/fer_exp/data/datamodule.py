@@ -1,7 +1,7 @@
 """The LightningDataModule: class folders, decoded once, served as batches on the training device."""
 
 import logging
-import shlex
+import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,9 +18,19 @@ from fer_exp.data.batches import TrainingBatches, ValidationBatches
 from fer_exp.data.cache import Kept, cache_file, cache_key, default_cache_dir, kept_size, load_split, read_ahead
 from fer_exp.data.decode import SIZE
 from fer_exp.data.exclusions import read_exclusions
-from fer_exp.data.folders import CLASSES, ON_BAD_IMAGE, Layout, Listing, find_splits, list_images, within, without
+from fer_exp.data.folders import (
+    CLASSES,
+    ON_BAD_IMAGE,
+    Layout,
+    Listing,
+    find_splits,
+    list_images,
+    warn_of_unmatched,
+    within,
+    without,
+)
 from fer_exp.data.imageset import ImageSet, hold_out, select
-from fer_exp.data.names import legible
+from fer_exp.data.names import as_argument, as_path, legible
 from fer_exp.data.soft_labels import read_soft_labels
 from fer_exp.errors import UserError, first_of
 from fer_exp.progress import progress_bar
@@ -95,8 +105,9 @@ class FolderFaces(L.LightningDataModule):
         self.root = root
         self.batch_size = batch_size
         self.seed = seed
-        self.ignore = tuple(str(name) for name in ([ignore] if isinstance(ignore, str) else ignore))
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        names = map(str, [ignore] if isinstance(ignore, str) else ignore)
+        self.ignore = tuple(posixpath.normpath(name.replace("\\", "/")) for name in names)
+        self.cache_dir = as_path(cache_dir) if cache_dir else default_cache_dir()
         self._loaded = False
 
     def find(self) -> Layout:
@@ -154,7 +165,10 @@ class FolderFaces(L.LightningDataModule):
         left_out_of_train = within(layout, layout.train, excluded)
         self._check_batch_size(len(without(train, left_out_of_train).files))
         validation = None if self.hold_out else list_images(layout.validation, self.ignore)
-        self._choose_place(len(train.files) + (len(validation.files) if validation else 0))
+        listings = [train, validation] if validation else [train]
+        warn_of_unmatched(self.ignore, listings)
+        self._warn_of_dead_lines(excluded, listings)
+        self._choose_place(sum(len(listing.files) for listing in listings))
         if not self._load_into_memory:
             ahead = {}
         train_set = self._load("train", train, left_out_of_train, ahead.get(layout.train))
@@ -176,6 +190,23 @@ class FolderFaces(L.LightningDataModule):
             self.train_set = train_set
             self.validation_set = self._load(
                 "validation", validation, left_out_of_validation, ahead.get(layout.validation)
+            )
+
+    def _warn_of_dead_lines(self, excluded: frozenset[str], listings: Sequence[Listing]) -> None:
+        """Tell which files on the list of those to leave out are no images of the splits."""
+        places = [(f"{listing.folder.relative_to(self.layout.root).as_posix()}/", listing) for listing in listings]
+        dead = excluded.difference(*([place + file for file in listing.files] for place, listing in places))
+        if self.hold_out:  # the validation images are not looked at
+            unseen = self.layout.validation.relative_to(self.layout.root).as_posix() + "/"
+            dead = frozenset(path for path in dead if not path.startswith(unseen))
+        if dead:
+            log.warning(
+                "Warning: data.exclude=%s: %d of its %d files are no images of %s, and leave nothing out: %s.",
+                legible(self.exclude),
+                len(dead),
+                len(excluded),
+                " or ".join(legible(listing.folder) for listing in listings),
+                first_of([legible(path) for path in sorted(dead)], _MOST_NAMED),
             )
 
     def load_folder(self, split: str, folder: Path, excluded: frozenset[str] = frozenset()) -> ImageSet:
@@ -272,12 +303,12 @@ class FolderFaces(L.LightningDataModule):
         if not isinstance(train.images, Tensor) or not isinstance(validation.images, Tensor):
             return  # it would take a while, and much memory; the audit goes through such a set
         train_faces, validation_faces = train.images.squeeze(1).numpy(), validation.images.squeeze(1).numpy()
-        if found := glance(train_faces, train.labels.numpy(), validation_faces, validation.labels.numpy()):
+        others = "those held out" if self.hold_out else "validation"
+        if found := glance(train_faces, train.labels.numpy(), validation_faces, validation.labels.numpy(), others):
             log.warning(
-                "Warning: %s. This tells which, and makes a list for data.exclude: "
-                "python -m fer_exp.audit data.root=%s",
+                "Warning: %s. This tells which, and makes a list for data.exclude: python -m fer_exp.audit %s",
                 found,
-                shlex.quote(legible(self.root)),
+                as_argument("data.root", self.root),
             )
 
     def train_dataloader(self) -> TrainingBatches:
@@ -323,7 +354,7 @@ class SyntheticFaces(FolderFaces):
         hold_out: float = 0.0,
         balanced_sampling: bool = False,
     ) -> None:
-        cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        cache = as_path(cache_dir) if cache_dir else default_cache_dir()
         root = cache / "synthetic" / f"v{synthetic.VERSION}-{train}-{validation}-seed{drawing_seed}"
         super().__init__(
             root,

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from fer_exp.data.names import legible
@@ -26,6 +26,15 @@ SIZE = 48  # pixels a side
 # of 32-bit values, and each worker process decodes one at a time.
 MOST_PIXELS = 50_000_000
 MOST_REDUCED_PIXELS = 8 * MOST_PIXELS  # of a JPEG that is decoded at an eighth of its width and height
+_TURNS = {  # by EXIF orientation (CIPA DC-008, 4.6.4)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _NOT_READ = ("EPS", "FITS")  # the one is a program, which need not end; the other unpacks to any size
 _HEAD = 1024  # bytes that tell what a file is
 _DAMAGED = "damaged or cut off"
@@ -67,8 +76,19 @@ def decode_file(path: str | Path | IO[bytes]) -> np.ndarray:
         warnings.simplefilter("ignore")  # Pillow's name no file
         with open_image(path) as image:
             image.draft("L", (SIZE, SIZE))  # a large JPEG is decoded at a fraction of its size
-            grey = _to_grey(ImageOps.exif_transpose(image))
+            grey = _to_grey(_upright(image))
     return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says.
+
+    Not by Pillow's ``exif_transpose``, which also writes all other notes of the camera anew, and fails at odd ones.
+    """
+    image.load()  # by which a TIFF turns itself, and forgets its orientation
+    orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def open_image(path: str | Path | IO[bytes]) -> Image.Image:

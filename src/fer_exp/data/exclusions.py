@@ -79,4 +79,5 @@ def _path(line: str, root: Path) -> str:
 def _names_a_file(path: str, root: Path) -> bool:
     """Whether this can be the path of a listed file; a link that leads nowhere can be, too."""
     is_below = not path.startswith("../") and not Path(path).is_absolute()
-    return is_below and os.path.lexists(root / path) and not (root / path).is_dir()
+    # Path.is_dir raises where it may not look, as behind a link.
+    return is_below and os.path.lexists(root / path) and not os.path.isdir(root / path)  # noqa: PTH112

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 
-from fer_exp.data.names import as_path, legible
+from fer_exp.data.names import as_argument, as_path, legible
 from fer_exp.errors import UserError, first_of
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Listing:
         stamps: N pairs of (size in bytes, time of last change in nanoseconds).
         renamed: folder names that were mapped to a class of another name, e.g. ``{"Anger": "angry"}``.
         merged: the folders of each class that has several, e.g. ``{"angry": ("Angry", "angry")}``.
+        ignored: the folders that were passed over because that was asked for.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Listing:
     stamps: tuple[tuple[int, int], ...]
     renamed: dict[str, str]
     merged: dict[str, tuple[str, ...]]
+    ignored: frozenset[str]
 
     @cached_property
     def identity(self) -> str:
@@ -126,7 +128,7 @@ def _rather(base: Path) -> str:
     parent = Path(os.path.abspath(base)).parent  # noqa: PTH100 (resolve would follow a link to elsewhere)
     with suppress(UserError):  # a parent that may not be listed
         if _child(parent, TRAIN_NAMES) and _child(parent, VALIDATION_NAMES):
-            return f" These are the classes of one split: give the folder above, data.root={legible(parent)}."
+            return f" These are the classes of one split: give the folder above, {as_argument('data.root', parent)}."
     return " These are classes: they belong into folders train/ and validation/, and data.root is the folder of both."
 
 
@@ -147,11 +149,14 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
     folders: dict[str, list[str]] = {name: [] for name in CLASSES}
     unknown: list[str] = []
     lost: set[str] = set()
+    ignored: set[str] = set()
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         name = _CLASS_OF.get(entry.name.lower())
         if not _is_folder(entry):
             lost |= {name} if name and entry.is_symlink() else set()
-        elif entry.name not in ignore and entry.name not in _OF_MACHINES:
+        elif entry.name in ignore:
+            ignored.add(entry.name)
+        elif entry.name not in _OF_MACHINES:
             if name is None:
                 unknown.append(entry.name)
             else:
@@ -162,7 +167,8 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
             f"{legible(folder)}: {shown} is the name of none of the seven classes "
             f"({', '.join(CLASSES)}); rename the folder{_or_ignore(unknown)}."
         )
-    found = _walk(folder, {given: CLASSES.index(name) for name, names in folders.items() for given in names}, ignore)
+    labels = {given: CLASSES.index(name) for name, names in folders.items() for given in names}
+    found, ignored_below = _walk(folder, labels, ignore)
     if lacking := [name for name, images in zip(CLASSES, found, strict=True) if not images]:
         why = {name: "a link that leads to no folder" if name in lost else "no such folder" for name in lacking}
         why |= {name: "the folder holds none" for name in lacking if folders[name]}
@@ -179,12 +185,19 @@ def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
         stamps=tuple(images[name] for images, names in zip(found, files, strict=True) for name in names),
         renamed={given: name for name, names in folders.items() for given in names if given != name},
         merged={name: tuple(names) for name, names in folders.items() if len(names) > 1},
+        ignored=frozenset(ignored | ignored_below),
     )
 
 
-def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) -> list[dict[str, tuple[int, int]]]:
-    """Of each class, path and stamp of every image in and below its folders, which are given with their labels."""
+def _walk(
+    folder: Path, class_folders: dict[str, int], ignore: Sequence[str]
+) -> tuple[list[dict[str, tuple[int, int]]], set[str]]:
+    """Of each class, path and stamp of every image in and below its folders, which are given with their labels.
+
+    And the folders below them that were passed over.
+    """
     found: list[dict[str, tuple[int, int]]] = [{} for _ in CLASSES]
+    ignored: set[str] = set()
     seen: dict[tuple[int, int], tuple[int, str]] = {}
     unclear: dict[str, str] = {}
     # Folders before links to folders: what is there by both ways has the same name on every machine.
@@ -205,7 +218,11 @@ def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) ->
             is_image = entry.name[entry.name.rfind(".") :].lower() in SUFFIXES
             if is_image and (stamp := _stamp(entry)):
                 found[label][path] = stamp
-            elif _is_folder(entry) and entry.name not in _OF_MACHINES and path not in ignore:
+            elif not _is_folder(entry) or entry.name in _OF_MACHINES:
+                continue
+            elif path in ignore:
+                ignored.add(path)
+            else:
                 named = _CLASS_OF.get(entry.name.lower())
                 if named and named != CLASSES[label]:
                     unclear[path] = f"lies in a folder of {CLASSES[label]} and has a name of {named}"
@@ -217,7 +234,18 @@ def _walk(folder: Path, class_folders: dict[str, int], ignore: Sequence[str]) ->
         raise UserError(
             f"{legible(folder)}: which class is meant? {shown}. Move or rename the folder{_or_ignore(sorted(unclear))}."
         )
-    return found
+    return found, ignored
+
+
+def warn_of_unmatched(ignore: Iterable[str], listings: Sequence[Listing]) -> None:
+    """Tell which of the folders that were to be passed over are in none of the splits."""
+    if absent := sorted({*ignore}.difference(*(listing.ignored for listing in listings))):
+        log.warning(
+            "Warning: data.ignore: there is no folder %s in %s, so that nothing was passed over for it. Folders are "
+            "named as they lie there: contempt, or angry/blurred.",
+            first_of([repr(legible(name)) for name in absent], _MOST_NAMED),
+            " or ".join(legible(listing.folder) for listing in listings),
+        )
 
 
 def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]:

@@ -1,6 +1,8 @@
 """Names of files as they are told: people give files any name, and a message or a list has to bear it."""
 
 import os
+import re
+import shlex
 import unicodedata
 from pathlib import Path
 
@@ -24,6 +26,15 @@ def legible(name: object) -> str:
     if text.isprintable():
         return text
     return "".join(_escape(sign) if unicodedata.category(sign) in _BREAKING else sign for sign in text)
+
+
+def as_argument(key: str, path: object) -> str:
+    """``key=path`` as it is typed: a shell leaves it whole, and Hydra reads that path."""
+    text = legible(path)
+    if re.fullmatch(r"[A-Za-z0-9_/.-]+", text):
+        return f"{key}={text}"
+    quoted = f"{key}='{text.replace(chr(39), chr(92) + chr(39))}'"
+    return shlex.quote(quoted) if {*quoted} & {*'"$`\\!'} else f'"{quoted}"'
 
 
 def _escape(sign: str) -> str:

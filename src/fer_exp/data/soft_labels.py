@@ -44,7 +44,8 @@ def read_soft_labels(file: str | Path, images: ImageSet, folder: Path) -> tuple[
         raise UserError(f"{name}: cannot be read ({reason}); {expected}.") from error
     place = {f"{folder.as_posix()}/{path}": i for i, path in enumerate(images.files)}
     labels = torch.nn.functional.one_hot(images.labels, len(images.classes)).float()
-    labelled, wrong = set(), []
+    labelled: set[str] = set()
+    wrong, again = [], []
     for line, row in rows:
         path = row["file"]
         if path not in place:
@@ -53,11 +54,18 @@ def read_soft_labels(file: str | Path, images: ImageSet, folder: Path) -> tuple[
         if votes is None:
             wrong.append(f"  line {line}: {legible(path)}")
             continue
+        if path in labelled:
+            again.append(f"  line {line}: {legible(path)}")
         labels[place[path]] = votes / votes.sum()
         labelled.add(path)
     if wrong:
         shown = first_of(wrong, _MOST_NAMED, "\n", "\n  and {} more")
         raise UserError(f"{name}: expected numbers from 0 up, and one of them more than 0, in\n{shown}")
+    if again:
+        shown = first_of(again, _MOST_NAMED, "\n", "\n  and {} more")
+        raise UserError(
+            f"{name}: expected one row for each file, with the votes of all annotators; these had one before:\n{shown}"
+        )
     if not labelled:
         example = rows[0][1]["file"] if rows else "none"
         raise UserError(
