@@ -1,7 +1,7 @@
 """How the groups of the configuration become objects."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -30,7 +30,9 @@ def build(cfg: DictConfig, group: str) -> Any:
 
 
 def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
-    """Make one group by itself, where no whole configuration was checked.
+    """Make one group by itself, where no whole configuration was checked: it may come from somebody else's file.
+
+    What is made for its arguments can only be networks, so that no file calls whatever it likes.
 
     Args:
         node: of the group, with its ``_target_``.
@@ -40,10 +42,24 @@ def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
     Raises:
         UserError: its class is of another kind, or does not take what was given.
     """
+    from torch import nn
+
     cfg = OmegaConf.create({group: node})
-    if problems := list(check_target(group, cfg[group], kind)):
+    problems = list(check_target(group, cfg[group], kind))
+    for path, part in _parts(group, OmegaConf.to_container(cfg[group])):
+        problems += check_target(path, OmegaConf.create(part), nn.Module)
+    if problems:
         raise UserError("; ".join(problems))
     return build(cfg, group)
+
+
+def _parts(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What Hydra is to make within ``node``, at any depth, each with its path."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        if isinstance(value, dict) and "_target_" in value:
+            yield f"{path}.{key}", value
+        yield from _parts(f"{path}.{key}", value)
 
 
 def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any] | None]:

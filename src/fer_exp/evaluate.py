@@ -22,8 +22,11 @@ from fer_exp.evaluation.protocol import (
     VIEWS,
     Reported,
     choose_protocol,
+    looks_before,
+    note_look,
     record_report,
     refuse_second_report,
+    reports_on_others,
     state,
 )
 from fer_exp.run_folder import check_unused, claim
@@ -88,10 +91,14 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
         log_probabilities, scores = measure(trained, images, views_of(cfg), cfg.batch_size, cfg.resamples, cfg.seed)
         validated_in = (summary.get("environment") or {}).get("precision")
         copies, notes = examine(images, origin, validated_in, trained.precision)
+        looks = 0
+        if protocol == "official" and run:
+            looks = looks_before(run, reported.fingerprint)
+            notes += reports_on_others(run, reported.fingerprint)
         evaluation = Evaluation(
             origin=origin,
             protocol=protocol,
-            statement=state(protocol, reported, origin),
+            statement=state(protocol, reported, origin, looks),
             notes=notes,
             split=images.split,
             place=images.place,
@@ -114,6 +121,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
                 "output": str(folder.resolve()),
             }
             record_report(run, reported.fingerprint, first)
+        elif protocol == "other" and run and reported.fingerprint not in (origin.train, origin.selection):
+            note_look(run, reported.fingerprint)
         log.info("\n%s\n", format_report(evaluation))  # before all that could still go wrong
         omitted = write_report(evaluation, trained, folder)
     for line in omitted:

@@ -54,12 +54,16 @@ def test_a_test_folder_beside_the_others_is_found_and_taken_whole(faces, tmp_pat
     assert load_images(build_data({}, given), str(root / "Test")).split == "test"
 
 
-def test_a_test_folder_in_place_of_validation_is_a_test_by_whatever_name(faces, tmp_path):
+def test_a_test_folder_in_place_of_validation_is_reported_on_by_its_name_alone(faces, tmp_path):
     root = tmp_path / "kaggle"
     shutil.copytree(faces, root)
     (root / "validation").rename(root / "test")
-    for name in ("validation", "test", str(root / "test")):
-        assert load_images(build_data({**SETTINGS, "root": str(root)}, {"hold_out": 0.2}), name).split == "test"
+    held_out = build_data({**SETTINGS, "root": str(root)}, {"hold_out": 0.2})
+    for name in ("test", str(root / "test")):
+        assert load_images(held_out, name).split == "test"
+    # It is looked at once, and not because nothing was said.
+    with pytest.raises(UserError, match=r"split=selection reports on .* split=test on the test, once"):
+        load_images(held_out, "validation")
     # Without images held out it is what the run was selected on, also where a list leaves some of them out.
     (tmp_path / "exclude.txt").write_text("test/happy/00000.png\n")
     for given in ({}, {"exclude": str(tmp_path / "exclude.txt")}):
@@ -78,6 +82,22 @@ def test_soft_labels_that_have_gone_are_not_missed(faces):
 def test_a_folder_alone_is_enough_and_nothing_else_is_known(faces):
     images = load_images(build_data({}, {}), str(faces / "validation"))
     assert (len(images.reported), images.train, images.selection) == (35, None, None)
+
+
+def test_a_run_s_own_data_need_not_be_there_for_others(faces, tmp_path, caplog):
+    caplog.set_level("INFO")
+    gone = build_data({**SETTINGS, "root": str(tmp_path / "gone")}, {})
+    assert len(load_images(gone, str(faces / "validation")).reported) == 35
+    assert f"The run's data folder {tmp_path / 'gone'} is not there" in caplog.text
+    with pytest.raises(UserError, match=r"data\.root=DIR"):
+        load_images(gone, "validation")
+    with pytest.raises(UserError, match="there is no such folder"):  # one that a person gave is another matter
+        load_images(build_data(SETTINGS, {"root": str(tmp_path / "gone")}), str(faces / "validation"))
+
+
+def test_the_batches_of_the_training_do_not_matter(faces):
+    data = build_data({**SETTINGS, "batch_size": 4096, "root": str(faces)}, {})
+    assert len(load_images(data, "validation").reported) == 35
 
 
 @pytest.mark.parametrize(

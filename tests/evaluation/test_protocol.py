@@ -13,8 +13,11 @@ from fer_exp.evaluation.protocol import (
     PROTOCOLS,
     Reported,
     choose_protocol,
+    looks_before,
+    note_look,
     record_report,
     refuse_second_report,
+    reports_on_others,
     state,
 )
 
@@ -90,6 +93,20 @@ def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, ori
         ("held_out", HELD_OUT, "validation", "V", "no choice of this run saw"),
         ("official", ORIGIN, "test", "X", "once"),
         ("training", ORIGIN, "train", "T", "a fit, no result"),
+        (
+            "training",
+            ORIGIN,
+            "train",
+            "changed",
+            "other or changed images in the place of those that it was trained on",
+        ),
+        (
+            "folders",
+            replace(ORIGIN, selected_by="train_loss"),
+            "validation",
+            "S",
+            "the best train_loss on train/; reported on validation/, validated on the images",
+        ),
         ("other", UNKNOWN, "/elsewhere", "X", "selection unknown"),
     ],
 )
@@ -103,6 +120,9 @@ def test_how_weights_were_selected_is_told():
     restored = replace(HELD_OUT, weights="restored", selected_by="val_loss")
     assert "best val_loss on 20% of train/, held out" in restored.in_words
     assert "not chosen by it" in LAST.in_words
+    copy = replace(LAST, weights="copy.ckpt", stopped_by="early_stopping")
+    assert "selection unknown" in copy.in_words
+    assert copy.in_short == "epoch 4, selection unknown"
     assert "early stopping on validation/ ended the run" in replace(LAST, stopped_by="early_stopping").in_words
     assert "untold epoch" in replace(UNKNOWN, epoch=None).in_words
 
@@ -117,6 +137,22 @@ def test_a_run_is_reported_on_test_images_once(tmp_path):
         refuse_second_report(tmp_path, "X")
     refuse_second_report(tmp_path, "Z")
     assert [path.name for path in tmp_path.iterdir()] == [LEDGER]
+
+
+def test_looks_under_no_protocol_and_reports_on_other_images_are_told(tmp_path):
+    report = {"images": 35, "accuracy": 0.6123, "weights": "best", "view": "single", "output": "somewhere"}
+    assert looks_before(tmp_path, "X") == 0
+    for _ in range(2):
+        note_look(tmp_path, "X")
+    record_report(tmp_path, "Y", report)
+    note_look(tmp_path, "Z")
+    assert [looks_before(tmp_path, images) for images in "XYZ"] == [2, 0, 1]
+    (told,) = reports_on_others(tmp_path, "X")
+    assert "35 other test images" in told
+    assert "61.23%" in told
+    assert not list(reports_on_others(tmp_path, "Y"))
+    statement = state("official", Reported("test", "X", "test"), ORIGIN, looks=2)
+    assert "reported on test/, once, after 2 looks under no protocol's rules" in statement
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"reports": 1}', '{"reports": {"X": {}}}', '{"reports": {"X": 1}}'])

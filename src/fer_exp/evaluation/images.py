@@ -1,6 +1,7 @@
 """The images of an evaluation: those reported on, and those that the run was trained and selected on."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from fer_exp.data.imageset import AT_ONCE, ImageSet
 from fer_exp.data.names import as_path, legible
 from fer_exp.errors import UserError
 from fer_exp.evaluation.origin import Origin
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("validation", "train", "test", "selection")
 TEST_NAMES = ("test", "testing")
@@ -64,7 +67,12 @@ def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> FolderFaces:
     keep = run if not settings or run.get("_target_") == FOLDERS else {}
     # What an evaluation has no use for, and what may have gone since.
     keep = {key: value for key, value in keep.items() if key not in ("soft_labels", "balanced_sampling")}
-    node = {**settings, **keep, **given}
+    if keep.get("root") and "root" not in given and not as_path(keep["root"]).is_dir():
+        log.info(
+            "The run's data folder %s is not there; data.root=DIR tells where its data lie.", legible(keep["root"])
+        )
+        keep["root"] = ""
+    node = {**settings, **keep, "batch_size": 1, **given}  # no training batch is cut
     data: FolderFaces = build_checked(node, "data", FolderFaces)
     return data
 
@@ -88,7 +96,10 @@ def load_images(data: FolderFaces, split: str) -> Images:
     layout, train, selection = data.layout, data.train_set, data.validation_set
     split = _name(split, layout)
     if split == "validation" and data.hold_out and layout.validation.name.lower() in TEST_NAMES:
-        split = "test"  # a data folder without validation/: this is its test by whatever name it is asked for
+        raise UserError(
+            f"split=validation: there is no such folder, and {legible(layout.validation)} is the run's test. "
+            "split=selection reports on the images held out of train/, and split=test on the test, once."
+        )
     if split == "train":
         return Images(split, layout.train, train, train, selection, layout.root, data.hold_out > 0)
     if split == "selection" or (split == "validation" and not data.hold_out):

@@ -43,7 +43,9 @@ class Origin:
 
     @property
     def selected_on(self) -> str:
-        """The images that the run was validated on, in words."""
+        """The images that the weights were selected on, or the run validated, in words."""
+        if self.selected_by is not None and self.selected_by.startswith("train_"):
+            return "train/"
         return f"{self.hold_out:.0%} of train/, held out" if self.hold_out else "validation/"
 
     @property
@@ -55,6 +57,8 @@ class Origin:
         """How the weights were selected."""
         if self.run is None:
             return f"weights of {self._epoch}, selection unknown (no run record)"
+        if self.weights not in WEIGHTS:
+            return f"weights of {self._epoch} of {self.epochs}, selection unknown (no file of the run's own)"
         if self.selected_by is None and self.stopped_by == "early_stopping":
             return f"weights of {self._epoch}, at which early stopping on {self.selected_on} ended the run"
         if self.selected_by is None:
@@ -64,11 +68,12 @@ class Origin:
     @property
     def in_short(self) -> str:
         """The same, for a heading."""
-        if self.run is None:
+        if self.run is None or self.weights not in WEIGHTS:
             return f"{self._epoch}, selection unknown"
         if self.selected_by is None:
             return f"{self._epoch}, not selected"
-        return f"{self._epoch} by {self.selected_by} on {'held-out train' if self.hold_out else 'validation'}"
+        where = "train" if self.selected_on == "train/" else "held-out train" if self.hold_out else "validation"
+        return f"{self._epoch} by {self.selected_by} on {where}"
 
 
 def origin_of(trained: Trained, run: Path | None, summary: Mapping[str, Any]) -> Origin:

@@ -7,11 +7,13 @@ in that choice. Five protocols are known, and a figure never stands without the 
 - ``held_out``: epoch selected on images held out of train/, reported on validation/, which no choice of the run saw.
 - ``official``: reported on a test folder, once for each run.
 - ``training``: reported on the images of the training. A fit, no result.
-- ``other``: any other folder, or weights of which it is not known how they were selected.
+- ``other``: any other folder, or weights of which it is not known how they were selected. Such looks are counted,
+  and an official report of the same images tells of them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +30,7 @@ VIEWS: Mapping[str, str] = {
     "flip": "TTA: mirrored",
     "ten_crop": "TTA: ten crops",
 }
-LEDGER = "reported.json"  # in the folder of a run: the test images that it was reported on
+LEDGER = "reported.json"  # in the folder of a run: the images of no split of its own that it was reported on
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,28 @@ def _why_not(wanted: str, reported: Reported, origin: Origin) -> str:
     }[wanted]
 
 
-def state(protocol: str, reported: Reported, origin: Origin) -> str:
-    """What has to be said next to each figure of a protocol: the images, the selection, and what that does."""
+def state(protocol: str, reported: Reported, origin: Origin, looks: int = 0) -> str:
+    """What has to be said next to each figure of a protocol: the images, the selection, and what that does.
+
+    Args:
+        protocol: its name.
+        reported: the images.
+        origin: of the weights.
+        looks: how often the run was reported on these images before, under no protocol's rules.
+    """
     where = f"{reported.place}/" if reported.split in ("train", "validation", "test") else reported.split
-    if protocol == "training":
+    if protocol == "training" and origin.train not in (None, reported.fingerprint):
+        verdict = "other or changed images in the place of those that it was trained on: no result"
+    elif protocol == "training":
         verdict = "the images that it was trained on: a fit, no result"
     elif reported.fingerprint == origin.selection:
-        seen = "selected" if origin.selected_by else "validated"
+        seen = "selected" if origin.selected_by and origin.selected_on != "train/" else "validated"
         verdict = f"{seen} on the images it is reported on: optimistic"
     elif protocol == "held_out":
         verdict = "which no choice of this run saw"
     elif protocol == "official":
-        verdict = "once"
+        before = f", after {looks} {'look' if looks == 1 else 'looks'} under no protocol's rules" if looks else ""
+        verdict = f"once{before}"
     else:
         verdict = "under no protocol's rules"
     return f"Protocol {protocol}: {origin.in_words}; reported on {where}, {verdict}."
@@ -123,7 +135,7 @@ def refuse_second_report(run: Path, fingerprint: str) -> None:
     Raises:
         UserError: it was, or its ledger cannot be read; quotes the first report.
     """
-    first = _read_ledger(run).get(fingerprint)
+    first = _read_ledger(run)[0].get(fingerprint)
     if first is not None:
         raise UserError(
             f"{run}: this run was reported on these {first.get('images')} test images on "
@@ -144,26 +156,67 @@ def record_report(run: Path, fingerprint: str, report: Mapping[str, Any]) -> Non
     Raises:
         UserError: the ledger cannot be read or written.
     """
-    reports = _read_ledger(run)
+    reports, looks = _read_ledger(run)
     reports[fingerprint] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **report}
     try:
-        with replacing(run / LEDGER) as draft:
-            draft.write_text(json.dumps({"schema": 1, "reports": reports}, indent=2) + "\n", encoding="utf-8")
+        _write_ledger(run, reports, looks)
     except OSError as error:
         raise UserError(
             f"{run / LEDGER} cannot be written ({error.strerror or error}); nothing is reported."
         ) from error
 
 
-def _read_ledger(run: Path) -> dict[str, Any]:
+def reports_on_others(run: Path, fingerprint: str) -> Iterator[str]:
+    """In words, the reports of a run on other test images.
+
+    Raises:
+        UserError: the ledger cannot be read.
+    """
+    for key, report in _read_ledger(run)[0].items():
+        if key != fingerprint:
+            yield (
+                f"The run was reported on {report.get('images')} other test images on {str(report.get('time'))[:10]}, "
+                f"with an accuracy of {report['accuracy']:.2%}: see {report.get('output')}."
+            )
+
+
+def looks_before(run: Path, fingerprint: str) -> int:
+    """How often a run was reported on these images under no protocol's rules.
+
+    Raises:
+        UserError: the ledger cannot be read.
+    """
+    return _read_ledger(run)[1].get(fingerprint, 0)
+
+
+def note_look(run: Path, fingerprint: str) -> None:
+    """Note that a run was reported on these images under no protocol's rules, where its folder can be written.
+
+    Raises:
+        UserError: the ledger cannot be read.
+    """
+    reports, looks = _read_ledger(run)
+    with suppress(OSError):
+        _write_ledger(run, reports, {**looks, fingerprint: looks.get(fingerprint, 0) + 1})
+
+
+def _write_ledger(run: Path, reports: Mapping[str, Any], looks: Mapping[str, int]) -> None:
+    content = {"schema": 1, "reports": reports, "looks": looks}
+    with replacing(run / LEDGER) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_ledger(run: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The reports on test images, and the number of looks under no protocol's rules, by fingerprints."""
     path = run / LEDGER
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {
+        reports = {
             str(key): dict(report, accuracy=float(report["accuracy"])) for key, report in content["reports"].items()
         }
+        return reports, {str(key): int(count) for key, count in content.get("looks", {}).items()}
     except FileNotFoundError:
-        return {}
+        return {}, {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): it tells on which test images this run was reported. Bring it back, "

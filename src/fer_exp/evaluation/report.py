@@ -17,7 +17,7 @@ from fer_exp.atomic import replacing
 from fer_exp.checkpoint import Trained
 from fer_exp.data.imageset import ImageSet
 from fer_exp.data.names import legible
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, in_line
 from fer_exp.evaluation.attention import attention_maps
 from fer_exp.evaluation.calibration import BINS, temper, top
 from fer_exp.evaluation.origin import Origin
@@ -303,8 +303,8 @@ def _draw(evaluation: Evaluation, trained: Trained) -> tuple[dict[str, Figure], 
         maps = attention_maps(
             trained.network, images.images[shown].to(trained.device), predicted[shown].to(trained.device)
         )
-    except (UserError, ValueError) as error:
-        omitted.append(f"There is no picture of the network's attention: {error}")
+    except (UserError, ValueError, RuntimeError) as error:  # as of a last convolution that the logits do not come from
+        omitted.append(f"There is no picture of the network's attention: {in_line(error)}")
     else:
         figures["attention"] = attention_figure(
             images.images[shown].numpy(),
