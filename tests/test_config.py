@@ -120,6 +120,8 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("~optimizer", "optimizer: nothing is chosen; give e.g. optimizer=adam"),
         ("model.num_classes=8", "model.num_classes=8: expected 7"),
         ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val=abc: expected a number"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected null, or a number from 0 up"),
+        ("+trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: expected a whole number from 1 up"),
         ("+trainer.max_steps=5", "trainer.max_steps: this is set by the command"),
         ("+trainer.min_epochs=5", "trainer.min_epochs: this is set by the command"),
         ("monitor=val_los", "monitor=val_los: no such figure is logged; logged in each epoch are train_loss"),
@@ -427,3 +429,11 @@ def test_the_lottery_of_equal_patience_is_warned_about(composed):
 def test_a_schedule_that_cannot_act_is_warned_about(composed):
     (warning,) = oddities(composed("callbacks=fixed_budget", "trainer.max_epochs=3"))
     assert "ends the run before the plateau schedule can cut the rate" in warning
+
+
+def test_a_plateau_schedule_without_a_mode_has_torch_s(composed):
+    cfg = composed("~scheduler.mode")
+    check_config(cfg)
+    cfg.monitor = "val_acc"
+    with pytest.raises(UserError, match=r"scheduler\.mode=min: the schedule watches monitor=val_acc; expected max"):
+        check_config(cfg)

@@ -8,6 +8,7 @@ from torch import nn
 
 from fer_exp.building import build_optimizer_factories
 from fer_exp.config import CONFIG_DIR
+from fer_exp.errors import UserError
 
 NAMES = sorted(path.stem for path in CONFIG_DIR.glob("optimizer/*.yaml"))
 
@@ -67,3 +68,30 @@ def test_one_pass_over_the_weights_computes_the_same(composed, name):
     start = torch.cat([p.detach().flatten() for p in problem()[0].parameters()])
     assert (weights[0] - start).abs().max() > 1e-2
     assert torch.allclose(weights[0], weights[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["RAdam", "NAdam", "Adamax", "Adam"])
+def test_lists_in_a_yaml_of_one_s_own_can_be_kept_in_a_checkpoint(composed, target, tmp_path):
+    cfg = composed()
+    cfg.optimizer = {"_target_": f"torch.optim.{target}", "_partial_": True, "lr": 0.01, "betas": [0.8, 0.99]}
+    make_optimizer, _ = build_optimizer_factories(cfg)
+    network, x, y = problem()
+    optimizer = make_optimizer(network.parameters())
+    steps(network, optimizer, x, y, 2)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert tuple(saved["param_groups"][0]["betas"]) == (0.8, 0.99)
+
+
+class WithAFunction(torch.optim.SGD):
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        self.param_groups[0]["rule"] = lambda value: value
+
+
+def test_an_optimizer_that_no_checkpoint_can_keep_is_refused_at_once(composed, monkeypatch):
+    monkeypatch.setattr(torch.optim, "WithAFunction", WithAFunction, raising=False)
+    cfg = composed()
+    cfg.optimizer = {"_target_": "torch.optim.WithAFunction", "_partial_": True, "lr": 0.01}
+    with pytest.raises(UserError, match="optimizer: WithAFunction keeps in its param_groups"):
+        build_optimizer_factories(cfg)

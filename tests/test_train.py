@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -655,6 +656,34 @@ def test_a_network_with_another_number_of_logits_is_refused(small, tmp_path, mon
     ):
         train(cfg)
     assert list(tmp_path.iterdir()) == []
+
+
+class TwoOutputs(NotebookCNN):
+    def forward(self, faces):
+        return super().forward(faces), faces
+
+
+def test_a_network_that_gives_something_else_than_logits_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_exp.models.notebook_cnn.TwoOutputs", TwoOutputs, raising=False)
+    cfg = small()
+    cfg.model = {"_target_": "fer_exp.models.notebook_cnn.TwoOutputs"}
+    with pytest.raises(UserError, match=r"TwoOutputs gives a tuple; expected a tensor of logits"):
+        train(cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
+class EndsAfterOne(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_a_run_that_another_callback_ended_says_so(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_exp.callbacks.seeding.EndsAfterOne", EndsAfterOne, raising=False)
+    cfg = small("trainer.max_epochs=3")
+    OmegaConf.update(cfg, "callbacks.ends", {"_target_": "fer_exp.callbacks.seeding.EndsAfterOne"}, force_add=True)
+    train(cfg)
+    summary = read_summary(tmp_path)
+    assert (summary["status"], summary["epochs"], summary["stopped_by"]) == ("completed", 1, "another_callback")
 
 
 def test_a_share_that_is_less_than_a_batch_is_refused(small, tmp_path):

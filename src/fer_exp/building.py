@@ -1,6 +1,7 @@
 """How the groups of the configuration become objects."""
 
 import inspect
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ def build(cfg: DictConfig, group: str) -> Any:
     if not node:
         return None
     try:
-        return instantiate(node)
+        # Plain lists and mappings: a class may look at the kind, and a checkpoint holds no other.
+        return instantiate(node, _convert_="all")
     except (InstantiationException, TypeError) as error:
         raise UserError(f"{group}: {in_line(_cause(error))}. Given: {_given(node)}") from error
 
@@ -80,6 +82,7 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
         values = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
         groups = [{"params": values[:1]}, {"params": values[1:], "weight_decay": 0.0}]
         tried = optimizer(values if cfg.decay_norms_and_biases else groups)
+        _check_can_be_kept(tried)
     except Exception as error:  # whatever an optimizer of any package raises is about its settings
         raise UserError(f"optimizer: {in_line(error)}. Given: {_given(cfg.optimizer)}") from error
     if scheduler is not None:
@@ -88,6 +91,26 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
         except Exception as error:
             raise UserError(f"scheduler: {in_line(error)}. Given: {_given(cfg.scheduler)}") from error
     return optimizer, scheduler
+
+
+def _check_can_be_kept(optimizer: Any) -> None:
+    """See to it that an optimizer can be saved, and read back from a file that may hold plain values only.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    import torch
+
+    try:
+        file = io.BytesIO()
+        torch.save(optimizer.state_dict(), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{type(optimizer).__name__} keeps in its param_groups or its state what is neither a tensor nor a plain "
+            f"value, so that no checkpoint could be gone on from ({type(error).__name__})"
+        ) from error
 
 
 def build_loss(cfg: DictConfig, class_counts: Sequence[int]) -> Any:

@@ -143,6 +143,11 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
         value = trainer[key]
         if not (is_whole(value, at_least=1) or (isinstance(value, float) and 0 < value <= 1)):
             yield f"trainer.{key}={value}: expected a share in (0, 1] or a number of batches from 1 up"
+    clip = trainer.get("gradient_clip_val")
+    if is_number(clip) and clip < 0:
+        yield f"trainer.gradient_clip_val={clip}: expected null, or a number from 0 up"
+    if not is_whole(trainer.get("accumulate_grad_batches", 1), at_least=1):
+        yield f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: expected a whole number from 1 up"
     for key in sorted(_TRAINER_OWN.intersection(trainer)):
         yield f"trainer.{key}: this is set by the command (one device; validation after each epoch); leave it out"
 
@@ -162,6 +167,8 @@ def _check_monitors(cfg: DictConfig) -> Iterator[str]:
                 f"{'lower' if DIRECTION[watched] == 'min' else 'higher'} it is; expected {DIRECTION[watched]}"
             )
     mode = cfg.scheduler.get("mode") if cfg.get("scheduler") else None
+    if mode is None and cfg.get("scheduler") and str(cfg.scheduler.get("_target_")).endswith(".ReduceLROnPlateau"):
+        mode = "min"  # torch's default
     if mode in ("min", "max") and _is_figure(cfg.monitor) and mode != DIRECTION[cfg.monitor]:
         yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {DIRECTION[cfg.monitor]}"
 

@@ -146,6 +146,8 @@ def test_a_run_that_is_asked_to_end_leaves_a_whole_record_and_goes_on(child, sta
     assert (summary["status"], summary["epochs"]) == ("interrupted", 1)
     assert "Interrupted after 1 epochs." in ended.stdout
     assert (folder / "curves.png").exists()
+    assert summary["restored"]["epoch"] == 1
+    assert (folder / "checkpoints/restored.ckpt").exists()
     assert start(folder).returncode == 0
     assert_same_outcome(folder, whole[0])
 

@@ -80,8 +80,8 @@ class RestoreBestWeights(L.Callback):
         self._restore(trainer, pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Restore when a person ends the training."""
-        if isinstance(exception, KeyboardInterrupt):
+        """Restore when a person, or with SIGTERM a machine, ends the training."""
+        if isinstance(exception, KeyboardInterrupt | SystemExit):
             self._restore(trainer, pl_module)
 
     def _restore(self, trainer: L.Trainer, module: L.LightningModule) -> None:

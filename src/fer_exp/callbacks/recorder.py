@@ -117,7 +117,7 @@ class Recorder(callbacks.Checkpoint):
         elif _stopped(trainer):
             stopped_by = "early_stopping"
         else:
-            stopped_by = "max_epochs"
+            stopped_by = "max_epochs" if len(self.rows) >= (trainer.max_epochs or 0) else "another_callback"
         return {"stopped_by": stopped_by, "restored": self.restored_row(trainer)}
 
     def restored_row(self, trainer: L.Trainer) -> Row | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fer_exp.errors import UserError
 from fer_exp.tables import column_widths, padded
 
 
@@ -71,10 +72,19 @@ def list_layers(network: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
 
 
 def output_shape(network: nn.Module, input_shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape that ``network`` gives for a batch of one blank image of ``input_shape``, without the batch axis."""
+    """The shape that ``network`` gives for a batch of one blank image of ``input_shape``, without the batch axis.
+
+    Raises:
+        UserError: it gives something else than a tensor.
+    """
     parameter = next(network.parameters())
     with evaluating(network), torch.no_grad():
         output = network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    if not isinstance(output, torch.Tensor):
+        raise UserError(
+            f"model: for faces (N, {', '.join(map(str, input_shape))}) {type(network).__name__} gives a "
+            f"{type(output).__name__}; expected a tensor of logits, one for each class."
+        )
     return tuple(output.shape[1:])
 
 
