@@ -167,6 +167,7 @@ def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study,
 
     finals = study(outcome)[1]
     caplog.set_level("INFO")
+    caplog.clear()
     first["retried"] = 0.9  # now it would win
     assert study(outcome)[1] == finals
     assert all(f["optimizer.lr"] != first["lr"] for f in finals if f["optimizer"] == "adam")
