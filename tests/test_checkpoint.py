@@ -111,7 +111,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(checkpoint, changed, said):
 def test_a_checkpoint_calls_nothing_within_its_network_s_settings(checkpoint, tmp_path, place):
     file = {"_target_": "pathlib.Path", "_args_": [str(tmp_path / "written")]}
     writing = {"_target_": "pathlib.Path.write_text", "_args_": [file, "x"]}
-    for part in (writing, [8, writing]):
+    made = f"${{oc.create:{{_target_:pathlib.Path.write_text,_args_:[{tmp_path / 'written'},x]}}}}"
+    for part in (writing, [8, writing], made):
         model = {"name": "VGG", "_target_": "fer_exp.models.vgg.VGG", "num_classes": 7, place: part}
         with pytest.raises(
             UserError, match=rf"model\.{place}.*Path\.write_text: expected a class that is a kind of torch"

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.checking import check_target
 from fer_exp.errors import UserError, in_line
@@ -47,6 +48,10 @@ def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
     from torch import nn
 
     cfg = OmegaConf.create({group: node})
+    try:
+        OmegaConf.resolve(cfg)  # an interpolation may make anything, parts to be called among it
+    except OmegaConfBaseException as error:
+        raise UserError(f"{group}: {in_line(error)}") from error
     problems = list(check_target(group, cfg[group], kind))
     for path, part in _parts(group, OmegaConf.to_container(cfg[group])):
         problems += check_target(path, OmegaConf.create(part), nn.Module)
