@@ -6,8 +6,9 @@ from omegaconf import OmegaConf
 from fer_exp.atomic import DRAFT
 from fer_exp.config import plain
 from fer_exp.errors import UserError
-from fer_exp.records import RunRecord, write_sweep
+from fer_exp.records import RunRecord, read_sweep, write_sweep
 from fer_exp.sweeps import (
+    KeepRecords,
     check_sweep_folder,
     format_job,
     format_seconds,
@@ -110,3 +111,14 @@ def test_the_line_of_a_job_tells_which_what_and_how_long(tmp_path):
     line = format_job(tmp_path / "1", tmp_path, OmegaConf.create(hydra))
     assert line.startswith("Job 1 (seed=0) diverged: the loss was lost.")
     assert line.endswith("left.")
+
+
+def test_a_sweep_knows_nothing_of_a_study_that_was_refused_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(KeepRecords, "sweep", None)
+    write_sweep(tmp_path, overrides=["+study=optimizers"], tuned=["optimizer.lr"], arms={"adam": [0, 1]})
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}
+    hydra = {"sweep": {"dir": str(tmp_path)}, "overrides": {"task": ["model=vgg,vgg_small"]}, "sweeper": sweeper}
+    KeepRecords().on_multirun_start(OmegaConf.create({"hydra": hydra}))
+    sweep = read_sweep(tmp_path)
+    assert (sweep["jobs"], sweep["swept"], sweep["tuned"], sweep["winners"]) == (2, ["model"], [], {})
+    assert "arms" not in sweep

@@ -166,8 +166,9 @@ def _check_monitors(cfg: DictConfig) -> Iterator[str]:
                 f"callbacks.{name}.mode={callback.mode}: {watched} is better the "
                 f"{'lower' if DIRECTION[watched] == 'min' else 'higher'} it is; expected {DIRECTION[watched]}"
             )
-    mode = cfg.scheduler.get("mode") if cfg.get("scheduler") else None
-    if mode is None and cfg.get("scheduler") and str(cfg.scheduler.get("_target_")).endswith(".ReduceLROnPlateau"):
+    scheduler = cfg.get("scheduler") or {}
+    mode = scheduler.get("mode")
+    if mode is None and str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau"):
         mode = "min"  # torch's default
     if mode in ("min", "max") and _is_figure(cfg.monitor) and mode != DIRECTION[cfg.monitor]:
         yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {DIRECTION[cfg.monitor]}"

@@ -91,9 +91,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
         log_probabilities, scores = measure(trained, images, views_of(cfg), cfg.batch_size, cfg.resamples, cfg.seed)
         validated_in = (summary.get("environment") or {}).get("precision")
         copies, notes = examine(images, origin, validated_in, trained.precision)
-        looks = 0
+        looks = looks_before(run, reported.fingerprint) if run else 0
         if protocol == "official" and run:
-            looks = looks_before(run, reported.fingerprint)
             notes += reports_on_others(run, reported.fingerprint)
         evaluation = Evaluation(
             origin=origin,

@@ -140,10 +140,11 @@ class Study(Sweeper):
             raise UserError(f"hydra.sweeper.hold_out={self.hold_out}: expected a share between 0 and 1")
         if not self.arms:
             raise UserError("hydra.sweeper.arms: there is none; expected a name and its keys for each")
-        taken = {key for space in self.arms.values() for key in space} | {"seed", "data.hold_out"}
+        own = {"seed", "data.hold_out"}
         for name, space in self.arms.items():
-            if own := sorted({"seed", "data.hold_out"} & {*space}):
-                raise UserError(f"hydra.sweeper.arms.{name}: the study sets {own[0]} itself; leave it out")
+            if given := sorted(own & {*space}):
+                raise UserError(f"hydra.sweeper.arms.{name}: the study sets {given[0]} itself; leave it out")
+        taken = {key for space in self.arms.values() for key in space} | own
         for override in OverridesParser.create().parse_overrides(list(arguments)):
             key = override.key_or_group
             if override.is_sweep_override():

@@ -155,10 +155,8 @@ class KeepRecords(Callback):
             else:
                 print(f"Sweep in {folder}")
                 jobs, swept = plan_sweep(config)
-                write_sweep(
-                    folder, overrides=overrides, sweeper=for_json(sweeper), jobs=jobs, swept=swept,
-                    tuned=[], winners={}, arms={},  # a study that was refused there may have left others
-                )  # fmt: skip
+                (folder / SWEEP).unlink(missing_ok=True)  # of a command that was refused, a study's perhaps
+                write_sweep(folder, overrides=overrides, sweeper=for_json(sweeper), jobs=jobs, swept=swept)
         except UserError as error:
             refuse(error)
         except (OSError, ValueError, KeyError, HydraException) as error:  # Hydra would go on after a warning

@@ -23,6 +23,7 @@ from fer_exp.data.folders import (
     ON_BAD_IMAGE,
     Layout,
     Listing,
+    beginning,
     find_splits,
     list_images,
     warn_of_unmatched,
@@ -194,10 +195,12 @@ class FolderFaces(L.LightningDataModule):
 
     def _warn_of_dead_lines(self, excluded: frozenset[str], listings: Sequence[Listing]) -> None:
         """Tell which files on the list of those to leave out are no images of the splits."""
-        places = [(f"{listing.folder.relative_to(self.layout.root).as_posix()}/", listing) for listing in listings]
+        if not excluded:
+            return
+        places = [(beginning(self.layout, listing.folder), listing) for listing in listings]
         dead = excluded.difference(*([place + file for file in listing.files] for place, listing in places))
         if self.hold_out:  # the validation images are not looked at
-            unseen = self.layout.validation.relative_to(self.layout.root).as_posix() + "/"
+            unseen = beginning(self.layout, self.layout.validation)
             dead = frozenset(path for path in dead if not path.startswith(unseen))
         if dead:
             log.warning(

@@ -248,9 +248,14 @@ def warn_of_unmatched(ignore: Iterable[str], listings: Sequence[Listing]) -> Non
         )
 
 
+def beginning(layout: Layout, folder: Path) -> str:
+    """How paths relative to the layout's root begin that lie in the split ``folder``."""
+    return folder.relative_to(layout.root).as_posix() + "/"
+
+
 def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]:
     """Of ``files``, relative to the layout's root, those in the split ``folder``, relative to it."""
-    start = folder.relative_to(layout.root).as_posix() + "/"
+    start = beginning(layout, folder)
     return frozenset(file.removeprefix(start) for file in files if file.startswith(start))
 
 

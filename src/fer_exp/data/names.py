@@ -33,7 +33,8 @@ def as_argument(key: str, path: object) -> str:
     text = legible(path)
     if re.fullmatch(r"[A-Za-z0-9_/.-]+", text):
         return f"{key}={text}"
-    quoted = f"{key}='{text.replace(chr(39), chr(92) + chr(39))}'"
+    escaped = text.replace("'", "\\'")
+    quoted = f"{key}='{escaped}'"
     return shlex.quote(quoted) if {*quoted} & {*'"$`\\!'} else f'"{quoted}"'
 
 

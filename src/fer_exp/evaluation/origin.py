@@ -42,9 +42,14 @@ class Origin:
     selection: str | None
 
     @property
+    def is_selected_by_training(self) -> bool:
+        """Whether the epoch was chosen by a figure of the training images."""
+        return self.selected_by is not None and self.selected_by.startswith("train_")
+
+    @property
     def selected_on(self) -> str:
         """The images that the weights were selected on, or the run validated, in words."""
-        if self.selected_by is not None and self.selected_by.startswith("train_"):
+        if self.is_selected_by_training:
             return "train/"
         return f"{self.hold_out:.0%} of train/, held out" if self.hold_out else "validation/"
 
@@ -72,7 +77,7 @@ class Origin:
             return f"{self._epoch}, selection unknown"
         if self.selected_by is None:
             return f"{self._epoch}, not selected"
-        where = "train" if self.selected_on == "train/" else "held-out train" if self.hold_out else "validation"
+        where = "train" if self.is_selected_by_training else "held-out train" if self.hold_out else "validation"
         return f"{self._epoch} by {self.selected_by} on {where}"
 
 

@@ -117,7 +117,7 @@ def state(protocol: str, reported: Reported, origin: Origin, looks: int = 0) -> 
     elif protocol == "training":
         verdict = "the images that it was trained on: a fit, no result"
     elif reported.fingerprint == origin.selection:
-        seen = "selected" if origin.selected_by and origin.selected_on != "train/" else "validated"
+        seen = "selected" if origin.selected_by and not origin.is_selected_by_training else "validated"
         verdict = f"{seen} on the images it is reported on: optimistic"
     elif protocol == "held_out":
         verdict = "which no choice of this run saw"

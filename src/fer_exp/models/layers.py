@@ -80,7 +80,7 @@ def output_shape(network: nn.Module, input_shape: Sequence[int]) -> tuple[int, .
     parameter = next(network.parameters())
     with evaluating(network), torch.no_grad():
         output = network(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
-    if not isinstance(output, torch.Tensor):
+    if not isinstance(output, Tensor):
         raise UserError(
             f"model: for faces (N, {', '.join(map(str, input_shape))}) {type(network).__name__} gives a "
             f"{type(output).__name__}; expected a tensor of logits, one for each class."
