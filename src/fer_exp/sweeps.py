@@ -155,7 +155,8 @@ class KeepRecords(Callback):
             else:
                 print(f"Sweep in {folder}")
                 jobs, swept = plan_sweep(config)
-                (folder / SWEEP).unlink(missing_ok=True)  # of a command that was refused, a study's perhaps
+                if (folder / SWEEP).exists():  # of a command that was refused, a study's perhaps
+                    (folder / SWEEP).unlink()
                 write_sweep(folder, overrides=overrides, sweeper=for_json(sweeper), jobs=jobs, swept=swept)
         except UserError as error:
             refuse(error)
