@@ -1,10 +1,10 @@
 """What each choice for speed brings: ``python -m benchmarks.choices --data DIR``.
 
 Times steps of ``fer_exp`` as configured, and with each of the choices switched off by its key. Float32 switches
-``patch_gradients`` off too, which is of bfloat16; the others are off alone. They take turns, and each turn is a process
+``im2col_weight_grad`` off too, which is of bfloat16; the others are off alone. They take turns, and each turn is a process
 of its own: some choices are of the process, and where the system happens to put a process's memory makes a step several
 percent longer or shorter.
-"""
+"""  # noqa: E501
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -30,8 +30,8 @@ AS_CONFIGURED = "as configured"
 SWITCHED_OFF = (
     "trainer.precision=32-true",
     "channels_last=false",
-    "keep_memory=false",
-    "patch_gradients=false",
+    "retain_memory=false",
+    "im2col_weight_grad=false",
     "cuda_graph=false",
     "model.fast_dropout=false",
     "model.pool_before_relu=false",

@@ -14,13 +14,13 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 
 from benchmarks.measuring import run_python
-from fer_exp.config import CONFIG_DIR, named
-from fer_exp.records import COLUMNS, RunRecord
-from fer_exp.sweeps import plain
+from fer_exp.config.schema import CONFIG_DIR, named
+from fer_exp.runs.record import COLUMNS, RunRecord
+from fer_exp.sweeps.jobs import plain
 
 EPOCHS = 50
 RATES = 25
-IMPORTS = "import fer_exp.compare, fer_exp.comparison.report, fer_exp.comparison.runs"
+IMPORTS = "import fer_exp.compare, fer_exp.comparison.report, fer_exp.comparison.load"
 
 
 def write_records(folder: Path, runs: int) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fer_exp.data.folders import Layout
+    from fer_exp.data.sources.class_folders import Layout
 
 ROOT = Path(__file__).resolve().parents[1]  # child processes run here, where they find this package
 
@@ -82,7 +82,7 @@ def last_lines(text: str, count: int = 15) -> str:
 
 
 @dataclass(frozen=True)
-class Spread:
+class SummaryStats:
     """The median of what was measured several times, the least and the most."""
 
     median: float
@@ -95,9 +95,9 @@ class Spread:
         return f"{median} [{least}..{most}]"
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> SummaryStats:
     """Median, least and most of one value or more."""
-    return Spread(statistics.median(values), min(values), max(values))
+    return SummaryStats(statistics.median(values), min(values), max(values))
 
 
 def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
@@ -117,7 +117,7 @@ def find_data(folder: Path | None) -> "Layout":
     Raises:
         UserError: there are none in ``folder``.
     """
-    from fer_exp.data.folders import find_splits
+    from fer_exp.data.sources.class_folders import find_splits
 
     if folder is None:
         # In a process of its own, as it imports torch.
@@ -130,8 +130,8 @@ def draw_faces() -> None:
     """Draw the built-in faces where that was not done yet, and print where they lie."""
     from hydra import compose, initialize_config_dir
 
-    from fer_exp.building import build
-    from fer_exp.config import CONFIG_DIR
+    from fer_exp.config.instantiate import build
+    from fer_exp.config.schema import CONFIG_DIR
 
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         print(build(compose("train"), "data").find().root)
@@ -139,7 +139,7 @@ def draw_faces() -> None:
 
 def count_images(layout: "Layout") -> tuple[int, int]:
     """Number of training and of validation images."""
-    from fer_exp.data.folders import list_images
+    from fer_exp.data.sources.class_folders import list_images
 
     return len(list_images(layout.train).files), len(list_images(layout.validation).files)
 
@@ -169,7 +169,7 @@ def describe_machine(load: float | None) -> dict[str, Any]:
     """Device, cores, instruction sets that matter here, versions, and ``load_before``. Imports torch."""
     import torch
 
-    from fer_exp.hardware import available_cores, choose_accelerator, device_name
+    from fer_exp.training.hardware import available_cores, choose_accelerator, device_name
 
     capabilities = torch.cpu.get_capabilities()
     found = {"avx2": "AVX2", "avx512_f": "AVX512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}

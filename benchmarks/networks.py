@@ -31,8 +31,8 @@ def build_network(choice: str) -> "nn.Module":
     """The network of ``model=CHOICE``; ``timm:NAME`` is ``model=timm model.name=NAME``."""
     from hydra import compose, initialize_config_dir
 
-    from fer_exp.building import build
-    from fer_exp.config import CONFIG_DIR
+    from fer_exp.config.instantiate import build
+    from fer_exp.config.schema import CONFIG_DIR
 
     model, _, name = choice.partition(":")
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -53,10 +53,15 @@ def describe(network: "nn.Module") -> dict[str, Any]:
 
 def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -> dict[str, list[float]]:
     """Let the networks take turns; for each the seconds of a step, one a round."""
-    import torch
+    import torch  # noqa: I001
+    from fer_exp.models.im2col_weight_grad import use_patch_gradients
 
-    from fer_exp.hardware import choose_accelerator, choose_patch_gradients, choose_precision, keep_freed_memory
-    from fer_exp.models.patch_gradients import use_patch_gradients
+    from fer_exp.training.hardware import (
+        choose_accelerator,
+        choose_patch_gradients,
+        choose_precision,
+        keep_freed_memory,
+    )
 
     accelerator, _ = choose_accelerator("auto")
     precision, _ = choose_precision("auto", accelerator)

@@ -52,10 +52,10 @@ class Figure:
 
 def time_loading(root: str) -> float:
     """Load both splits as a run does; the seconds that it took, imports left out."""
-    from fer_exp.data.datamodule import FolderFaces
+    from fer_exp.data.datamodule import ImageDataModule
 
     start = time.perf_counter()
-    FolderFaces(root, batch_size=1, seed=0).setup()
+    ImageDataModule(root, batch_size=1, seed=0).setup()
     return time.perf_counter() - start
 
 

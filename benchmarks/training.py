@@ -35,7 +35,7 @@ from benchmarks.measuring import (
     spread,
     write_json,
 )
-from fer_exp.figures.sheet import white_ticks
+from fer_exp.plots.sheet import white_ticks
 
 MODULES = {
     "fer_exp": "benchmarks.contenders.own",

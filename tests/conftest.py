@@ -9,9 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from fer_exp.config import CONFIG_DIR
-from fer_exp.data.synthetic import write_faces
-from fer_exp.hardware import available_cores
+from fer_exp.config.schema import CONFIG_DIR
+from fer_exp.data.sources.synthetic import write_faces
+from fer_exp.training.hardware import available_cores
 
 Compose = Callable[..., DictConfig]
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fer_exp.compare import main, parse_arguments
-from fer_exp.records import RunRecord, write_sweep
+from fer_exp.runs.record import RunRecord, write_sweep
 
 
 @pytest.fixture

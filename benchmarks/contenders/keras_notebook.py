@@ -30,7 +30,7 @@ class KerasNotebook:
         from tensorflow import keras
 
         self.keras = keras
-        self.train_set, self.validation_set = (
+        self.train_set, self.val_set = (
             keras.utils.image_dataset_from_directory(
                 folder,
                 label_mode="categorical",
@@ -74,7 +74,7 @@ class KerasNotebook:
 
         history = self.model.fit(
             self.train_set.take(steps).prefetch(2),
-            validation_data=self.validation_set.take(validation).prefetch(2),
+            validation_data=self.val_set.take(validation).prefetch(2),
             epochs=1,
             callbacks=[self.keras.callbacks.LambdaCallback(on_train_batch_end=note, on_epoch_end=end)],
         )

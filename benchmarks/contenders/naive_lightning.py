@@ -67,7 +67,7 @@ class NaiveLightning:
 
     def __init__(self, train: str, validation: str, batch_size: int, **others: Any) -> None:
         read = transforms.Compose([transforms.Grayscale(), transforms.Resize((48, 48)), transforms.ToTensor()])
-        self.train_set, self.validation_set = ImageFolder(train, read), ImageFolder(validation, read)
+        self.train_set, self.val_set = ImageFolder(train, read), ImageFolder(validation, read)
         self.batch_size = batch_size
         self.module = TutorialModule()
         self.facts = {"precision": "32-true", "threads": torch.get_num_threads(), "versions": {}}
@@ -75,7 +75,7 @@ class NaiveLightning:
     def turn(self, steps: int, validation: int) -> dict[str, float]:
         """Fit for an epoch; of fewer images where it is to be shorter, so that the workers read none in vain."""
         chosen = torch.randperm(len(self.train_set))[: steps * self.batch_size].tolist()
-        validated = range(min(len(self.validation_set), validation * self.batch_size))
+        validated = range(min(len(self.val_set), validation * self.batch_size))
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             trainer = L.Trainer(max_epochs=1, devices=1, default_root_dir=folder, callbacks=[clock])
@@ -84,7 +84,7 @@ class NaiveLightning:
                 DataLoader(
                     Subset(self.train_set, chosen), self.batch_size, shuffle=True, drop_last=True, num_workers=WORKERS
                 ),
-                DataLoader(Subset(self.validation_set, validated), self.batch_size, num_workers=WORKERS),
+                DataLoader(Subset(self.val_set, validated), self.batch_size, num_workers=WORKERS),
             )
         return {
             "step_seconds": clock.step_seconds,

@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_dir
 
 from benchmarks.contenders.clock import Clock
 from benchmarks.contenders.turns import serve
-from fer_exp.config import CONFIG_DIR
-from fer_exp.hardware import choose_accelerator, choose_precision
-from fer_exp.records import read_history
+from fer_exp.config.schema import CONFIG_DIR
+from fer_exp.runs.record import read_history
 from fer_exp.train import train
+from fer_exp.training.hardware import choose_accelerator, choose_precision
 
 
 class Own:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from fer_exp.atomic import replacing
-from fer_exp.building import build_checked
-from fer_exp.commands import call, carry_out
-from fer_exp.config import CONFIG_DIR, is_number, is_whole, resolve
+from fer_exp.cli import call, carry_out
+from fer_exp.config.instantiate import build_checked
+from fer_exp.config.schema import CONFIG_DIR, is_number, is_whole, resolve
 from fer_exp.errors import UserError
-from fer_exp.run_folder import check_unused
+from fer_exp.files import replacing
+from fer_exp.runs.folder import check_unused
 
 if TYPE_CHECKING:
     from fer_exp.data.audit import Audit
@@ -44,21 +44,21 @@ def audit(cfg: DictConfig) -> None:
 
     from fer_exp.data.audit import audit as find
     from fer_exp.data.audit import describe, inspect, propose_exclusions
-    from fer_exp.data.datamodule import FolderFaces
+    from fer_exp.data.datamodule import ImageDataModule
     from fer_exp.data.exclusions import write_exclusions
-    from fer_exp.data.folders import list_images, warn_of_unmatched, within, without
-    from fer_exp.data.names import as_argument, legible
-    from fer_exp.figures.findings import draw_sheet, finding_sheets
-    from fer_exp.progress import progress_bar
+    from fer_exp.data.sources.class_folders import list_images, warn_of_unmatched, within, without
+    from fer_exp.files import printable, quote_override
+    from fer_exp.plots.findings import draw_sheet, finding_sheets
+    from fer_exp.plots.terminal import progress_bar
 
-    data = build_checked(cfg.data, "data", FolderFaces)
+    data = build_checked(cfg.data, "data", ImageDataModule)
     layout = data.find()
     excluded = data.excluded(layout)
     listings = [list_images(split, data.ignore) for split in (layout.train, layout.validation)]
     warn_of_unmatched(data.ignore, listings)
     listings = [without(listing, within(layout, listing.folder, excluded)) for listing in listings]
     paths = [listing.folder / file for listing in listings for file in listing.files]
-    log.info("Looking at %s files in %s ...", f"{len(paths):,}", legible(layout.root))
+    log.info("Looking at %s files in %s ...", f"{len(paths):,}", printable(layout.root))
     with progress_bar("reading") as progress:
         inspection = inspect([str(path) for path in paths], progress)
     found = find(
@@ -94,7 +94,7 @@ def audit(cfg: DictConfig) -> None:
     proposed = sum(not line.startswith("#") for line in proposal)
     if proposed:
         log.info("%s names %s files. To train without them, edit it as you like, and give", EXCLUSIONS, f"{proposed:,}")
-        log.info("  %s", as_argument("data.exclude", folder / EXCLUSIONS))
+        log.info("  %s", quote_override("data.exclude", folder / EXCLUSIONS))
 
 
 def check(cfg: DictConfig, folder: Path) -> None:
@@ -117,7 +117,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
 def format_summary(found: "Audit") -> str:
     """The findings as a table a person reads: classes first, and then what is wrong, in images of each split."""
     from fer_exp.data.audit import MOST_PAIRS, SPLITS, imbalance, table
-    from fer_exp.data.folders import CLASSES
+    from fer_exp.data.sources.class_folders import CLASSES
 
     counts = found.counts()
     width = 50

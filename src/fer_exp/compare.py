@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_exp.errors import UserError
-from fer_exp.progress import print_any_sign
-from fer_exp.records import SWEEP
+from fer_exp.plots.terminal import print_any_sign
+from fer_exp.runs.record import SWEEP
 
 if TYPE_CHECKING:
-    from fer_exp.comparison.runs import Measure
+    from fer_exp.comparison.load import Measure
 
 _OPTION = re.compile(r"(group_by|target|baseline|measure|output)=(.*)")
 
@@ -44,8 +44,8 @@ def compare_folders(
         UserError: there are no runs, or no such key or group, or the report cannot be written.
     """
     from fer_exp.comparison.analysis import compare
+    from fer_exp.comparison.load import find_runs, find_swept
     from fer_exp.comparison.report import format_answer, write_report
-    from fer_exp.comparison.runs import find_runs, find_swept
 
     if target is not None and not 0 < target <= 1:
         raise UserError(f"target={target}: expected an accuracy in (0, 1], e.g. target=0.6")

@@ -11,11 +11,11 @@ class UserError(Exception):
     """
 
 
-def in_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """A message without its line breaks, and without Hydra's and OmegaConf's ``object_type=dict``."""
     return " ".join(re.sub(r"\s*object_type=\w+", "", str(error)).split()).rstrip(".")
 
 
-def first_of(items: Sequence[str], most: int, separator: str = ", ", rest: str = " and {} more") -> str:
+def join_first(items: Sequence[str], most: int, separator: str = ", ", rest: str = " and {} more") -> str:
     """The first ``most`` of ``items`` for a message, and how many more there are: ``a, b and 3 more``."""
     return separator.join(items[:most]) + (rest.format(len(items) - most) if len(items) > most else "")

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig, ListConfig
 
-from fer_exp.checkpoint import check_source, find_checkpoint, load_network
-from fer_exp.commands import call, carry_out
-from fer_exp.config import CONFIG_DIR, is_number, is_whole, plain, resolve
+from fer_exp.cli import call, carry_out
+from fer_exp.config.schema import CONFIG_DIR, is_number, is_whole, plain, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.origin import data_settings, origin_of
 from fer_exp.evaluation.protocol import (
     PROTOCOLS,
     VIEWS,
-    Reported,
+    EvalSplit,
     choose_protocol,
     looks_before,
     note_look,
@@ -29,7 +27,9 @@ from fer_exp.evaluation.protocol import (
     reports_on_others,
     state,
 )
-from fer_exp.run_folder import check_unused, claim
+from fer_exp.evaluation.provenance import data_settings, provenance_of
+from fer_exp.runs.checkpoint import check_source, find_checkpoint, load_network
+from fer_exp.runs.folder import check_unused, claim
 
 if TYPE_CHECKING:
     from fer_exp.evaluation.report import Evaluation
@@ -66,23 +66,23 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     from fer_exp.evaluation.images import build_data, examine, load_images
     from fer_exp.evaluation.report import Evaluation, format_report, write_report
     from fer_exp.evaluation.scores import measure
-    from fer_exp.hardware import device_name
-    from fer_exp.records import describe_environment
+    from fer_exp.runs.record import describe_environment
+    from fer_exp.training.hardware import device_name
 
     trained, how = load_network(checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
-    origin = origin_of(trained, run, summary)
+    origin = provenance_of(trained, run, summary)
     log.info("%s: %s.", checkpoint, origin.in_words)
     log.info("%s", how)
 
     given = {str(key): value for key, value in plain(cfg.data).items() if value != "???"}
     of_run = data_settings(summary)
-    if run is not None and given.get("hold_out", of_run.get("hold_out", 0)) != of_run.get("hold_out", 0):
+    if run is not None and given.get("val_fraction", of_run.get("val_fraction", 0)) != of_run.get("val_fraction", 0):
         raise UserError(
-            f"data.hold_out={given['hold_out']}: this run was trained with {of_run.get('hold_out', 0)}, and other "
+            f"data.val_fraction={given['val_fraction']}: this run was trained with {of_run.get('val_fraction', 0)}, and other "  # noqa: E501
             "images would be taken for held out; leave it out"
         )
     images = load_images(build_data(of_run, given), str(cfg.split))
-    reported = Reported(images.split, images.reported.fingerprint, images.place.as_posix())
+    reported = EvalSplit(images.split, images.reported.fingerprint, images.place.as_posix())
     protocol = choose_protocol(cfg.protocol, reported, origin)
     # Held while a test is reported, so that no two are at once.
     with claim(run, _TO_BE_NOTED) if protocol == "official" and run else nullcontext():
@@ -147,9 +147,9 @@ def check(cfg: DictConfig, folder: Path) -> None:
     for key, least in (("resamples", 100), ("seed", 0)):
         if not is_whole(cfg[key], at_least=least):
             raise UserError(f"{key}={cfg[key]}: expected a whole number from {least} up")
-    held_out = plain(cfg.data)["hold_out"]
+    held_out = plain(cfg.data)["val_fraction"]
     if held_out != "???" and (not is_number(held_out) or not 0 <= held_out < 1):
-        raise UserError(f"data.hold_out={held_out}: expected a share in [0, 1)")
+        raise UserError(f"data.val_fraction={held_out}: expected a share in [0, 1)")
     check_unused(folder, LOG)
 
 

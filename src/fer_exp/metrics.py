@@ -1,69 +1,77 @@
-"""What is measured in an epoch, accumulated on the training device and read once at its end."""
+"""METRICS: the one list of metrics. History columns, directions, labels and units are derived from it.
 
-import torch
-from torch import Tensor
+A metric that is not in the list, logged by a callback or a module of your own, works too: see ``describe``.
+No heavy imports: commands read this list before torch is loaded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class EpochTally:
-    """Sum of losses and confusion matrix over the batches of an epoch.
-
-    ``update`` launches work on the device and waits for nothing; what is read from the tally waits.
+def accuracy(confusion: "Tensor") -> float:
+    """Fraction of images whose class is predicted.
 
     Args:
-        num_classes: C.
+        confusion: (C, C) int64; rows are true classes, columns predicted ones. The same for all formulas here.
+    """
+    # Python's division: torch divides integers in float32, which rounds.
+    return int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
+
+
+def macro_f1(confusion: "Tensor") -> float:
+    """Unweighted mean over the classes of F1 = 2 TP / (2 TP + FP + FN); 0 for a class never seen nor predicted."""
+    counts = confusion.double()
+    seen_or_predicted = counts.sum(0) + counts.sum(1)
+    return float((2 * counts.diagonal() / seen_or_predicted.clamp(min=1)).mean())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that each epoch logs.
+
+    Attributes:
+        name: as logged: ``train_`` or ``val_`` and what is measured.
+        direction: ``min`` or ``max``, whichever is better.
+        label: for axes and table headers.
+        unit: ``%`` for fractions that are shown as percentages, otherwise empty.
+        formula: computes the metric from a split's confusion matrix; None for the mean loss and for metrics that a
+            user's own code logs.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.reset()
+    name: str
+    direction: Literal["min", "max"]
+    label: str
+    unit: str = ""
+    formula: "Callable[[Tensor], float] | None" = None
 
-    def reset(self, device: torch.device | str = "cpu") -> None:
-        """Start an epoch on ``device``."""
-        self._loss_sum = torch.zeros((), device=device)
-        self._confusion = torch.zeros(self.num_classes**2, dtype=torch.int64, device=device)
-        self._is_finite = torch.ones((), dtype=torch.bool, device=device)
-        self._finite_batches = torch.zeros((), dtype=torch.int64, device=device)
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("train_loss", "min", "training loss"),
+        Metric("train_acc", "max", "training accuracy", "%", accuracy),
+        Metric("val_loss", "min", "validation loss"),
+        Metric("val_acc", "max", "validation accuracy", "%", accuracy),
+        Metric("val_macro_f1", "max", "validation macro-F1", "%", macro_f1),
+    )
+}
 
-        Args:
-            loss: scalar, the batch's mean loss.
-            logits: (B, C).
-            labels: (B,) int64.
-        """
-        loss = loss.detach()
-        self._loss_sum += loss * len(labels)
-        self._is_finite &= loss.isfinite()
-        self._finite_batches += self._is_finite
-        cells = labels * self.num_classes + logits.detach().argmax(dim=1)
-        self._confusion.scatter_add_(0, cells, torch.ones_like(cells))
 
-    @property
-    def confusion(self) -> Tensor:
-        """(C, C) int64 on the CPU: rows are true classes, columns predicted ones."""
-        return self._confusion.view(self.num_classes, self.num_classes).cpu()
+def describe(name: str) -> Metric:
+    """The row of ``METRICS``, or for any other name one whose direction is read from the name.
 
-    @property
-    def finite_batches(self) -> int:
-        """Number of batches before the first one whose loss was not finite."""
-        return int(self._finite_batches)
+    A name that ends in ``loss`` or ``error`` is better lower, all others higher. For another direction, a label or a
+    unit, add a row to ``METRICS``.
+    """
+    return METRICS.get(name) or Metric(
+        name, "min" if name.endswith(("loss", "error")) else "max", name.replace("_", " ")
+    )
 
-    @property
-    def loss(self) -> float:
-        """Mean loss over the images."""
-        return float(self._loss_sum) / max(1, int(self._confusion.sum()))
 
-    @property
-    def accuracy(self) -> float:
-        """Share of images whose class was predicted."""
-        confusion = self.confusion
-        # Python's division: torch divides whole numbers in float32, in which equal differences come out unequal.
-        return int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
-
-    @property
-    def macro_f1(self) -> float:
-        """Unweighted mean over the classes of F1 = 2 TP / (2 TP + FP + FN), 0 for a class never seen nor predicted."""
-        confusion = self.confusion.double()
-        seen_or_predicted = confusion.sum(0) + confusion.sum(1)
-        return float((2 * confusion.diagonal() / seen_or_predicted.clamp(min=1)).mean())
+def format_value(name: str, value: float) -> str:
+    """A value with the metric's unit: ``62.31 %`` for accuracies, ``1.0842`` for losses."""
+    return f"{100 * value:.2f} %" if describe(name).unit == "%" else f"{value:.4f}"

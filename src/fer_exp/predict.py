@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig, ListConfig
 
-from fer_exp.atomic import replacing
-from fer_exp.checkpoint import check_source, find_checkpoint, load_network
-from fer_exp.commands import call
-from fer_exp.config import CONFIG_DIR, is_whole, resolve
-from fer_exp.data.folders import CLASSES, SUFFIXES
-from fer_exp.data.names import as_path, legible
+from fer_exp.cli import call
+from fer_exp.config.schema import CONFIG_DIR, is_whole, resolve
+from fer_exp.data.sources.class_folders import CLASSES, SUFFIXES
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import VIEWS
+from fer_exp.files import expand_path, printable, replacing
+from fer_exp.runs.checkpoint import check_source, find_checkpoint, load_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,27 +42,27 @@ def predict(cfg: DictConfig) -> None:
     import torch
 
     from fer_exp.data.decode import SIZE, decode_files
-    from fer_exp.evaluation.views import log_probabilities
-    from fer_exp.progress import progress_bar
+    from fer_exp.evaluation.tta import log_probabilities
+    from fer_exp.plots.terminal import progress_bar
 
     trained, _ = load_network(checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
     with progress_bar("reading") as progress:
         faces, failures = decode_files([str(path) for path in paths], progress)
     unreadable = dict(failures)
     for file, reason in unreadable.items():
-        print(f"Warning: {legible(file)} cannot be read: {reason}", file=sys.stderr)
+        print(f"Warning: {printable(file)} cannot be read: {reason}", file=sys.stderr)
     readable = [i for i, path in enumerate(paths) if str(path) not in unreadable]
     if not readable:
-        raise UserError(f"images={legible(cfg.images)}: none of the {len(paths)} files can be read as an image")
+        raise UserError(f"images={printable(cfg.images)}: none of the {len(paths)} files can be read as an image")
     images = torch.from_numpy(faces[readable]).reshape(-1, 1, SIZE, SIZE)
     with progress_bar("naming") as progress:
         batches = images.split(cfg.batch_size)
         probabilities = log_probabilities(trained, batches, cfg.views, len(images), progress).exp()
     named = [paths[i] for i in readable]
     for path, row in zip(named, probabilities, strict=True):
-        print(f"{legible(path)}: {in_words(row, cfg.top)}")
+        print(f"{printable(path)}: {in_words(row, cfg.top)}")
     if cfg.output is not None:
-        write_predictions(as_path(cfg.output), named, probabilities)
+        write_predictions(expand_path(cfg.output), named, probabilities)
         print(f"\nWritten to {cfg.output}")
     print(f"\n{REMINDER}")
 
@@ -80,7 +79,7 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"views={cfg.views}: expected one of {', '.join(VIEWS)}")
     if not is_whole(cfg.top, at_least=1) or cfg.top > len(CLASSES):
         raise UserError(f"top={cfg.top}: expected a whole number from 1 to {len(CLASSES)}")
-    if cfg.output is not None and as_path(cfg.output).exists():
+    if cfg.output is not None and expand_path(cfg.output).exists():
         raise UserError(f"output={cfg.output} is there already: choose another file, or remove it.")
 
 
@@ -92,21 +91,21 @@ def find_images(given: object) -> list[Path]:
     """
     found: list[Path] = []
     for name in given if isinstance(given, ListConfig) else [given]:
-        place = as_path(name)
+        place = expand_path(name)
         try:
             if place.is_dir():
                 below = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
                 if not below:
                     raise UserError(
-                        f"images={legible(name)}: this folder holds no images ({', '.join(sorted(SUFFIXES))})"
+                        f"images={printable(name)}: this folder holds no images ({', '.join(sorted(SUFFIXES))})"
                     )
                 found += below
             elif place.exists():
                 found.append(place)
             else:
-                raise UserError(f"images={legible(name)}: there is no such file or folder")
+                raise UserError(f"images={printable(name)}: there is no such file or folder")
         except OSError as error:  # a folder that may not be entered, a name that is too long
-            raise UserError(f"images={legible(name)}: cannot be read ({error.strerror})") from error
+            raise UserError(f"images={printable(name)}: cannot be read ({error.strerror})") from error
     if not found:
         raise UserError("images=[]: expected at least one file or folder")
     return list(dict.fromkeys(found))
@@ -138,7 +137,7 @@ def write_predictions(output: Path, files: Sequence[Path], probabilities: "Tenso
             writer.writerow(["file", "predicted", *CLASSES])
             for path, row in zip(files, probabilities.tolist(), strict=True):
                 named = CLASSES[row.index(max(row))]
-                writer.writerow([legible(path), named, *(f"{probability:.6f}" for probability in row)])
+                writer.writerow([printable(path), named, *(f"{probability:.6f}" for probability in row)])
     except OSError as error:
         raise UserError(f"output={output}: cannot be written ({error.strerror or error})") from error
 

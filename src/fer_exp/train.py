@@ -20,24 +20,24 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_exp.building import build, build_loss, build_optimizer_factories
-from fer_exp.checking import check_config, oddities
-from fer_exp.checkpoint import check_resume
-from fer_exp.commands import call, check_output_dir
-from fer_exp.config import CONFIG_DIR, GROUPS, is_number, named, plain
-from fer_exp.data.folders import CLASSES
-from fer_exp.data.names import as_argument, as_path
-from fer_exp.errors import UserError, in_line
-from fer_exp.records import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
-from fer_exp.run_folder import check_folder, claim, discard, earlier_attempt
-from fer_exp.sweeps import KeepRecords, end_sweep, jobs_at_once, note_refusal, refusals, same_as_earlier_job
+from fer_exp.cli import call, check_output_dir
+from fer_exp.config.checks import check_config, config_warnings
+from fer_exp.config.instantiate import build, build_loss, build_optimizer_factories
+from fer_exp.config.schema import CONFIG_DIR, GROUPS, is_number, named, plain
+from fer_exp.data.sources.class_folders import CLASSES
+from fer_exp.errors import UserError, one_line
+from fer_exp.files import expand_path, quote_override
+from fer_exp.runs.checkpoint import check_resume
+from fer_exp.runs.folder import check_folder, claim, discard, find_resume_state
+from fer_exp.runs.record import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
+from fer_exp.sweeps.jobs import SweepCallback, duplicate_job, end_sweep, jobs_at_once, note_refusal, refusals
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from fer_exp.callbacks.recorder import Recorder
-    from fer_exp.classifier import Classifier
-    from fer_exp.data.datamodule import FolderFaces
+    from fer_exp.data.datamodule import ImageDataModule
+    from fer_exp.training.callbacks.history import HistoryCallback
+    from fer_exp.training.module import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
     check_config(cfg)
     folder = Path(cfg.output_dir)
-    resume = None if cfg.resume is None else str(as_path(cfg.resume))
+    resume = None if cfg.resume is None else str(expand_path(cfg.resume))
     check_folder(folder, resume, config)
 
     import lightning as L
@@ -74,14 +74,16 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-    from fer_exp.callbacks.cuda_graph import CudaGraph
-    from fer_exp.callbacks.pictures import Pictures
-    from fer_exp.callbacks.recorder import Recorder
-    from fer_exp.callbacks.second_interrupt import SecondInterrupt
-    from fer_exp.callbacks.seeding import SeedEachEpoch
-    from fer_exp.callbacks.training_bar import TrainingBar
-    from fer_exp.classifier import Classifier, spans_run
-    from fer_exp.hardware import (
+    from fer_exp.models.im2col_weight_grad import use_patch_gradients
+    from fer_exp.models.layers import count_values, format_layers, list_layers, output_shape
+    from fer_exp.runs.record import describe_data, describe_environment
+    from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
+    from fer_exp.training.callbacks.history import HistoryCallback
+    from fer_exp.training.callbacks.plots import PlotCallback
+    from fer_exp.training.callbacks.progress_bar import ProgressBar
+    from fer_exp.training.callbacks.second_interrupt import SecondInterrupt
+    from fer_exp.training.callbacks.seeding import SeedEachEpoch
+    from fer_exp.training.hardware import (
         choose_accelerator,
         choose_cuda_graph,
         choose_patch_gradients,
@@ -89,17 +91,15 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         device_name,
         keep_freed_memory,
     )
-    from fer_exp.loggers import TensorBoardLogger
-    from fer_exp.models.layers import count_values, format_layers, list_layers, output_shape
-    from fer_exp.models.patch_gradients import use_patch_gradients
-    from fer_exp.records import describe_data, describe_environment
+    from fer_exp.training.loggers import TensorBoardLogger
+    from fer_exp.training.module import Classifier, spans_run
 
     _quieten_lightning()
     accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
-    patches, why_patches = choose_patch_gradients(cfg.patch_gradients, accelerator, precision)
+    patches, why_patches = choose_patch_gradients(cfg.im2col_weight_grad, accelerator, precision)
     device = device_name(accelerator)
-    if cfg.keep_memory and accelerator == "cpu":
+    if cfg.retain_memory and accelerator == "cpu":
         keep_freed_memory()
     if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
         raise UserError(
@@ -111,9 +111,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     network = build(cfg, "model")
     make_optimizer, make_scheduler = build_optimizer_factories(cfg)
     build_loss(cfg, [1] * len(CLASSES))  # before the data are read: a wrong setting need not wait for them
-    augmentation, mixing = build(cfg, "augmentation"), build(cfg, "mixing")
+    augmentation, mixup = build(cfg, "augmentation"), build(cfg, "mixup")
     # The average first: it is what the others keep and restore.
-    callbacks = [average] if (average := build(cfg, "averaging")) else []
+    callbacks = [average] if (average := build(cfg, "ema")) else []
     callbacks += [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
     accumulates = cfg.trainer.get("accumulate_grad_batches", 1) != 1
     accumulates |= any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks)
@@ -124,7 +124,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     datamodule.setup()
     _check_limits(cfg, datamodule)
     classes = datamodule.train_set.classes
-    data = describe_data(datamodule.train_set, datamodule.validation_set, datamodule.left_out)
+    data = describe_data(datamodule.train_set, datamodule.val_set, datamodule.left_out)
     loss = build_loss(cfg, datamodule.train_set.counts)
 
     spans = make_scheduler is not None and spans_run(make_scheduler)
@@ -152,7 +152,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     if patches:
         use_patch_gradients(network)
         log.info("Weight gradients on small maps: as one product (%s).", why_patches)
-    for oddity in oddities(cfg):
+    for oddity in config_warnings(cfg):
         log.warning("Warning: %s", oddity)
 
     record = RunRecord(
@@ -168,20 +168,20 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             "environment": {
                 **describe_environment(device, precision, torch.get_num_threads()),
                 "cuda_graph": captured,
-                "patch_gradients": patches,
+                "im2col_weight_grad": patches,
             },
         },
     )
-    recorder = Recorder(record, start)
+    recorder = HistoryCallback(record, start)
     if captured:
-        callbacks.append(CudaGraph((cfg.data.batch_size, *datamodule.train_set.images.shape[1:])))
-    pictures = Pictures(folder, recorder, layers, settings["optimizer"]["name"])
+        callbacks.append(CudaGraphCallback((cfg.data.batch_size, *datamodule.train_set.images.shape[1:])))
+    pictures = PlotCallback(folder, recorder, layers, settings["optimizer"]["name"])
     try:
         trainer = L.Trainer(
             **{**cfg.trainer, "accelerator": accelerator, "precision": precision},
             devices=1,
             logger=logger or False,
-            callbacks=[SecondInterrupt(), SeedEachEpoch(cfg.seed), recorder, *callbacks, TrainingBar(), pictures],
+            callbacks=[SecondInterrupt(), SeedEachEpoch(cfg.seed), recorder, *callbacks, ProgressBar(), pictures],
             default_root_dir=folder,
             log_every_n_steps=1,  # nothing is logged by step; a larger number draws a warning in short epochs
             num_sanity_val_steps=0,  # its figures would be those of random weights
@@ -189,9 +189,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             enable_progress_bar=False,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise UserError(f"trainer: {in_line(error)}") from error
+        raise UserError(f"trainer: {one_line(error)}") from error
     except RuntimeError as error:  # two callbacks whose states a checkpoint could not tell apart
-        raise UserError(f"callbacks: {in_line(error)}") from error
+        raise UserError(f"callbacks: {one_line(error)}") from error
     classifier = Classifier(
         network,
         make_optimizer,
@@ -200,7 +200,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         num_classes=len(classes),
         loss=loss,
         augmentation=augmentation,
-        mixing=mixing,
+        mixup=mixup,
         decay_norms_and_biases=cfg.decay_norms_and_biases,
         channels_last=cfg.channels_last,
         settings=settings,
@@ -218,7 +218,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     return float("nan") if best is None else float(best["val_acc"])
 
 
-def _check_limits(cfg: DictConfig, datamodule: "FolderFaces") -> None:
+def _check_limits(cfg: DictConfig, datamodule: "ImageDataModule") -> None:
     """See to it that a share of the batches is at least one of them.
 
     Raises:
@@ -249,9 +249,9 @@ def _checkpoint_settings(
         classes: in the order of the logits.
         spans: whether the schedule is laid over the whole run.
     """
-    from fer_exp.data.imageset import PREPROCESSING
+    from fer_exp.data.dataset import PREPROCESSING
 
-    groups = ("augmentation", "mixing", "model", "loss", "optimizer", "scheduler", "averaging")
+    groups = ("augmentation", "mixup", "model", "loss", "optimizer", "scheduler", "ema")
     settings = {
         **{group: named(cfg[group]) if cfg.get(group) else None for group in groups},
         "decay_norms_and_biases": cfg.decay_norms_and_biases,
@@ -276,9 +276,9 @@ def _checkpoint_settings(
 def _fit(
     trainer: "L.Trainer",
     classifier: "Classifier",
-    datamodule: "FolderFaces",
+    datamodule: "ImageDataModule",
     record: RunRecord,
-    recorder: "Recorder",
+    recorder: "HistoryCallback",
     resume: str | None,
 ) -> None:
     """Train, and validate the weights that are put back; however it ends, the record says so.
@@ -298,7 +298,7 @@ def _fit(
         with suppress(OSError):  # on a full disk the record stays as it was after the last epoch
             record.finish("interrupted", recorder.seconds, restored=recorder.restored_row(trainer))
         last = folder / "checkpoints/last.ckpt"
-        go_on = f" Go on with {as_argument('resume', last)}" if last.exists() else ""
+        go_on = f" Go on with {quote_override('resume', last)}" if last.exists() else ""
         log.info("Interrupted after %d epochs.%s", len(recorder.rows), go_on)
         # As a shell tells them: 128 and the signal. Lightning exits with 1 after Ctrl-C, with none after SIGTERM.
         raise SystemExit(128 + (signal.SIGINT if error.args == (1,) else signal.SIGTERM)) from error
@@ -314,7 +314,7 @@ def _fit(
         if _is_about_writing(error):
             raise UserError(
                 f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). What was saved before is "
-                f"whole: make room, and go on with the same command, {as_argument('hydra.run.dir', folder)} and "
+                f"whole: make room, and go on with the same command, {quote_override('hydra.run.dir', folder)} and "
                 "resume=auto"
             ) from error
         raise
@@ -378,7 +378,7 @@ def _hyper_parameters(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, An
     }
     for key in ("balanced_sampling", "decay_norms_and_biases"):
         chosen[key] = settings[key]
-    for group in ("augmentation", "mixing", "loss", "optimizer", "scheduler", "averaging"):
+    for group in ("augmentation", "mixup", "loss", "optimizer", "scheduler", "ema"):
         for key, value in (settings[group] or {}).items():
             if key not in ("name", "_target_", "_partial_"):
                 chosen[f"{group}/{key}"] = value if is_number(value) else str(value)
@@ -397,7 +397,7 @@ def _go_on(cfg: DictConfig, folder: Path) -> bool:
     Raises:
         UserError: what lies there is another run.
     """
-    found, checkpoint = earlier_attempt(folder, plain(cfg))
+    found, checkpoint = find_resume_state(folder, plain(cfg))
     if found == "finished":
         log.info("This run was finished before.")
         return False
@@ -434,7 +434,7 @@ def train_job(cfg: DictConfig) -> float:
         note_refusal(sweep, hydra_cfg.job.num)
         return float("nan")
     except (KeyboardInterrupt, SystemExit) as error:
-        log.info("The same command with %s goes on with this sweep.", as_argument("hydra.sweep.dir", sweep))
+        log.info("The same command with %s goes on with this sweep.", quote_override("hydra.sweep.dir", sweep))
         raise SystemExit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else error.code) from error
     finally:
         gc.collect()  # trainer and network hold each other, and Python does not know how much memory they take
@@ -442,13 +442,13 @@ def train_job(cfg: DictConfig) -> float:
 
 def _train_or_fail(cfg: DictConfig, folder: Path, sweep: Path) -> float:
     """Train; whatever goes wrong is said and recorded, and does not end the sweep."""
-    from fer_exp.hardware import available_cores, share_cores
+    from fer_exp.training.hardware import available_cores, share_cores
 
     hydra_cfg = HydraConfig.get()
     facts = {"config": plain(cfg), "choices": _choices(), "seed": cfg.seed}
     facts |= {group: named(cfg[group]) for group in ("optimizer", "model") if cfg.get(group)}
     try:
-        twin = same_as_earlier_job(cfg, sweep, hydra_cfg.job.num)
+        twin = duplicate_job(cfg, sweep, hydra_cfg.job.num)
         if twin is not None:
             log.warning("Warning: the settings are those of job %d: what is swept changes nothing.", twin)
         share_cores(jobs_at_once(hydra_cfg.launcher, read_sweep(sweep)["jobs"], available_cores()))
@@ -491,14 +491,14 @@ def run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """The command: one run, or with ``-m`` a sweep; exits with a status other than 0 where it did not all succeed."""
-    KeepRecords.sweep = None
+    SweepCallback.sweep = None
     status = 0
     try:
         call(run)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
     # Also where a launcher gave up, so that what was finished before is told; a person who ended it knows.
-    sweep = KeepRecords.sweep
+    sweep = SweepCallback.sweep
     if sweep is not None and status < 128 and (any(record_folders(sweep)) or refusals(sweep)):
         came_of_it = end_sweep(sweep)
         status = status or came_of_it

@@ -1,6 +1,6 @@
-"""Hydra takes sweepers from this namespace alone. What the study does stands in ``fer_exp.study``."""
+"""Hydra takes sweepers from this namespace alone. What the study does stands in ``fer_exp.sweeps.study``."""
 
-from fer_exp import study
+from fer_exp.sweeps import study
 
 
 class Study(study.Study):

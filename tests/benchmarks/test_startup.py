@@ -4,7 +4,7 @@ import shutil
 from benchmarks import startup
 from benchmarks.measuring import quoted, run_python
 from benchmarks.startup import LOAD, Figure, format_table, time_loading
-from fer_exp.records import read_history, read_summary
+from fer_exp.runs.record import read_history, read_summary
 
 
 def test_a_process_that_is_to_end_at_its_first_step_gets_there_and_no_further(faces, tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_exp.comparison.runs import Arm, Run, read_run
-from fer_exp.records import RunRecord
+from fer_exp.comparison.load import Arm, Run, read_run
+from fer_exp.runs.record import RunRecord
 
 MakeRun = Callable[..., Run]
 
@@ -17,7 +17,12 @@ CONFIG = {
     "monitor": "val_loss",
     "output_dir": "${hydra:runtime.output_dir}",
     "trainer": {"max_epochs": 5, "accelerator": "auto", "precision": "auto"},
-    "data": {"_target_": "fer_exp.data.datamodule.FolderFaces", "root": "/faces", "batch_size": 128, "seed": "${seed}"},
+    "data": {
+        "_target_": "fer_exp.data.datamodule.ImageDataModule",
+        "root": "/faces",
+        "batch_size": 128,
+        "seed": "${seed}",
+    },
     "model": {"_target_": "fer_exp.models.notebook_cnn.NotebookCNN", "dropout": 0.25},
     "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.001},
     "scheduler": None,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fer_exp.comparison.analysis import _hosts_with_overlap, compare, default_measure, verdict
-from fer_exp.comparison.runs import read_run
+from fer_exp.comparison.load import read_run
 from fer_exp.comparison.statistics import PairedDifference, paired_difference
 from fer_exp.errors import UserError
 
@@ -287,7 +287,7 @@ def test_labels_are_never_the_same(make_run):
     [
         ({}, OTHER_FACES, "optimizer", "data.fingerprint"),
         ({}, MORE_FACES, "optimizer", "data.fingerprint"),
-        ({"data.drawing_seed": 1}, OTHER_FACES, "data.drawing_seed", "data.fingerprint"),
+        ({"data.generator_seed": 1}, OTHER_FACES, "data.generator_seed", "data.fingerprint"),
         ({"data.ignore": "x"}, OTHER_FACES, "data", "data.fingerprint"),  # asked for, but no accuracies to compare
         ({"model.dropout": 0.5, "trainer.max_epochs": 6}, {}, "optimizer", "model.dropout, trainer.max_epochs"),
         ({"model": {"_target_": "R"}}, {"choices": {"optimizer": "sgd", "model": "resnet18"}}, "optimizer", "model"),
@@ -435,7 +435,7 @@ def test_the_last_epoch_is_measured_where_no_early_stopping_ended_runs(make_run)
 
 
 def trial(make_run, accuracy, lr, arm="adam", **facts):
-    settings = {"data.hold_out": 0.2, "optimizer.lr": lr}
+    settings = {"data.val_fraction": 0.2, "optimizer.lr": lr}
     return make_run("adam", 0, (accuracy,), settings=settings, facts=facts, arm=arm)
 
 
@@ -456,7 +456,7 @@ def test_trials_alone_are_compared_with_a_warning(make_run):
     comparison = compare([trial(make_run, 0.8, 0.1), trial(make_run, 0.9, 0.001)])
     assert comparison.trials == ()
     assert len(comparison.groups) == 2
-    assert "not for reporting" in said(comparison, "data.hold_out")
+    assert "not for reporting" in said(comparison, "data.val_fraction")
 
 
 def test_a_sweep_that_holds_images_out_is_a_group_beside_others_and_no_tuning(make_run):

@@ -3,9 +3,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fer_exp.comparison.analysis import compare
-from fer_exp.comparison.figures.curves import curves_figure
-from fer_exp.comparison.figures.learning_rate import learning_rate_figure
-from fer_exp.comparison.figures.rows import accuracy_figure, target_figure
+from fer_exp.plots.comparison_curves import curves_figure
+from fer_exp.plots.comparison_learning_rate import learning_rate_figure
+from fer_exp.plots.comparison_rows import accuracy_figure, target_figure
 
 
 def means(axes):
@@ -185,7 +185,7 @@ def test_learning_rate_of_reporting_runs_joins_medians_over_seeds(make_run):
 
 
 def trial(make_run, name, accuracies, rate, status="completed", val_loss=None, **settings):
-    settings = {"optimizer.lr": rate, "data.hold_out": 0.2, **settings}
+    settings = {"optimizer.lr": rate, "data.val_fraction": 0.2, **settings}
     columns = {"val_loss": val_loss} if val_loss else {}
     return make_run(name, 0, accuracies, status, settings, arm=name, **columns)
 

@@ -58,7 +58,7 @@ def table(markdown, heading):
 
 
 def trial(make_run, name, rate, val_acc=(0.2, 0.4), status="completed", **more):
-    return make_run(name, 0, val_acc, status, {"optimizer.lr": rate, "data.hold_out": 0.2}, arm=name, **more)
+    return make_run(name, 0, val_acc, status, {"optimizer.lr": rate, "data.val_fraction": 0.2}, arm=name, **more)
 
 
 @pytest.fixture

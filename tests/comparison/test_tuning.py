@@ -7,7 +7,7 @@ from fer_exp.comparison.tuning import score, tune
 
 def trial(make_run, accuracy, status="completed", **settings):
     settings = {key.replace("__", "."): value for key, value in settings.items()}
-    return make_run("sgd", 0, accuracy, status, settings={"data.hold_out": 0.2, **settings})
+    return make_run("sgd", 0, accuracy, status, settings={"data.val_fraction": 0.2, **settings})
 
 
 def test_the_winner_is_the_best_trial(make_run):
@@ -29,7 +29,7 @@ def test_scores(make_run):
     assert score(trial(make_run, (0.6, 0.4)), "best") == 0.6
     assert score(trial(make_run, (0.6, 0.4)), "final") == 0.4
     nan = {"val_loss": [1.0, math.nan], "train_loss": [1.0, math.nan]}
-    diverged = make_run("sgd", 0, (0.6, 0.14), "diverged", settings={"data.hold_out": 0.2}, **nan)
+    diverged = make_run("sgd", 0, (0.6, 0.14), "diverged", settings={"data.val_fraction": 0.2}, **nan)
     assert score(diverged, "best") == score(diverged, "final") == 0.14  # as it ended
 
 

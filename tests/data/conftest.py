@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_exp.data.folders import CLASSES
+from fer_exp.data.sources.class_folders import CLASSES
 
 MakeSplit = Callable[..., Path]
 

@@ -31,9 +31,9 @@ from fer_exp.data.audit import (
     table,
 )
 from fer_exp.data.exclusions import read_exclusions, write_exclusions
-from fer_exp.data.folders import CLASSES
-from fer_exp.data.synthetic import draw_face
-from fer_exp.figures.findings import draw_sheet, finding_sheets
+from fer_exp.data.sources.class_folders import CLASSES
+from fer_exp.data.sources.synthetic import draw_face
+from fer_exp.plots.findings import draw_sheet, finding_sheets
 
 
 def face(seed: int, expression: str = "happy") -> Image.Image:

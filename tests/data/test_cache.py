@@ -21,8 +21,8 @@ from PIL import Image
 
 from fer_exp.data import cache
 from fer_exp.data.cache import cache_file, default_cache_dir, read_ahead
-from fer_exp.data.folders import CLASSES, list_images
-from fer_exp.data.imageset import StoredFaces, make_image_set, select
+from fer_exp.data.dataset import MemmapImages, make_dataset, select
+from fer_exp.data.sources.class_folders import CLASSES, list_images
 from fer_exp.errors import UserError
 
 
@@ -50,28 +50,28 @@ def decoded(monkeypatch):
     return lengths
 
 
-def assert_is_what_the_folder_holds(image_set, split):
+def assert_is_what_the_folder_holds(dataset, split):
     listing = list_images(split)
-    assert image_set.files == listing.files
-    assert tuple(image_set.labels.tolist()) == listing.labels
-    assert image_set.images.dtype == torch.uint8
+    assert dataset.files == listing.files
+    assert tuple(dataset.labels.tolist()) == listing.labels
+    assert dataset.images.dtype == torch.uint8
     expected = np.stack([np.asarray(Image.open(split / file)) for file in listing.files])
-    assert np.array_equal(image_set.images.numpy(), expected[:, None])
+    assert np.array_equal(dataset.images.numpy(), expected[:, None])
 
 
 def load_split(listing, store, progress=None):
     """The images of a split all of whose files can be read."""
-    image_set, unreadable = cache.load_split(listing, store, progress)
+    dataset, unreadable = cache.load_split(listing, store, progress)
     assert unreadable == {}
-    return image_set
+    return dataset
 
 
 def load_split_read_ahead(listing, store):
     """The same, of a cache that a thread reads meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        image_set, unreadable = cache.load_split(listing, store, kept=read_ahead(listing.folder, store, pool))
+        dataset, unreadable = cache.load_split(listing, store, kept=read_ahead(listing.folder, store, pool))
     assert unreadable == {}
-    return image_set
+    return dataset
 
 
 def paint(path: Path, level: int) -> None:
@@ -85,7 +85,7 @@ def test_a_split_is_decoded_once(split, store, decoded, caplog):
     assert_is_what_the_folder_holds(first, split)
     assert_is_what_the_folder_holds(again, split)
     assert again.fingerprint == first.fingerprint
-    assert make_image_set(again.images, again.labels, CLASSES, again.files).fingerprint == again.fingerprint
+    assert make_dataset(again.images, again.labels, CLASSES, again.files).fingerprint == again.fingerprint
     assert caplog.messages == []
 
 
@@ -114,8 +114,8 @@ def test_what_another_process_kept_in_the_meantime_is_not_decoded_again(split, s
     load_split(list_images(split), store)  # the other process
     decoded.clear()
     caplog.clear()
-    image_set, _ = cache.load_split(list_images(split), store, kept=kept)
-    assert_is_what_the_folder_holds(image_set, split)
+    dataset, _ = cache.load_split(list_images(split), store, kept=kept)
+    assert_is_what_the_folder_holds(dataset, split)
     assert decoded == []
     assert caplog.messages == []
 
@@ -305,7 +305,7 @@ def other_labels(path):
     """With the fingerprint of these: as if another program had sorted the images."""
     with np.load(path) as arrays:
         images, labels = (torch.from_numpy(arrays[name]) for name in ("images", "labels"))
-    sorted_anew = make_image_set(images, labels.flip(0), CLASSES, [""] * len(labels))
+    sorted_anew = make_dataset(images, labels.flip(0), CLASSES, [""] * len(labels))
     rewrite(path, labels=sorted_anew.labels.numpy(), fingerprint=sorted_anew.fingerprint)
 
 
@@ -469,13 +469,13 @@ def test_whatever_happens_to_the_bytes_of_a_cache_the_images_are_the_same(kept, 
     path.write_bytes(damaged[: data.draw(st.just(len(whole)) | places)])
     logging.disable()
     try:
-        image_set, unreadable = cache.load_split(list_images(split), path.parent)
+        dataset, unreadable = cache.load_split(list_images(split), path.parent)
     finally:
         logging.disable(logging.NOTSET)
     assert unreadable == {"sad/bad.png": "text, not an image"}
-    assert image_set.files == tuple(f"{name}/0.png" for name in CLASSES)
-    assert image_set.labels.tolist() == list(range(7))
-    for k, image in enumerate(image_set.images):
+    assert dataset.files == tuple(f"{name}/0.png" for name in CLASSES)
+    assert dataset.labels.tolist() == list(range(7))
+    for k, image in enumerate(dataset.images):
         assert np.array_equal(image[0].numpy(), noise(k))
 
 
@@ -488,9 +488,9 @@ def test_files_of_odd_names_are_decoded_kept_and_named(tmp_path, make_split, sto
         (split / "fear" / name).write_text("no image")
     listing = list_images(split)
     for _ in range(2):
-        image_set, unreadable = cache.load_split(listing, store)
+        dataset, unreadable = cache.load_split(listing, store)
         assert sorted(unreadable) == sorted(f"fear/{name}" for name in odd)
-        levels = {file: int(image.max()) for file, image in zip(image_set.files, image_set.images, strict=True)}
+        levels = {file: int(image.max()) for file, image in zip(dataset.files, dataset.images, strict=True)}
         assert [levels[f"sad/{name}"] for name in odd] == [0, 1, 2, 3]
     assert decoded == [15, 4]
     truncate(cache_file(split, store))
@@ -605,14 +605,14 @@ def test_unreadable_images_are_returned_beside_the_others(split, store, decoded,
     (split / "sad" / "link.png").symlink_to("gone.png")
     listing = list_images(split)
     for _ in range(2):
-        image_set, unreadable = cache.load_split(listing, store)
+        dataset, unreadable = cache.load_split(listing, store)
         assert list(unreadable) == ["fear/000.png", "sad/001.png", "sad/link.png"]
         assert (unreadable["fear/000.png"], unreadable["sad/link.png"]) == (
             "text, not an image",
             "No such file or directory",
         )
-        assert image_set.files == tuple(file for file in listing.files if file not in unreadable)
-        for file, label, image in zip(image_set.files, image_set.labels, image_set.images, strict=True):
+        assert dataset.files == tuple(file for file in listing.files if file not in unreadable)
+        for file, label, image in zip(dataset.files, dataset.labels, dataset.images, strict=True):
             assert file.startswith(CLASSES[label])
             assert np.array_equal(image[0].numpy(), np.asarray(Image.open(split / file)))
     assert decoded == [15, 3]  # the others came from the cache
@@ -643,8 +643,8 @@ def test_a_folder_without_a_readable_image(split, store):
     for path in split.glob("*/*.png"):
         path.write_text("no image")
     for _ in range(2):
-        image_set, unreadable = cache.load_split(list_images(split), store)
-        assert (len(image_set), len(unreadable)) == (0, 14)
+        dataset, unreadable = cache.load_split(list_images(split), store)
+        assert (len(dataset), len(unreadable)) == (0, 14)
 
 
 def test_the_default_folder(monkeypatch, tmp_path):
@@ -657,9 +657,9 @@ def test_the_default_folder(monkeypatch, tmp_path):
 
 
 def on_disk(split, store):
-    image_set, unreadable = cache.load_split(list_images(split), store, None, False)
-    assert isinstance(image_set.images, StoredFaces)
-    return image_set, unreadable
+    dataset, unreadable = cache.load_split(list_images(split), store, None, False)
+    assert isinstance(dataset.images, MemmapImages)
+    return dataset, unreadable
 
 
 def test_images_that_stay_on_disk_are_the_same(split, store, decoded):
@@ -667,13 +667,13 @@ def test_images_that_stay_on_disk_are_the_same(split, store, decoded):
     in_memory = load_split(list_images(split), store)
     again, _ = on_disk(split, store)
     assert decoded == [len(in_memory)]
-    for image_set in (stored, again):
-        assert image_set.fingerprint == in_memory.fingerprint
-        assert image_set.files == in_memory.files
-        assert image_set.images.shape == in_memory.images.shape
-        assert torch.equal(image_set.images[torch.tensor([3, 0, 3])], in_memory.images[[3, 0, 3]])
-        assert torch.equal(image_set.images[2:5], in_memory.images[2:5])
-        assert torch.equal(image_set.images[4], in_memory.images[4])
+    for dataset in (stored, again):
+        assert dataset.fingerprint == in_memory.fingerprint
+        assert dataset.files == in_memory.files
+        assert dataset.images.shape == in_memory.images.shape
+        assert torch.equal(dataset.images[torch.tensor([3, 0, 3])], in_memory.images[[3, 0, 3]])
+        assert torch.equal(dataset.images[2:5], in_memory.images[2:5])
+        assert torch.equal(dataset.images[4], in_memory.images[4])
     chosen = torch.tensor([5, 1, 2])
     assert select(stored, chosen).fingerprint == select(in_memory, chosen).fingerprint
     assert torch.equal(select(stored, chosen).images[1:], in_memory.images[[1, 2]])
@@ -681,7 +681,7 @@ def test_images_that_stay_on_disk_are_the_same(split, store, decoded):
 
 
 def test_what_cannot_be_read_takes_no_place_on_disk(split, store, monkeypatch):
-    monkeypatch.setattr(cache, "AT_ONCE", 3)
+    monkeypatch.setattr(cache, "CHUNK_SIZE", 3)
     for name in ("angry/000.png", "happy/001.png"):
         (split / name).write_bytes(b"")
     stored, unreadable = on_disk(split, store)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from fer_exp.data import cache, datamodule
 from fer_exp.data.cache import load_split
-from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
+from fer_exp.data.datamodule import ImageDataModule, SyntheticDataModule
+from fer_exp.data.dataset import MemmapImages
 from fer_exp.data.decode import SIZE
 from fer_exp.data.exclusions import as_line, write_exclusions
-from fer_exp.data.folders import CLASSES
-from fer_exp.data.imageset import StoredFaces
+from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError
 
 
@@ -37,7 +37,7 @@ def no_decoding(monkeypatch):
 
 def test_what_was_found_is_said(data_root, caplog):
     (data_root / "train" / "sad" / "001.png").unlink()
-    FolderFaces(data_root, 4, 0).setup()
+    ImageDataModule(data_root, 4, 0).setup()
     train, validation, *table = caplog.messages
     assert "Found 20 images belonging to 7 classes." in train
     assert str(data_root / "train") in train
@@ -59,30 +59,30 @@ def test_what_was_found_is_said(data_root, caplog):
 def test_mapped_and_merged_folders_are_said(data_root, make_split, caplog):
     (data_root / "train" / "happy").rename(data_root / "train" / "Happiness")
     make_split(data_root / "validation", 1, ["Sadness"])
-    faces = FolderFaces(data_root, 4, 0)
+    faces = ImageDataModule(data_root, 4, 0)
     faces.setup()
     assert "train/Happiness/ is taken for the class happy." in caplog.messages
     assert "validation/Sadness/ is taken for the class sad." in caplog.messages
     assert "validation/Sadness/ and validation/sad/ are one class, sad: their images are put together." in (
         caplog.messages
     )
-    assert faces.validation_set.counts == [2, 2, 2, 2, 2, 3, 2]
+    assert faces.val_set.counts == [2, 2, 2, 2, 2, 3, 2]
 
 
 def test_images_and_labels_are_those_of_the_folders(data_root):
-    faces = FolderFaces(data_root, 4, 0)
+    faces = ImageDataModule(data_root, 4, 0)
     faces.setup()
-    for split, count, image_set in (("train", 3, faces.train_set), ("validation", 2, faces.validation_set)):
-        assert image_set.labels.tolist() == [label for label in range(7) for _ in range(count)]
-        assert image_set.classes == CLASSES
-        for file, label, image in zip(image_set.files, image_set.labels, image_set.images, strict=True):
+    for split, count, dataset in (("train", 3, faces.train_set), ("validation", 2, faces.val_set)):
+        assert dataset.labels.tolist() == [label for label in range(7) for _ in range(count)]
+        assert dataset.classes == CLASSES
+        for file, label, image in zip(dataset.files, dataset.labels, dataset.images, strict=True):
             assert file.startswith(CLASSES[label])
             with Image.open(data_root / split / file) as reference:
                 assert np.array_equal(image[0].numpy(), np.asarray(reference))
 
 
 def test_a_second_setup_does_nothing(data_root, caplog):
-    faces = FolderFaces(data_root, 4, 0)
+    faces = ImageDataModule(data_root, 4, 0)
     faces.setup()
     train_set, said = faces.train_set, len(caplog.messages)
     shutil.rmtree(data_root)
@@ -92,17 +92,17 @@ def test_a_second_setup_does_nothing(data_root, caplog):
 
 
 def test_decoded_images_go_where_they_are_told(data_root, tmp_path, own_cache):
-    FolderFaces(data_root, 4, 0, cache_dir=str(tmp_path / "elsewhere")).setup()
+    ImageDataModule(data_root, 4, 0, cache_dir=str(tmp_path / "elsewhere")).setup()
     assert len(list((tmp_path / "elsewhere").iterdir())) == 2
     assert not own_cache.exists()
-    FolderFaces(data_root, 4, 0).setup()
+    ImageDataModule(data_root, 4, 0).setup()
     assert len(list(own_cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("ignore", [["contempt", "8"], ["contempt", 8]])
 def test_folders_are_ignored_also_where_the_name_is_a_number(data_root, make_split, ignore):
     make_split(data_root / "train", 1, ["contempt", "8"])
-    faces = FolderFaces(data_root, 4, 0, ignore=ignore)
+    faces = ImageDataModule(data_root, 4, 0, ignore=ignore)
     faces.setup()
     assert len(faces.train_set) == 21
 
@@ -110,7 +110,7 @@ def test_folders_are_ignored_also_where_the_name_is_a_number(data_root, make_spl
 @pytest.mark.parametrize("ignore", ["angry/blurred", "angry/blurred/", "./angry/blurred", "angry\\blurred"])
 def test_a_folder_below_a_class_is_ignored_however_it_is_spelt(data_root, make_split, caplog, ignore):
     make_split(data_root / "train/angry", 2, ["blurred"])
-    faces = FolderFaces(data_root, 4, 0, ignore=ignore)
+    faces = ImageDataModule(data_root, 4, 0, ignore=ignore)
     faces.setup()
     assert len(faces.train_set) == 21
     assert "data.ignore" not in caplog.text
@@ -118,14 +118,14 @@ def test_a_folder_below_a_class_is_ignored_however_it_is_spelt(data_root, make_s
 
 def test_what_was_to_be_ignored_and_is_not_there_is_told(data_root, make_split, caplog):
     make_split(data_root / "validation", 1, ["contempt"])
-    FolderFaces(data_root, 4, 0, ignore=["contempt", "train/angry/blurred", "blured"]).setup()
+    ImageDataModule(data_root, 4, 0, ignore=["contempt", "train/angry/blurred", "blured"]).setup()
     (warning,) = [record.message for record in caplog.records if "data.ignore" in record.message]
     assert warning.startswith("Warning: data.ignore: there is no folder 'blured', 'train/angry/blurred' in ")
 
 
 def test_one_ignored_folder_needs_no_list(data_root, make_split):
     make_split(data_root / "train", 1, ["contempt"])
-    faces = FolderFaces(data_root, 4, 0, ignore="contempt")
+    faces = ImageDataModule(data_root, 4, 0, ignore="contempt")
     faces.setup()
     assert len(faces.train_set) == 21
 
@@ -134,11 +134,11 @@ def test_one_ignored_folder_needs_no_list(data_root, make_split):
 @pytest.mark.usefixtures("no_decoding")
 def test_a_batch_size_that_fills_no_batch(data_root, batch_size):
     with pytest.raises(UserError, match=rf"data\.batch_size={batch_size} .*21 training images.*from 1 to 21"):
-        FolderFaces(data_root, batch_size, 0).setup()
+        ImageDataModule(data_root, batch_size, 0).setup()
 
 
 def test_the_largest_batch(data_root):
-    faces = FolderFaces(data_root, 21, 0)
+    faces = ImageDataModule(data_root, 21, 0)
     faces.setup()
     assert len(faces.train_dataloader()) == 1
 
@@ -148,16 +148,16 @@ def test_the_largest_batch(data_root):
 def test_a_mistake_in_either_split_is_found_before_decoding(data_root, split):
     (data_root / split / "fear").rename(data_root / split / "contempt")
     with pytest.raises(UserError, match=rf"{split}: 'contempt' .*data\.ignore=\[contempt\]"):
-        FolderFaces(data_root, 4, 0).setup()
+        ImageDataModule(data_root, 4, 0).setup()
 
 
 def test_batches_without_a_trainer(data_root):
-    faces = FolderFaces(data_root, 4, seed=5)
+    faces = ImageDataModule(data_root, 4, seed=5)
     faces.setup()
     train, validation = faces.train_dataloader(), faces.val_dataloader()
     assert [len(labels) for _, labels in train] == [4] * 5
     assert [len(labels) for _, labels in validation] == [4, 4, 4, 2]
-    other = FolderFaces(data_root, 4, seed=6)
+    other = ImageDataModule(data_root, 4, seed=6)
     other.setup()
     assert not torch.equal(train.sampler.indices(), other.train_dataloader().sampler.indices())
 
@@ -195,15 +195,17 @@ def test_lightning_trains_on_all_batches_as_bytes(data_root, tmp_path):
         num_sanity_val_steps=0,
         default_root_dir=tmp_path,
     )
-    trainer.fit(collector, datamodule=FolderFaces(data_root, 4, 0))
+    trainer.fit(collector, datamodule=ImageDataModule(data_root, 4, 0))
     assert [len(labels) for _, labels in collector.batches["train"]] == [4] * 5
     assert [len(labels) for _, labels in collector.batches["validation"]] == [4, 4, 4, 2]
     for images, labels in collector.batches["train"] + collector.batches["validation"]:
         assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
 
 
-def synthetic(**changes) -> SyntheticFaces:
-    return SyntheticFaces(**{"train": 14, "validation": 7, "drawing_seed": 0, "batch_size": 4, "seed": 0, **changes})
+def synthetic(**changes) -> SyntheticDataModule:
+    return SyntheticDataModule(
+        **{"train": 14, "validation": 7, "generator_seed": 0, "batch_size": 4, "seed": 0, **changes}
+    )
 
 
 def test_synthetic_faces_are_drawn_once(own_cache):
@@ -215,19 +217,19 @@ def test_synthetic_faces_are_drawn_once(own_cache):
     again.setup()
     assert {path: path.stat().st_mtime_ns for path in own_cache.rglob("*.png")} == drawn
     assert again.train_set.fingerprint == first.train_set.fingerprint
-    assert (first.train_set.counts, first.validation_set.counts) == ([2] * 7, [1] * 7)
+    assert (first.train_set.counts, first.val_set.counts) == ([2] * 7, [1] * 7)
 
 
 def test_other_synthetic_faces_are_other_data(tmp_path):
     prints = []
-    for changes in ({}, {"drawing_seed": 1}, {"train": 15}):
+    for changes in ({}, {"generator_seed": 1}, {"train": 15}):
         faces = synthetic(cache_dir=tmp_path / "own", **changes)
         faces.setup()
         prints.append(faces.train_set.fingerprint)
     assert len(set(prints)) == 3
 
 
-@pytest.mark.parametrize("changes", [{"train": 6}, {"validation": 0}, {"drawing_seed": -1}])
+@pytest.mark.parametrize("changes", [{"train": 6}, {"validation": 0}, {"generator_seed": -1}])
 def test_synthetic_faces_that_cannot_be_drawn(changes):
     ((name, value),) = changes.items()
     with pytest.raises(UserError, match=rf"data\.{name}={value}\b.*no such faces can be drawn"):
@@ -243,11 +245,11 @@ def test_synthetic_faces_that_cannot_be_kept(tmp_path):
 def test_what_is_held_out_takes_the_place_of_the_validation_images(data_root, caplog):
     caplog.set_level("INFO")
     shutil.rmtree(data_root / "validation" / "angry")  # not looked at, and not missed
-    data = FolderFaces(data_root, batch_size=4, seed=0, hold_out=1 / 3)
+    data = ImageDataModule(data_root, batch_size=4, seed=0, val_fraction=1 / 3)
     data.setup()
     assert data.train_set.counts == [2] * 7
-    assert data.validation_set.counts == [1] * 7
-    assert set(data.train_set.files) | set(data.validation_set.files) == {
+    assert data.val_set.counts == [1] * 7
+    assert set(data.train_set.files) | set(data.val_set.files) == {
         f"{name}/{k:03}.png" for name in CLASSES for k in range(3)
     }
     assert "7 of them are held out of training" in caplog.text
@@ -258,17 +260,20 @@ def test_copies_among_what_is_held_out_are_not_said_to_be_in_validation(data_roo
     for name in CLASSES:
         for k in (1, 2):
             copy_image(data_root, f"train/{name}/000.png", f"train/{name}/{k:03}.png")
-    FolderFaces(data_root, batch_size=4, seed=0, hold_out=1 / 3).setup()
+    ImageDataModule(data_root, batch_size=4, seed=0, val_fraction=1 / 3).setup()
     assert "Warning: 14 training images are also in those held out, 0 of them with another label" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("hold_out", "batch_size", "said"),
-    [(0.1, 4, r"data\.hold_out=0\.1 leaves angry, .*surprise without .*data\.hold_out=0\."), (0.4, 15, "14 training")],
+    ("val_fraction", "batch_size", "said"),
+    [
+        (0.1, 4, r"data\.val_fraction=0\.1 leaves angry, .*surprise without .*data\.val_fraction=0\."),
+        (0.4, 15, "14 training"),
+    ],
 )
-def test_too_little_or_too_much_held_out_is_said(data_root, hold_out, batch_size, said):
+def test_too_little_or_too_much_held_out_is_said(data_root, val_fraction, batch_size, said):
     with pytest.raises(UserError, match=said):
-        FolderFaces(data_root, batch_size=batch_size, seed=0, hold_out=hold_out).setup()
+        ImageDataModule(data_root, batch_size=batch_size, seed=0, val_fraction=val_fraction).setup()
 
 
 def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, monkeypatch):
@@ -280,10 +285,10 @@ def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, mon
 
     monkeypatch.setattr("fer_exp.data.datamodule.load_split", count)
     for _ in range(2):
-        FolderFaces(data_root, batch_size=4, seed=0).setup()
+        ImageDataModule(data_root, batch_size=4, seed=0).setup()
     assert loaded == ["train", "validation"]
     (data_root / "train/angry/000.png").unlink()
-    data = FolderFaces(data_root, batch_size=4, seed=0)
+    data = ImageDataModule(data_root, batch_size=4, seed=0)
     data.setup()
     assert loaded == ["train", "validation", "train"]
     assert data.train_set.counts[0] == 2
@@ -295,24 +300,24 @@ def test_a_split_is_loaded_once_in_a_process_until_a_file_changes(data_root, mon
         ("auto", 10**6, 2, torch.Tensor),
         (True, 10**6, 2, torch.Tensor),
         (True, 1, 0, torch.Tensor),
-        ("auto", 1, 0, StoredFaces),
-        (False, 10**6, 0, StoredFaces),
+        ("auto", 1, 0, MemmapImages),
+        (False, 10**6, 0, MemmapImages),
     ],
 )
 def test_what_is_kept_is_asked_for_before_the_files_are_listed(data_root, monkeypatch, in_memory, most, ahead, loaded):
-    FolderFaces(data_root, 4, 0).setup()
+    ImageDataModule(data_root, 4, 0).setup()
     monkeypatch.setattr(datamodule, "_loaded", {})
-    monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", most)
+    monkeypatch.setattr(datamodule, "MAX_IN_MEMORY", most)
     steps = []
     for name in ("read_ahead", "list_images", "load_split"):
         step = getattr(datamodule, name)
         monkeypatch.setattr(datamodule, name, lambda *args, step=step, name=name: steps.append(name) or step(*args))
-    faces = FolderFaces(data_root, 4, 0, in_memory=in_memory)
+    faces = ImageDataModule(data_root, 4, 0, in_memory=in_memory)
     faces.setup()
     assert steps == [*["read_ahead"] * ahead, *["list_images"] * 2, *["load_split"] * 2]
     assert isinstance(faces.train_set.images, loaded)
     steps.clear()
-    FolderFaces(data_root, 4, 0, in_memory=in_memory).setup()  # in the same process: it is there
+    ImageDataModule(data_root, 4, 0, in_memory=in_memory).setup()  # in the same process: it is there
     assert steps == ["list_images"] * 2
 
 
@@ -320,12 +325,12 @@ def test_images_that_are_to_stay_on_disk_do_though_what_is_kept_of_them_is_small
     """Files that cannot be read count among the images, and are not kept."""
     for k in range(100):
         (data_root / f"train/sad/bad{k}.png").write_text("no image")
-    FolderFaces(data_root, 4, 0, on_bad_image="skip").setup()
+    ImageDataModule(data_root, 4, 0, on_unreadable="skip").setup()
     monkeypatch.setattr(datamodule, "_loaded", {})
-    monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", 100 * SIZE * SIZE)
-    faces = FolderFaces(data_root, 4, 0, on_bad_image="skip")
+    monkeypatch.setattr(datamodule, "MAX_IN_MEMORY", 100 * SIZE * SIZE)
+    faces = ImageDataModule(data_root, 4, 0, on_unreadable="skip")
     faces.setup()
-    assert isinstance(faces.train_set.images, StoredFaces)
+    assert isinstance(faces.train_set.images, MemmapImages)
 
 
 def copy_image(data_root, source, target):
@@ -346,7 +351,7 @@ def test_what_is_clearly_wrong_with_the_images_is_said_once(data_root, caplog):
     Image.new("L", (48, 48), 7).save(data_root / "train/angry/blank.png")
     Image.new("L", (48, 48), 7).save(data_root / "validation/angry/blank.png")  # no copy of the other
     for _ in range(2):
-        FolderFaces(data_root, 4, 0).setup()
+        ImageDataModule(data_root, 4, 0).setup()
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warning == (
         "Warning: 2 training images are also in validation, 1 of them with another label; 2 training images have the "
@@ -358,7 +363,7 @@ def test_what_is_clearly_wrong_with_the_images_is_said_once(data_root, caplog):
 @pytest.mark.usefixtures("said_anew")
 def test_of_sound_images_nothing_is_said(data_root, caplog):
     copy_image(data_root, "train/sad/000.png", "train/sad/copy.png")  # a copy with the same label does no harm
-    FolderFaces(data_root, 4, 0).setup()
+    ImageDataModule(data_root, 4, 0).setup()
     synthetic(train=280, validation=70).setup()
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
 
@@ -387,13 +392,13 @@ def test_files_of_an_exclusion_list_are_left_out(data_root, tmp_path, caplog):
         "validation/fear/000.png",
         "train/sad/001.png",
     )
-    whole, faces = FolderFaces(data_root, 4, 0), FolderFaces(data_root, 4, 0, exclude=exclude)
+    whole, faces = ImageDataModule(data_root, 4, 0), ImageDataModule(data_root, 4, 0, exclude=exclude)
     whole.setup()
     caplog.clear()
     faces.setup()
-    assert (faces.train_set.counts, faces.validation_set.counts) == ([3, 3, 3, 3, 3, 2, 3], [2, 2, 1, 2, 2, 2, 2])
-    for split, image_set in (("train", faces.train_set), ("validation", faces.validation_set)):
-        for file, image in zip(image_set.files, image_set.images, strict=True):
+    assert (faces.train_set.counts, faces.val_set.counts) == ([3, 3, 3, 3, 3, 2, 3], [2, 2, 1, 2, 2, 2, 2])
+    for split, dataset in (("train", faces.train_set), ("validation", faces.val_set)):
+        for file, image in zip(dataset.files, dataset.images, strict=True):
             with Image.open(data_root / split / file) as reference:
                 assert np.array_equal(image[0].numpy(), np.asarray(reference))
     assert "sad/001.png" not in faces.train_set.files
@@ -407,10 +412,10 @@ def test_files_of_an_exclusion_list_are_left_out(data_root, tmp_path, caplog):
 
 
 def test_a_set_without_the_excluded_files_is_that_of_a_folder_without_them(data_root, tmp_path):
-    faces = FolderFaces(data_root, 4, 0, exclude=write_list(tmp_path / "list", "train/sad/001.png"))
+    faces = ImageDataModule(data_root, 4, 0, exclude=write_list(tmp_path / "list", "train/sad/001.png"))
     faces.setup()
     (data_root / "train/sad/001.png").unlink()
-    without = FolderFaces(data_root, 4, 0)
+    without = ImageDataModule(data_root, 4, 0)
     without.setup()
     assert faces.train_set.fingerprint == without.train_set.fingerprint
 
@@ -424,7 +429,7 @@ def test_lists_and_policies_that_take_turns_decode_nothing_anew(data_root, tmp_p
     for _ in range(2):
         for exclude in lists:
             monkeypatch.setattr(datamodule, "_loaded", {})
-            FolderFaces(data_root, 4, 0, exclude=exclude, on_bad_image="skip").setup()
+            ImageDataModule(data_root, 4, 0, exclude=exclude, on_unreadable="skip").setup()
     assert decoded == [22, 14, *[1] * 5]  # only what could not be read is tried again
     assert "anew" not in caplog.text
 
@@ -434,16 +439,16 @@ def test_a_list_may_name_a_file_of_a_nested_folder_with_odd_characters(tmp_path,
         make_split(tmp_path / "images" / split, 2)
     (tmp_path / "images/train/sad/000.png").rename(tmp_path / "images/train/sad/#1 # ä.png")
     exclude = write_list(tmp_path / "list", "images/train/sad/#1 # ä.png  # odd # name", "images\\val\\sad\\000.png")
-    faces = FolderFaces(tmp_path, 4, 0, exclude=exclude)
+    faces = ImageDataModule(tmp_path, 4, 0, exclude=exclude)
     faces.setup()
-    assert (faces.train_set.counts[5], faces.validation_set.counts[5]) == (1, 1)
+    assert (faces.train_set.counts[5], faces.val_set.counts[5]) == (1, 1)
 
 
 @pytest.mark.usefixtures("no_decoding")
 def test_a_list_of_another_folder_is_refused(data_root, tmp_path):
     exclude = write_list(tmp_path / "list", "train/sad/001.png", *(f"train/sad/{k}.jpg" for k in range(23)))
     with pytest.raises(UserError) as error:
-        FolderFaces(data_root, 4, 0, exclude=exclude).setup()
+        ImageDataModule(data_root, 4, 0, exclude=exclude).setup()
     first, *named, last = str(error.value).splitlines()
     assert first == f"data.exclude={exclude}: 23 of its 24 lines name no file in data.root={data_root}:"
     assert named == [f"  train/sad/{k}.jpg" for k in range(20)] + ["  and 3 more"]
@@ -452,20 +457,20 @@ def test_a_list_of_another_folder_is_refused(data_root, tmp_path):
 
 def test_a_list_that_is_not_there(data_root, tmp_path):
     with pytest.raises(UserError, match=r"data\.exclude=.*nowhere: the list cannot be read \(No such file"):
-        FolderFaces(data_root, 4, 0, exclude=tmp_path / "nowhere").setup()
+        ImageDataModule(data_root, 4, 0, exclude=tmp_path / "nowhere").setup()
 
 
 def test_a_list_that_leaves_nothing_of_a_class(data_root, tmp_path):
     exclude = write_list(tmp_path / "list", *(f"train/fear/{k:03}.png" for k in range(3)))
     with pytest.raises(UserError, match=r"no image of fear is left.*data\.exclude=.*list"):
-        FolderFaces(data_root, 4, 0, exclude=exclude).setup()
+        ImageDataModule(data_root, 4, 0, exclude=exclude).setup()
 
 
 def test_a_list_holds_for_what_is_held_out_too(data_root, tmp_path):
     exclude = write_list(tmp_path / "list", *(f"train/{name}/000.png" for name in CLASSES), "validation/sad/000.png")
-    data = FolderFaces(data_root, batch_size=4, seed=0, exclude=exclude, hold_out=0.5)
+    data = ImageDataModule(data_root, batch_size=4, seed=0, exclude=exclude, val_fraction=0.5)
     data.setup()
-    assert set(data.train_set.files) | set(data.validation_set.files) == {
+    assert set(data.train_set.files) | set(data.val_set.files) == {
         f"{name}/{k:03}.png" for name in CLASSES for k in (1, 2)
     }
     assert data.left_out == {"train": {"excluded": 7, "unreadable": 0}}
@@ -474,13 +479,13 @@ def test_a_list_holds_for_what_is_held_out_too(data_root, tmp_path):
 def test_lines_that_name_no_image_of_the_splits_are_told(data_root, tmp_path, caplog):
     (data_root / "votes.csv").touch()
     exclude = write_list(tmp_path / "list", "votes.csv", "train/sad/000.png", "validation/sad/000.png")
-    FolderFaces(data_root, 4, 0, exclude=exclude).setup()
+    ImageDataModule(data_root, 4, 0, exclude=exclude).setup()
     (warning,) = [record.message for record in caplog.records if "leave nothing out" in record.message]
     assert warning.startswith(f"Warning: data.exclude={exclude}: 1 of its 3 files are no images of ")
     assert warning.endswith(", and leave nothing out: votes.csv.")
     caplog.clear()
     exclude = write_list(tmp_path / "list", "train/sad/000.png", "validation/sad/000.png")
-    FolderFaces(data_root, 4, 0, exclude=exclude, hold_out=0.5).setup()
+    ImageDataModule(data_root, 4, 0, exclude=exclude, val_fraction=0.5).setup()
     assert "leave nothing out" not in caplog.text
 
 
@@ -494,7 +499,7 @@ def spoil(data_root, count):
 def test_unreadable_images_are_refused_and_named_together(data_root, bad, more):
     spoil(data_root, bad)
     with pytest.raises(UserError) as error:
-        FolderFaces(data_root, 4, 0).setup()
+        ImageDataModule(data_root, 4, 0).setup()
     first, *named, last = str(error.value).splitlines()
     train = data_root / "train"
     assert first == f"{train}: {bad} of {20 + bad} files cannot be read as images:"
@@ -503,12 +508,12 @@ def test_unreadable_images_are_refused_and_named_together(data_root, bad, more):
     assert named[19].startswith(f"  {train}/sad/002.png: " if bad == 20 else f"  {train}/angry/bad19.png: ")
     assert named[20:] == more
     assert "data.root" in last
-    assert "data.on_bad_image=skip" in last
+    assert "data.on_unreadable=skip" in last
 
 
 def test_unreadable_images_are_left_out_where_that_is_wanted(data_root, caplog):
     spoil(data_root, 3)
-    faces = FolderFaces(data_root, 4, 0, on_bad_image="skip")
+    faces = ImageDataModule(data_root, 4, 0, on_unreadable="skip")
     faces.setup()
     assert faces.train_set.counts == [3, 3, 3, 3, 3, 2, 3]
     assert faces.left_out["train"] == {"excluded": 0, "unreadable": 3}
@@ -520,7 +525,7 @@ def test_unreadable_images_are_left_out_where_that_is_wanted(data_root, caplog):
 
 def test_unreadable_images_that_a_list_names_are_no_error(data_root, tmp_path):
     (data_root / "train/angry/bad.png").touch()
-    faces = FolderFaces(data_root, 4, 0, exclude=write_list(tmp_path / "list", "train/angry/bad.png"))
+    faces = ImageDataModule(data_root, 4, 0, exclude=write_list(tmp_path / "list", "train/angry/bad.png"))
     faces.setup()
     assert faces.left_out["train"] == {"excluded": 1, "unreadable": 0}
 
@@ -534,7 +539,7 @@ def test_names_of_unreadable_images_are_told_in_a_line_each_and_can_be_excluded(
     for name in odd:
         (root / "train/sad" / name).write_text("no image")
     with pytest.raises(UserError) as error:
-        FolderFaces(root, 4, 0).setup()
+        ImageDataModule(root, 4, 0).setup()
     told = ["a # b.png", "two\\nlines.png", "😀.png", "\\xff\\xfe.png"]
     folder = f"{tmp_path}/my \\xff\\nfaces/train"
     assert str(error.value).splitlines()[0] == f"{folder}: 4 of 11 files cannot be read as images:"
@@ -542,7 +547,7 @@ def test_names_of_unreadable_images_are_told_in_a_line_each_and_can_be_excluded(
         f"  {folder}/sad/{name}: text, not an image" for name in told
     )
     write_exclusions(tmp_path / "list", [as_line(f"train/sad/{name}") for name in odd])
-    faces = FolderFaces(root, 4, 0, exclude=tmp_path / "list")
+    faces = ImageDataModule(root, 4, 0, exclude=tmp_path / "list")
     faces.setup()
     assert faces.left_out["train"] == {"excluded": 4, "unreadable": 0}
     "".join(caplog.messages).encode()
@@ -552,28 +557,28 @@ def test_images_that_may_not_be_read_are_named_with_the_reason(public_path, make
     for split in ("train", "validation"):
         make_split(public_path / "faces" / split, 1)
     (public_path / "faces/train/sad/000.png").chmod(0)
-    data = FolderFaces(public_path / "faces", 4, 0, cache_dir=public_path / "cache")
-    with unprivileged(), pytest.raises(UserError, match=r"sad/000\.png: Permission denied\n.*data\.on_bad_image=skip"):
+    data = ImageDataModule(public_path / "faces", 4, 0, cache_dir=public_path / "cache")
+    with unprivileged(), pytest.raises(UserError, match=r"sad/000\.png: Permission denied\n.*data\.on_unreadable=skip"):
         data.setup()
 
 
 def test_one_image_in_each_class_is_enough(tmp_path, make_split):
     for split in ("train", "validation"):
         make_split(tmp_path / split, 1)
-    faces = FolderFaces(tmp_path, 7, 0)
+    faces = ImageDataModule(tmp_path, 7, 0)
     faces.setup()
-    assert faces.train_set.counts == faces.validation_set.counts == [1] * 7
+    assert faces.train_set.counts == faces.val_set.counts == [1] * 7
     assert [sorted(labels.tolist()) for _, labels in faces.train_dataloader()] == [list(range(7))]
     with pytest.raises(
-        UserError, match=r"data\.hold_out=0\.5 leaves angry, .*surprise without an image to train or to"
+        UserError, match=r"data\.val_fraction=0\.5 leaves angry, .*surprise without an image to train or to"
     ):
-        FolderFaces(tmp_path, 7, 0, hold_out=0.5).setup()
+        ImageDataModule(tmp_path, 7, 0, val_fraction=0.5).setup()
 
 
 def test_images_in_folders_below_the_class_folders_are_trained_on(data_root):
     (data_root / "train/sad/person 1/2013").mkdir(parents=True)
     (data_root / "train/sad/001.png").rename(data_root / "train/sad/person 1/2013/001.png")
-    faces = FolderFaces(data_root, 4, 0)
+    faces = ImageDataModule(data_root, 4, 0)
     faces.setup()
     assert faces.train_set.counts == [3] * 7
     i = faces.train_set.files.index("sad/person 1/2013/001.png")
@@ -588,7 +593,7 @@ def test_files_of_the_same_name_in_folders_that_differ_by_case_are_all_trained_o
     (data_root / "train/Angry").mkdir()
     for k in range(3):
         Image.new("L", (48, 48), k).save(data_root / f"train/Angry/{k:03}.png")
-    faces = FolderFaces(data_root, 4, 0)
+    faces = ImageDataModule(data_root, 4, 0)
     faces.setup()
     assert faces.train_set.counts == [6, 3, 3, 3, 3, 3, 3]
     assert faces.train_set.files[2:4] == ("Angry/002.png", "angry/000.png")
@@ -599,35 +604,35 @@ def test_files_of_the_same_name_in_folders_that_differ_by_case_are_all_trained_o
 
 
 def test_a_policy_that_there_is_not(data_root):
-    for faces in (lambda **policy: FolderFaces(data_root, 4, 0, **policy), synthetic):
-        with pytest.raises(ValueError, match=r"data\.on_bad_image=ignore: expected error or skip"):
-            faces(on_bad_image="ignore")
+    for faces in (lambda **policy: ImageDataModule(data_root, 4, 0, **policy), synthetic):
+        with pytest.raises(ValueError, match=r"data\.on_unreadable=ignore: expected error or skip"):
+            faces(on_unreadable="ignore")
 
 
 @pytest.mark.parametrize(("most", "in_memory", "stays"), [(35 * 48 * 48, "auto", False), (34 * 48 * 48, "auto", True),
                                                           (0, True, False), (10**9, False, True)])  # fmt: skip
 def test_sets_that_are_too_large_stay_on_disk(data_root, monkeypatch, caplog, most, in_memory, stays):
-    monkeypatch.setattr(datamodule, "MOST_IN_MEMORY", most)
-    data = FolderFaces(data_root, 4, 0, in_memory=in_memory)
+    monkeypatch.setattr(datamodule, "MAX_IN_MEMORY", most)
+    data = ImageDataModule(data_root, 4, 0, in_memory=in_memory)
     with caplog.at_level(logging.INFO, logger="fer_exp"):
         data.setup()
-    assert isinstance(data.train_set.images, StoredFaces) == stays
+    assert isinstance(data.train_set.images, MemmapImages) == stays
     assert ("are read from disk batch by batch (data.in_memory)" in caplog.text) == stays
 
 
-@pytest.mark.parametrize("hold_out", [0, 0.34])
-def test_batches_from_disk_are_those_from_memory(data_root, tmp_path, hold_out):
+@pytest.mark.parametrize("val_fraction", [0, 0.34])
+def test_batches_from_disk_are_those_from_memory(data_root, tmp_path, val_fraction):
     exclude = write_list(tmp_path / "list", "train/sad/001.png")
     here, there = (
-        FolderFaces(data_root, 4, 5, exclude=exclude, hold_out=hold_out, in_memory=in_memory)
+        ImageDataModule(data_root, 4, 5, exclude=exclude, val_fraction=val_fraction, in_memory=in_memory)
         for in_memory in (True, False)
     )
     for data in (here, there):
         data.setup()
     for epoch in (0, 1):
-        for loader in (FolderFaces.train_dataloader, FolderFaces.val_dataloader):
+        for loader in (ImageDataModule.train_dataloader, ImageDataModule.val_dataloader):
             from_memory, from_disk = loader(here), loader(there)
-            if loader == FolderFaces.train_dataloader:
+            if loader == ImageDataModule.train_dataloader:
                 from_memory.sampler.set_epoch(epoch)
                 from_disk.sampler.set_epoch(epoch)
             assert len(from_memory) == len(from_disk)
@@ -637,4 +642,4 @@ def test_batches_from_disk_are_those_from_memory(data_root, tmp_path, hold_out):
 
 def test_a_place_that_there_is_not(data_root):
     with pytest.raises(ValueError, match=r"data\.in_memory=sometimes: expected auto, true or false"):
-        FolderFaces(data_root, 4, 0, in_memory="sometimes")
+        ImageDataModule(data_root, 4, 0, in_memory="sometimes")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fer_exp.data import decode
 from fer_exp.data.decode import MOST_PIXELS, decode_file, decode_files, failure_reason
-from fer_exp.data.folders import find_splits, list_images
+from fer_exp.data.sources.class_folders import find_splits, list_images
 
 
 def noise(*shape: int) -> np.ndarray:

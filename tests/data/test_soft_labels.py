@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_exp.data.folders import CLASSES
-from fer_exp.data.imageset import make_image_set
+from fer_exp.data.dataset import make_dataset
 from fer_exp.data.soft_labels import read_soft_labels
+from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError
 
 HEADER = "file," + ",".join(CLASSES)
@@ -17,7 +17,7 @@ HEADER = "file," + ",".join(CLASSES)
 def images():
     labels = torch.tensor([0, 3, 6])
     files = ["angry/1.png", "happy/a, b.png", "surprise/3.png"]
-    return make_image_set(torch.zeros(3, 1, 48, 48, dtype=torch.uint8), labels, CLASSES, files)
+    return make_dataset(torch.zeros(3, 1, 48, 48, dtype=torch.uint8), labels, CLASSES, files)
 
 
 def write(folder, *lines):

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from fer_exp.data.datamodule import FolderFaces, SyntheticFaces
-from fer_exp.data.folders import CLASSES
+from fer_exp.data.datamodule import ImageDataModule, SyntheticDataModule
+from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.evaluation.images import FOLDERS, build_data, copies, load_images
 
@@ -15,7 +15,7 @@ SETTINGS = {"_target_": FOLDERS, "batch_size": 10, "seed": 0}
 
 @pytest.fixture
 def data(faces):
-    """The data of a run, with settings in place of its own: ``data(hold_out=0.2)``."""
+    """The data of a run, with settings in place of its own: ``data(val_fraction=0.2)``."""
 
     def make(**given):
         return build_data({**SETTINGS, "root": str(faces)}, given)
@@ -25,7 +25,7 @@ def data(faces):
 
 def test_each_split_is_what_the_run_saw_under_that_name(data, faces):
     assert len({load_images(data(), name).reported.fingerprint for name in ("validation", "selection")}) == 1
-    held_out = {name: load_images(data(hold_out=0.2), name) for name in ("train", "selection", "validation")}
+    held_out = {name: load_images(data(val_fraction=0.2), name) for name in ("train", "selection", "validation")}
     assert {name: len(images.reported) for name, images in held_out.items()} == {
         "train": 56,
         "selection": 14,
@@ -58,7 +58,7 @@ def test_a_test_folder_in_place_of_validation_is_reported_on_by_its_name_alone(f
     root = tmp_path / "kaggle"
     shutil.copytree(faces, root)
     (root / "validation").rename(root / "test")
-    held_out = build_data({**SETTINGS, "root": str(root)}, {"hold_out": 0.2})
+    held_out = build_data({**SETTINGS, "root": str(root)}, {"val_fraction": 0.2})
     for name in ("test", str(root / "test")):
         assert load_images(held_out, name).split == "test"
     # It is looked at once, and not because nothing was said.
@@ -115,12 +115,12 @@ def test_a_split_that_is_not_there_is_refused(data, split, known, said):
 
 
 def test_settings_that_are_given_take_the_place_of_the_runs(faces):
-    drawn = {"_target_": f"{SyntheticFaces.__module__}.SyntheticFaces", "train": 70, "validation": 35}
-    drawn |= {"drawing_seed": 0, "batch_size": 10, "seed": 0}
-    assert isinstance(build_data(drawn, {"on_bad_image": "skip"}), SyntheticFaces)
+    drawn = {"_target_": f"{SyntheticDataModule.__module__}.SyntheticDataModule", "train": 70, "validation": 35}
+    drawn |= {"generator_seed": 0, "batch_size": 10, "seed": 0}
+    assert isinstance(build_data(drawn, {"on_unreadable": "skip"}), SyntheticDataModule)
     elsewhere = build_data(drawn, {"root": str(faces)})
-    assert (type(elsewhere), elsewhere.root) == (FolderFaces, str(faces))
-    with pytest.raises(UserError, match=r"data\.exclude: SyntheticFaces takes no such key"):
+    assert (type(elsewhere), elsewhere.root) == (ImageDataModule, str(faces))
+    with pytest.raises(UserError, match=r"data\.exclude: SyntheticDataModule takes no such key"):
         build_data(drawn, {"exclude": "list.txt"})
     with pytest.raises(UserError, match=r"data\._target_=os\.system"):
         build_data({"_target_": "os.system"}, {})

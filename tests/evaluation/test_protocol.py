@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from fer_exp.errors import UserError
-from fer_exp.evaluation.origin import Origin
 from fer_exp.evaluation.protocol import (
     LEDGER,
     PROTOCOLS,
-    Reported,
+    EvalSplit,
     choose_protocol,
     looks_before,
     note_look,
@@ -20,11 +19,14 @@ from fer_exp.evaluation.protocol import (
     reports_on_others,
     state,
 )
+from fer_exp.evaluation.provenance import Provenance
 
-ORIGIN = Origin(Path("best.ckpt"), Path("run"), "best", 4, 9, "val_acc", "max_epochs", 0.0, train="T", selection="S")
+ORIGIN = Provenance(
+    Path("best.ckpt"), Path("run"), "best", 4, 9, "val_acc", "max_epochs", 0.0, train="T", selection="S"
+)
 LAST = replace(ORIGIN, weights="last", selected_by=None)
-HELD_OUT = replace(ORIGIN, hold_out=0.2)
-UNKNOWN = replace(ORIGIN, run=None, epochs=None, hold_out=None)
+HELD_OUT = replace(ORIGIN, val_fraction=0.2)
+UNKNOWN = replace(ORIGIN, run=None, epochs=None, val_fraction=None)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ UNKNOWN = replace(ORIGIN, run=None, epochs=None, hold_out=None)
     ],
 )
 def test_the_protocol_follows_from_run_and_images(origin, split, fingerprint, expected):
-    reported = Reported(split, fingerprint, split)
+    reported = EvalSplit(split, fingerprint, split)
     assert choose_protocol("auto", reported, origin) == expected
     assert choose_protocol(expected, reported, origin) == expected
     for wrong in {*PROTOCOLS} - {expected}:
@@ -56,7 +58,7 @@ def test_the_protocol_follows_from_run_and_images(origin, split, fingerprint, ex
 
 
 def test_any_folder_that_the_run_did_not_see_can_be_the_official_test():
-    assert choose_protocol("official", Reported("/elsewhere", "X", "/elsewhere"), ORIGIN) == "official"
+    assert choose_protocol("official", EvalSplit("/elsewhere", "X", "/elsewhere"), ORIGIN) == "official"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_any_folder_that_the_run_did_not_see_can_be_the_official_test():
         ("auto", "test", "S", ORIGIN, "run was selected on, and no test"),
         ("official", "/a/copy", "S", HELD_OUT, "run was selected on, and no test"),
         ("auto", "test", "X", UNKNOWN, "give run=DIR instead of ckpt=best.ckpt"),
-        ("held_out", "validation", "S", ORIGIN, "trained with data.hold_out=0"),
+        ("held_out", "validation", "S", ORIGIN, "trained with data.val_fraction=0"),
         ("folders", "validation", "V", HELD_OUT, "selected on 20% of train/, held out"),
         ("folders", "validation", "changed", ORIGIN, "not those that the run was selected on"),
         ("folders", "validation", "S", UNKNOWN, "not known how these weights were selected"),
@@ -75,7 +77,7 @@ def test_any_folder_that_the_run_did_not_see_can_be_the_official_test():
 )
 def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, origin, said):
     with pytest.raises(UserError, match=said):
-        choose_protocol(wanted, Reported(split, fingerprint, split), origin)
+        choose_protocol(wanted, EvalSplit(split, fingerprint, split), origin)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, ori
     ],
 )
 def test_the_statement_says_protocol_split_and_selection(protocol, origin, split, fingerprint, said):
-    statement = state(protocol, Reported(split, fingerprint, split), origin)
+    statement = state(protocol, EvalSplit(split, fingerprint, split), origin)
     assert all(part in statement for part in (said, f"Protocol {protocol}:", "epoch 4", f"reported on {split}"))
 
 
@@ -151,7 +153,7 @@ def test_looks_under_no_protocol_and_reports_on_other_images_are_told(tmp_path):
     assert "35 other test images" in told
     assert "61.23%" in told
     assert not list(reports_on_others(tmp_path, "Y"))
-    statement = state("official", Reported("test", "X", "test"), ORIGIN, looks=2)
+    statement = state("official", EvalSplit("test", "X", "test"), ORIGIN, looks=2)
     assert "reported on test/, once, after 2 looks under no protocol's rules" in statement
 
 
@@ -163,5 +165,5 @@ def test_a_damaged_ledger_is_no_licence(tmp_path, content):
 
 
 def test_the_words_name_the_folder_that_the_images_lie_in():
-    statement = state("folders", Reported("validation", "S", "test"), ORIGIN)
+    statement = state("folders", EvalSplit("validation", "S", "test"), ORIGIN)
     assert "reported on test/, selected on the images it is reported on" in statement

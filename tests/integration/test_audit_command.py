@@ -66,8 +66,8 @@ def test_the_list_it_writes_is_honoured_by_the_training_and_by_itself(run_audit,
     quick = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.precision=32-true", "data.batch_size=10")
     exclude = f"data.exclude={tmp_path / 'found/exclude.txt'}"
     status, printed = command("data=folders", f"data.root={faulty}", *quick)
-    assert (status, "cut.png: " in printed, "data.on_bad_image=skip" in printed) == (1, True, True)
-    status, printed = command("data=folders", f"data.root={faulty}", "data.on_bad_image=skip", *quick, "logger=none")
+    assert (status, "cut.png: " in printed, "data.on_unreadable=skip" in printed) == (1, True, True)
+    status, printed = command("data=folders", f"data.root={faulty}", "data.on_unreadable=skip", *quick, "logger=none")
     assert status == 0, printed
     assert "Warning: 1 training images are also in validation, 0 of them with another label; " in printed
     assert f"python -m fer_exp.audit data.root={faulty}" in printed
@@ -115,7 +115,7 @@ def test_the_drawn_faces_are_sound(run_audit, tmp_path):
         ([], ["data.root must be set", "data.root=DIR"]),
         (["data.root=nowhere"], ["data.root=nowhere", "no such folder"]),
         (["data.root={faces}", "data.exclude=no_list"], ["data.exclude=no_list", "cannot be read"]),
-        (["data.root={faces}", "data.on_bad_image=ignore"], ["data.on_bad_image=ignore", "error or skip"]),
+        (["data.root={faces}", "data.on_unreadable=ignore"], ["data.on_unreadable=ignore", "error or skip"]),
         (["data.root={faces}", "near_distance=17"], ["near_distance=17", "0 to 16"]),
         (["data.root={faces}", "near_distance=few"], ["near_distance=few", "0 to 16"]),
         (["data.root={faces}", "near_correlation=90"], ["near_correlation=90", "up to 1"]),

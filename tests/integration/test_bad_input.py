@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fer_exp import compare
-from fer_exp.records import RunRecord, read_summary
+from fer_exp.runs.record import RunRecord, read_summary
 
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none", "data.batch_size=10")
 ADAM = "_target_: torch.optim.Adam\n_partial_: true\n"
@@ -137,7 +137,7 @@ def test_a_fault_of_the_software_is_traced_once_and_kept_in_the_log(command, tmp
 # A process that has claimed a run's folder and has not got further.
 HOLD = """
 from pathlib import Path
-from fer_exp.run_folder import claim
+from fer_exp.runs.folder import claim
 with claim(Path("run")):
     Path("run/.hydra/config.yaml").write_text("of the first")
     print("held", flush=True)

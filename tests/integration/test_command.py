@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_exp.records import read_history, read_summary
+from fer_exp.runs.record import read_history, read_summary
 
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.precision=32-true", "data.batch_size=10")
 
@@ -131,7 +131,7 @@ def test_an_installed_wheel_brings_its_configuration(tmp_path, faces, child):
     result = child("-m", "fer_exp.train", *arguments, cwd=elsewhere, PYTHONPATH=str(site))
     assert result.returncode == 0, result.stderr
     assert len(run_folders(elsewhere)) == 1
-    where = child("-c", "import fer_exp.config as c; print(c.CONFIG_DIR)", cwd=elsewhere, PYTHONPATH=str(site))
+    where = child("-c", "import fer_exp.config.schema as c; print(c.CONFIG_DIR)", cwd=elsewhere, PYTHONPATH=str(site))
     assert where.stdout.strip() == str(site / "fer_exp" / "conf")
 
 

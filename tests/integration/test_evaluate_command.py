@@ -12,13 +12,13 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from fer_exp import evaluate, predict
-from fer_exp.config import CONFIG_DIR
+from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.data.cache import default_cache_dir, load_split
-from fer_exp.data.folders import CLASSES, list_images
 from fer_exp.data.soft_labels import read_soft_labels
-from fer_exp.data.synthetic import write_faces
+from fer_exp.data.sources.class_folders import CLASSES, list_images
+from fer_exp.data.sources.synthetic import write_faces
 from fer_exp.evaluation.protocol import LEDGER
-from fer_exp.records import read_history
+from fer_exp.runs.record import read_history
 from fer_exp.train import train
 
 PICTURES = {f"{name}.png" for name in ("confusion_matrix", "reliability", "per_class", "mistakes", "attention")}
@@ -54,7 +54,7 @@ def trained(data, tmp_path_factory):
     """Two runs of a small network, selected on validation/ and on held-out images."""
     folder = tmp_path_factory.mktemp("runs")
     for name, share in (("plain", 0.0), ("held_out", 0.2)):
-        train_a_small_network(data, folder / name, f"data.hold_out={share}", "trainer.precision=32-true")
+        train_a_small_network(data, folder / name, f"data.val_fraction={share}", "trainer.precision=32-true")
     return folder
 
 
@@ -249,12 +249,15 @@ def test_data_that_have_moved_or_changed_are_said(run_evaluate, runs, data, tmp_
         (["run={plain}", "views=[]"], "views=[]: expected a list of some of single, flip, ten_crop"),
         (["run={plain}", "views=[single,twice]"], "views=['single', 'twice']"),
         (["run={plain}", "protocol=private"], "expected one of auto, folders, held_out"),
-        (["run={plain}", "protocol=held_out"], "trained with data.hold_out=0"),
+        (["run={plain}", "protocol=held_out"], "trained with data.val_fraction=0"),
         (["run={plain}", "split=nowhere"], "split=nowhere: expected validation, train, test, selection, or a folder"),
         (["run={plain}", "resamples=10"], "resamples=10: expected a whole number from 100 up"),
         (["run={plain}", "data.root=nowhere"], "data.root=nowhere: there is no such folder"),
-        (["run={plain}", "data.hold_out=2"], "data.hold_out=2: expected a share"),
-        (["run={plain}", "data.hold_out=0.2"], "data.hold_out=0.2: this run was trained with 0.0, and other images"),
+        (["run={plain}", "data.val_fraction=2"], "data.val_fraction=2: expected a share"),
+        (
+            ["run={plain}", "data.val_fraction=0.2"],
+            "data.val_fraction=0.2: this run was trained with 0.0, and other images",
+        ),
         (["run={plain}", "splitt=test"], "splitt=test: there is no such key"),
         (["ckpt={damaged}"], "this is not a checkpoint of a run"),
     ],

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from fer_exp.records import read_history, read_summary
+from fer_exp.runs.record import read_history, read_summary
 
 TIMES = ("train_seconds", "val_seconds")
 EPOCHS = 4
@@ -119,7 +119,7 @@ def test_a_run_killed_thirty_times_at_random_moments_ends_as_one_that_was_not(st
 # The command, in a process that is sent a signal in its second epoch.
 SIGNALLED = """
 import os, signal, sys
-from fer_exp.classifier import Classifier
+from fer_exp.training.module import Classifier
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's jobs in the background ignore
 name = sys.argv.pop(1)
@@ -155,7 +155,7 @@ def test_a_run_that_is_asked_to_end_leaves_a_whole_record_and_goes_on(child, sta
 # The same, and once more while the first is dealt with.
 AGAIN = SIGNALLED.replace(
     "from fer_exp.train import main",
-    "from fer_exp.callbacks.early_stopping import RestoreBestWeights\n"
+    "from fer_exp.training.callbacks.early_stopping import RestoreBestWeights\n"
     "RestoreBestWeights.on_exception = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
     "from fer_exp.train import main",
 )
@@ -175,7 +175,7 @@ def test_a_second_ctrl_c_ends_a_run_at_once_and_it_goes_on(child, start, whole, 
 # The command, in a process whose files may not grow beyond 1 MB from its second epoch on: a full disk, in effect.
 FULL = """
 import resource, signal, sys
-from fer_exp.classifier import Classifier
+from fer_exp.training.module import Classifier
 
 step = Classifier.training_step
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fer_exp.records import read_history
+from fer_exp.runs.record import read_history
 
 TIMES = ("train_seconds", "val_seconds")
 

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from fer_exp import compare
-from fer_exp.config import CONFIG_DIR
-from fer_exp.records import read_summary
+from fer_exp.config.schema import CONFIG_DIR
+from fer_exp.runs.record import read_summary
 from fer_exp.train import main
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

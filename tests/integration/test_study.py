@@ -3,8 +3,8 @@
 import pytest
 
 from fer_exp.data import datamodule
-from fer_exp.data.datamodule import FolderFaces
-from fer_exp.records import read_summary
+from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.runs.record import read_summary
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_a_study_ends_with_the_comparison_of_fresh_runs(command, quick, faces, t
         "hydra.sweeper.trials=2",
         "hydra.sweeper.seeds=2",
         "~hydra.sweeper.arms.rmsprop",
-        "hydra.sweeper.hold_out=0.2",
+        "hydra.sweeper.val_fraction=0.2",
     )
     status, printed = command("-m", "+study=optimizers", "hydra.sweep.dir=study", *budget, *quick)
     assert status == 0, printed
@@ -38,11 +38,11 @@ def test_a_study_ends_with_the_comparison_of_fresh_runs(command, quick, faces, t
 
     # The folder of validation images was not looked at until the last trial had ended.
     assert looked_at == ["train"] * 4 + ["train", "validation"] * 4
-    whole = FolderFaces(faces, 10, 0)
+    whole = ImageDataModule(faces, 10, 0)
     whole.setup()
     assert {t["data"]["train"] + t["data"]["validation"] for t in trials} == {70}
-    assert all(t["data"]["fingerprint"]["validation"] != whole.validation_set.fingerprint for t in trials)
-    assert all(f["data"]["fingerprint"]["validation"] == whole.validation_set.fingerprint for f in finals)
+    assert all(t["data"]["fingerprint"]["validation"] != whole.val_set.fingerprint for t in trials)
+    assert all(f["data"]["fingerprint"]["validation"] == whole.val_set.fingerprint for f in finals)
     assert all(f["data"]["train"] == 70 for f in finals)
 
     assert [(t["choices"]["optimizer"], t["seed"]) for t in trials] == [("adam", 0)] * 2 + [("sgd", 0)] * 2
@@ -65,7 +65,7 @@ def test_early_stopping_and_rate_cuts_can_be_part_of_a_study(command, quick, tmp
         "~hydra.sweeper.arms.rmsprop",
         "~hydra.sweeper.arms.sgd",
     )
-    treatment = ("callbacks=notebook", "scheduler=plateau", "hydra.sweeper.hold_out=0.2")
+    treatment = ("callbacks=notebook", "scheduler=plateau", "hydra.sweeper.val_fraction=0.2")
     status, printed = command("-m", "+study=optimizers", "hydra.sweep.dir=study", *budget, *treatment, *quick)
     assert status == 0, printed
     config = read_summary(tmp_path / "study/1")["config"]
@@ -88,7 +88,7 @@ def test_jobs_run_in_parallel_share_the_cores_and_are_compared(child, quick, tmp
     summaries = [read_summary(tmp_path / "swept" / job) for job in "01"]
     assert [s["choices"]["optimizer"] for s in summaries] == ["adam", "sgd"]
     assert {s["status"] for s in summaries} == {"completed"}
-    from fer_exp.hardware import available_cores
+    from fer_exp.training.hardware import available_cores
 
     assert {s["environment"]["threads"] for s in summaries} == {max(1, available_cores() // 2)}
     assert "Jobs: 2 completed." in result.stdout

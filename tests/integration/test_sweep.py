@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_exp.config import CONFIG_DIR
-from fer_exp.records import read_history, read_summary
+from fer_exp.config.schema import CONFIG_DIR
+from fer_exp.runs.record import read_history, read_summary
 
 TIMES = ("train_seconds", "val_seconds")
 
@@ -66,7 +66,7 @@ def test_a_sweep_goes_on_after_a_job_that_cannot_begin(command, quick, tmp_path)
 
 
 def test_a_sweep_goes_on_after_a_job_that_crashes(command, quick, tmp_path, monkeypatch):
-    from fer_exp.classifier import Classifier
+    from fer_exp.training.module import Classifier
 
     step = Classifier.training_step
 
@@ -159,7 +159,7 @@ def test_a_launcher_that_gives_up_leaves_the_answer_of_what_was_finished(command
 
 
 def test_a_job_in_a_folder_that_another_process_holds_is_left_to_it(command, quick, tmp_path):
-    from fer_exp.run_folder import claim
+    from fer_exp.runs.folder import claim
 
     assert command("-m", "hydra.sweep.dir=swept", "seed=0", *quick)[0] == 0
     record = (tmp_path / "swept/0/summary.json").read_text().replace("completed", "running")
@@ -202,18 +202,18 @@ def test_a_job_whose_settings_have_changed_since_is_not_written_over(command, qu
 # Kills its own process in job 1: where the epoch (from 0) begins, or between its last checkpoint and its end.
 KILLED = """
 import os, signal, sys
-import fer_exp.callbacks.recorder as recorder
+import fer_exp.training.callbacks.history as recorder
 from fer_exp.train import main
 
 hook, at_epoch = "{hook}", {at_epoch}
-original = getattr(recorder.Recorder, hook)
+original = getattr(recorder.HistoryCallback, hook)
 
 def killing(self, trainer, module):
     if "/1" in str(self.record.folder)[-2:] and trainer.current_epoch == at_epoch:
         os.kill(os.getpid(), signal.SIGKILL)
     original(self, trainer, module)
 
-setattr(recorder.Recorder, hook, killing)
+setattr(recorder.HistoryCallback, hook, killing)
 main()
 """
 

@@ -7,7 +7,7 @@ from torch import nn
 from fer_exp.models.layers import count_values, evaluating, list_layers
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.models.resnet import ResNet18
-from fer_exp.models.timm_network import TimmNetwork
+from fer_exp.models.timm_model import TimmNetwork
 
 
 class Attention(nn.Module):

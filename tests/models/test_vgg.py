@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from fer_exp.building import build
-from fer_exp.checking import check_config
+from fer_exp.config.checks import check_config
+from fer_exp.config.instantiate import build
 from fer_exp.errors import UserError
 from fer_exp.models.layers import list_layers
 from fer_exp.models.vgg import VGG

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-from fer_exp.comparison.runs import (
+from fer_exp.comparison.load import (
     FIGURES,
     OUTCOMES,
     RESOLVED,
@@ -18,16 +18,16 @@ from fer_exp.comparison.runs import (
     differing_keys,
     in_short,
 )
-from fer_exp.comparison.statistics import PairedDifference, Spread, paired_difference, spread
+from fer_exp.comparison.statistics import PairedDifference, SummaryStats, paired_difference, spread
 from fer_exp.comparison.tuning import Tuning, tune
-from fer_exp.errors import UserError, first_of
-from fer_exp.records import FINISHED, natural
+from fer_exp.errors import UserError, join_first
+from fer_exp.runs.record import FINISHED, natural
 
 MEASURES: tuple[Measure, Measure] = ("best", "final")
 UNITS = ("epochs", "steps", "seconds")
-_MOST_NAMED = 5  # runs or settings in a sentence
+_MAX_NAMED = 5  # runs or settings in a sentence
 # Keys by which a person asks for groups that were trained on unlike images.
-_OF_IMAGES = ("root", "exclude", "ignore", "on_bad_image", "soft_labels", "train", "drawing_seed")
+_OF_IMAGES = ("root", "exclude", "ignore", "on_unreadable", "soft_labels", "train", "generator_seed")
 _DECIDE_IMAGES = frozenset({"folder", "data", *(f"data.{key}" for key in _OF_IMAGES)})
 
 
@@ -47,8 +47,8 @@ class Group:
     label: str
     runs: tuple[Run, ...]
     counted: tuple[Run, ...]
-    spreads: Mapping[tuple[Measure, str], Spread]
-    to_target: Mapping[str, Spread]
+    spreads: Mapping[tuple[Measure, str], SummaryStats]
+    to_target: Mapping[str, SummaryStats]
     reached: int
 
     @property
@@ -143,7 +143,7 @@ def compare(
     if held_out := sum(run.held_out for run in reporting):
         which = "All" if held_out == len(reporting) else f"{held_out} of {len(reporting)}"
         notes.append(
-            f"{which} runs were validated on a part of the training folder (data.hold_out): such figures are for "
+            f"{which} runs were validated on a part of the training folder (data.val_fraction): such figures are for "
             "choosing settings, not for reporting."
         )
     if not group_by:
@@ -350,7 +350,7 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[str]:
         of_status = [run for run in runs if run.status == status and (run.counts or status != "diverged")]
         if of_status:
             reasons = sorted({str(run.summary["error"]) for run in of_status if run.summary.get("error")})
-            shown = f" ({'; '.join(reasons[:_MOST_NAMED])})" if reasons and status == "failed" else ""
+            shown = f" ({'; '.join(reasons[:_MAX_NAMED])})" if reasons and status == "failed" else ""
             kept = "counted as they ended" if status == "diverged" else "in no figure"
             places = _listed([str(run.folder) for run in of_status])
             yield f"{meaning}: {len(of_status)} of {len(runs)} runs, {kept}: {places}{shown}."
@@ -452,7 +452,7 @@ def _keys_that_differ(runs: Sequence[Run]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return first_of(names, _MOST_NAMED)
+    return join_first(names, _MAX_NAMED)
 
 
 def _shown(value: Setting) -> str:

@@ -2,14 +2,14 @@
 
 import math
 
-from fer_exp.comparison.runs import Setting
-from fer_exp.comparison.statistics import Spread
+from fer_exp.comparison.load import Setting
+from fer_exp.comparison.statistics import SummaryStats
 
 SHOWN = {"val_acc": "val_acc", "val_loss": "val_loss", "val_macro_f1": "macro-F1"}
 NOTHING = "\u2013"  # a dash, in a cell without a figure
 
 
-def mean(values: Spread, name: str) -> str:
+def mean(values: SummaryStats, name: str) -> str:
     """Mean and standard deviation of the figure ``name``, with its unit."""
     mean, std = plain(values.mean, name), plain(values.std, name)
     unit = "" if name == "val_loss" or not math.isfinite(values.mean) else " %"

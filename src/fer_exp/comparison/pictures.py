@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from fer_exp.comparison.analysis import Comparison
-from fer_exp.comparison.figures.curves import curves_figure
-from fer_exp.comparison.figures.learning_rate import learning_rate_figure
-from fer_exp.comparison.figures.rows import accuracy_figure, target_figure
+from fer_exp.plots.comparison_curves import curves_figure
+from fer_exp.plots.comparison_learning_rate import learning_rate_figure
+from fer_exp.plots.comparison_rows import accuracy_figure, target_figure
 
 CURVES, ACCURACY, TARGET, RATES = "curves.png", "accuracy.png", "time_to_target.png", "learning_rate.png"
 

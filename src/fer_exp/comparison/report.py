@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fer_exp.atomic import replacing
 from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import MEASURES, UNITS, Comparison, Difference
+from fer_exp.comparison.load import FIGURES, Measure, Run
 from fer_exp.comparison.pictures import ACCURACY, CURVES, RATES, TARGET, draw_pictures
-from fer_exp.comparison.runs import FIGURES, Measure, Run
 from fer_exp.comparison.sections import Grid, Section, answer, footnote, main_grid, make_sections, statuses, title
-from fer_exp.records import SUMMARY
-from fer_exp.tables import column_widths, markdown_table, padded
+from fer_exp.files import replacing
+from fer_exp.plots.tables import column_widths, markdown_table, padded
+from fer_exp.runs.record import SUMMARY
 
 MARKDOWN, TABLE, PAGE = "comparison.md", "comparison.csv", "report.html"
 

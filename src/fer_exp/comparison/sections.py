@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import MEASURES, Comparison, Group, default_measure
+from fer_exp.comparison.load import FIGURES, Measure
 from fer_exp.comparison.pictures import Picture
-from fer_exp.comparison.runs import FIGURES, Measure
 from fer_exp.comparison.statistics import CONFIDENCE, RESAMPLES
 from fer_exp.comparison.tuning import Tuning, score
 

@@ -14,7 +14,7 @@ _MOST_AT_ONCE = 1_000_000  # numbers that the bootstrap holds in memory
 
 
 @dataclass(frozen=True)
-class Spread:
+class SummaryStats:
     """Mean, standard deviation (of a sample: n - 1), median and extremes of n values; infinities stay in."""
 
     n: int
@@ -25,14 +25,16 @@ class Spread:
     max: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> SummaryStats:
     """Describe values; all NaN where there are none, ``std`` NaN where there is one or an infinity."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
-        return Spread(0, *[math.nan] * 5)
+        return SummaryStats(0, *[math.nan] * 5)
     finite = bool(np.isfinite(array).all())
     std = float(array.std(ddof=1)) if finite and len(array) > 1 else math.nan
-    return Spread(len(array), float(array.mean()), std, float(np.median(array)), float(array.min()), float(array.max()))
+    return SummaryStats(
+        len(array), float(array.mean()), std, float(np.median(array)), float(array.min()), float(array.max())
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fer_exp.comparison.runs import OUTCOMES, Measure, Run, differing_keys, in_short
+from fer_exp.comparison.load import OUTCOMES, Measure, Run, differing_keys, in_short
 
 
 @dataclass(frozen=True)

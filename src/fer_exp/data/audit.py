@@ -18,7 +18,7 @@ from PIL import Image
 
 from fer_exp.data.decode import SIZE, Progress, decode_file, failure_reason, open_image, work_through
 from fer_exp.data.exclusions import as_line
-from fer_exp.data.folders import CLASSES
+from fer_exp.data.sources.class_folders import CLASSES
 
 SPLITS = ("train", "validation")
 

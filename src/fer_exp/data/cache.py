@@ -20,12 +20,11 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from fer_exp.atomic import replacing
+from fer_exp.data.dataset import CHUNK_SIZE, ImageDataset, MemmapImages, begin_fingerprint, fingerprint, make_dataset
 from fer_exp.data.decode import SIZE, Progress, decode_files
-from fer_exp.data.folders import CLASSES, Listing, without
-from fer_exp.data.imageset import AT_ONCE, ImageSet, StoredFaces, begin_fingerprint, fingerprint, make_image_set
-from fer_exp.data.names import legible
+from fer_exp.data.sources.class_folders import CLASSES, Listing, without
 from fer_exp.errors import UserError
+from fer_exp.files import printable, replacing
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ VERSION = 4  # of the cache's files and of the decoding; raise it when either ch
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """What a cache file holds.
 
     Attributes:
@@ -54,7 +53,7 @@ class Kept:
     offset: int
     ahead: Future[tuple[Tensor, str]] | None = None
 
-    def contents(self, in_memory: bool) -> tuple[Tensor | StoredFaces, str]:
+    def contents(self, in_memory: bool) -> tuple[Tensor | MemmapImages, str]:
         """The images, (N, 1, 48, 48) uint8, and the fingerprint of what the file holds.
 
         Raises:
@@ -62,7 +61,7 @@ class Kept:
         """
         if in_memory:
             return self.ahead.result() if self.ahead is not None else self.begin_to_read()()
-        images = StoredFaces(self.path, self.offset, (len(self.labels), 1, SIZE, SIZE))
+        images = MemmapImages(self.path, self.offset, (len(self.labels), 1, SIZE, SIZE))
         return images, fingerprint(images, self.labels, CLASSES)
 
     def begin_to_read(self) -> Callable[[], tuple[Tensor, str]]:
@@ -117,8 +116,8 @@ def load_split(
     cache_dir: Path,
     progress: Progress | None = None,
     in_memory: bool = True,
-    kept: Kept | None = None,
-) -> tuple[ImageSet, dict[str, str]]:
+    kept: CacheEntry | None = None,
+) -> tuple[ImageDataset, dict[str, str]]:
     """Read a split from the cache; decode it, and write the cache, where it is not there yet.
 
     A cache that cannot be read is decoded anew, and one that cannot be written is done without. Two processes at
@@ -142,11 +141,11 @@ def load_split(
         kept = _read_or_tell(path)
     cached = _of(listing, key, kept, in_memory)
     if cached is not None:
-        image_set, unreadable = cached
+        dataset, unreadable = cached
         # What could not be read may have been locked, or away: its stamp is the same once it is back.
         bad = [str(listing.folder / file) for file in unreadable]
         if not bad or len(decode_files(bad)[1]) == len(bad):
-            return image_set, unreadable
+            return dataset, unreadable
     paths = [str(listing.folder / file) for file in listing.files]
     faces, failures = decode_files(paths, progress, None if in_memory else _blank_on_disk(path.parent, len(paths)))
     place = {path: i for i, path in enumerate(paths)}
@@ -154,20 +153,20 @@ def load_split(
     unreadable = {listing.files[i]: reason for i, reason in reasons.items()}
     images = torch.from_numpy(_without_rows(faces, reasons)).reshape(-1, 1, SIZE, SIZE)
     readable = without(listing, unreadable)
-    image_set = make_image_set(images, _labels(readable), CLASSES, readable.files)
+    dataset = make_dataset(images, _labels(readable), CLASSES, readable.files)
     try:
-        _write(path, key, image_set, unreadable)
+        _write(path, key, dataset, unreadable)
     except OSError as error:
         if not in_memory:
             raise _cannot_stay_on_disk(path.parent, error) from error
         log.warning(
             "The decoded images cannot be kept in %s (%s): they will be decoded again next time. "
             "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written.",
-            legible(path.parent),
+            printable(path.parent),
             error.strerror or error,
         )
     if in_memory:
-        return image_set, unreadable
+        return dataset, unreadable
     stored = _of(listing, key, _read_or_tell(path), in_memory)
     if stored is None:
         raise _cannot_stay_on_disk(path.parent, OSError("what is read there is not what was written"))
@@ -188,7 +187,7 @@ def _blank_on_disk(folder: Path, n: int) -> np.ndarray:
 
 def _cannot_stay_on_disk(folder: Path, error: OSError) -> UserError:
     return UserError(
-        f"The decoded images cannot be kept in {legible(folder)} ({error.strerror or error}), and they are not to be "
+        f"The decoded images cannot be kept in {printable(folder)} ({error.strerror or error}), and they are not to be "
         "kept in memory. Set data.cache_dir or FER_EXP_CACHE to a folder that can be written and has room, or give "
         "data.in_memory=true."
     )
@@ -198,8 +197,8 @@ def _without_rows(faces: np.ndarray, rows: Iterable[int]) -> np.ndarray:
     """``faces`` with the others moved up over ``rows``, in place: there may be more than fit into memory."""
     kept = np.delete(np.arange(len(faces)), list(rows))
     if len(kept) < len(faces):
-        for start in range(0, len(kept), AT_ONCE):
-            part = kept[start : start + AT_ONCE]
+        for start in range(0, len(kept), CHUNK_SIZE):
+            part = kept[start : start + CHUNK_SIZE]
             faces[start : start + len(part)] = faces[part]
     return faces[: len(kept)]
 
@@ -208,7 +207,7 @@ def _labels(listing: Listing) -> Tensor:
     return torch.tensor(listing.labels, dtype=torch.int64)
 
 
-def read_ahead(folder: Path, cache_dir: Path, pool: Executor) -> Kept | None:
+def read_ahead(folder: Path, cache_dir: Path, pool: Executor) -> CacheEntry | None:
     """Let a thread of ``pool`` read and hash the images that are kept of a split, while its files are being listed.
 
     Returns:
@@ -220,7 +219,7 @@ def read_ahead(folder: Path, cache_dir: Path, pool: Executor) -> Kept | None:
     return None
 
 
-def _read_or_tell(path: Path) -> Kept | None:
+def _read_or_tell(path: Path) -> CacheEntry | None:
     try:
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -230,7 +229,7 @@ def _read_or_tell(path: Path) -> Kept | None:
         return None
 
 
-def _read(path: Path) -> Kept:
+def _read(path: Path) -> CacheEntry:
     """Read all but the images of a cache file."""
     with zipfile.ZipFile(path) as archive:
         if "labels.npy" not in archive.namelist():
@@ -242,17 +241,19 @@ def _read(path: Path) -> Kept:
         labels = torch.from_numpy(_array(archive, "labels", path))
         if labels.dtype != torch.int64:
             raise ValueError(f"its labels are {labels.dtype}")
-        return Kept(path, key, labels, unreadable, stated, _find_images(archive, path, len(labels)))
+        return CacheEntry(path, key, labels, unreadable, stated, _find_images(archive, path, len(labels)))
 
 
-def _of(listing: Listing, key: str, kept: Kept | None, in_memory: bool) -> tuple[ImageSet, dict[str, str]] | None:
+def _of(
+    listing: Listing, key: str, kept: CacheEntry | None, in_memory: bool
+) -> tuple[ImageDataset, dict[str, str]] | None:
     """What is kept, as the images of ``listing``; None where nothing is, or, after a warning, where it is not those."""
     if kept is None:
         return None
     if kept.key != key:
         log.warning(
             "%s has changed since it was decoded, or another version decoded it: decoding the images anew.",
-            legible(listing.folder),
+            printable(listing.folder),
         )
         return None
     readable = without(listing, kept.unreadable)
@@ -266,12 +267,12 @@ def _of(listing: Listing, key: str, kept: Kept | None, in_memory: bool) -> tuple
     except (OSError, ValueError) as error:
         _tell_damaged(kept.path, error)
         return None
-    return ImageSet(images, kept.labels, CLASSES, readable.files, found), kept.unreadable
+    return ImageDataset(images, kept.labels, CLASSES, readable.files, found), kept.unreadable
 
 
 def _tell_damaged(path: Path, error: Exception) -> None:
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    log.warning("The cache %s cannot be read (%s): decoding the images anew.", legible(path), legible(why))
+    log.warning("The cache %s cannot be read (%s): decoding the images anew.", printable(path), printable(why))
 
 
 def _find_images(archive: zipfile.ZipFile, path: Path, n: int) -> int:
@@ -320,15 +321,15 @@ def _array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     return array
 
 
-def _write(path: Path, key: str, image_set: ImageSet, unreadable: dict[str, str]) -> None:
-    assert isinstance(image_set.images, Tensor)
+def _write(path: Path, key: str, dataset: ImageDataset, unreadable: dict[str, str]) -> None:
+    assert isinstance(dataset.images, Tensor)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft, draft.open("xb") as file:
         np.savez(
             file,
-            images=image_set.images.numpy(),
-            labels=image_set.labels.numpy(),
+            images=dataset.images.numpy(),
+            labels=dataset.labels.numpy(),
             key=key,
-            fingerprint=image_set.fingerprint,
+            fingerprint=dataset.fingerprint,
             unreadable=json.dumps(unreadable),
         )

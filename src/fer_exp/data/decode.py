@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from fer_exp.data.names import legible
+from fer_exp.files import printable
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def failure_reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "more memory is needed to decode it than there is"
-    detail = legible(" ".join(str(error).split()) or type(error).__name__)
+    detail = printable(" ".join(str(error).split()) or type(error).__name__)
     if isinstance(error, Image.DecompressionBombError):  # a part of the file is larger than the whole declares
         return f"too large ({detail})"
     return getattr(error, "strerror", None) or f"{_DAMAGED} ({detail})"
@@ -222,7 +222,9 @@ def work_through(work: Callable[[Sequence[str]], Part], paths: Sequence[str]) ->
     Yields:
         What ``work`` returned for each chunk, in the order of the files.
     """
-    from fer_exp.hardware import available_cores  # here, because it imports torch, and workers import this module
+    from fer_exp.training.hardware import (
+        available_cores,  # here, because it imports torch, and workers import this module
+    )
 
     workers = min(available_cores(), 16)
     chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from fer_exp.atomic import replacing
-from fer_exp.data.names import as_path, legible
-from fer_exp.errors import UserError, first_of
+from fer_exp.errors import UserError, join_first
+from fer_exp.files import expand_path, printable, replacing
 
-_MOST_NAMED = 20  # lines in an error message
+_MAX_NAMED = 20  # lines in an error message
 
 
 def read_exclusions(file: str | Path, root: Path) -> frozenset[str]:
@@ -32,20 +31,20 @@ def read_exclusions(file: str | Path, root: Path) -> frozenset[str]:
         UserError: the list cannot be read, or names files that are not there.
     """
     try:
-        text = as_path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = expand_path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(
-            f"data.exclude={legible(file)}: the list cannot be read ({error.strerror or error}). Give a file that "
+            f"data.exclude={printable(file)}: the list cannot be read ({error.strerror or error}). Give a file that "
             "python -m fer_exp.audit wrote, or another with one path a line, or data.exclude=null."
         ) from error
     lines = (line.strip() for line in text.split("\n"))  # splitlines would part names at odd separators too
     files = dict.fromkeys(_path(line, root) for line in lines if line and not line.startswith("#"))
     absent = [path for path in files if not _names_a_file(path, root)]
     if absent:
-        shown = first_of([f"  {legible(path)}" for path in absent], _MOST_NAMED, "\n", "\n  and {} more")
+        shown = join_first([f"  {printable(path)}" for path in absent], _MAX_NAMED, "\n", "\n  and {} more")
         raise UserError(
-            f"data.exclude={legible(file)}: {len(absent)} of its {len(files)} lines name no file in "
-            f"data.root={legible(root)}:\n{shown}\nPaths are relative to data.root. The list may be that of "
+            f"data.exclude={printable(file)}: {len(absent)} of its {len(files)} lines name no file in "
+            f"data.root={printable(root)}:\n{shown}\nPaths are relative to data.root. The list may be that of "
             "another folder, or the folder has changed: make it anew with python -m fer_exp.audit, or take these "
             "lines out."
         )
@@ -54,7 +53,7 @@ def read_exclusions(file: str | Path, root: Path) -> frozenset[str]:
 
 def as_line(path: str) -> str:
     """A path as it stands in a list: as it is, or in quotes where ``read_exclusions`` would take it for another."""
-    is_plain = legible(path) == path == path.strip() and " #" not in path and "\\" not in path
+    is_plain = printable(path) == path == path.strip() and " #" not in path and "\\" not in path
     return path if is_plain and not path.startswith(("#", '"', "\ufeff")) else json.dumps(path)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fer_exp.data.imageset import ImageSet
-from fer_exp.data.names import as_path, legible
-from fer_exp.errors import UserError, first_of, in_line
+from fer_exp.data.dataset import ImageDataset
+from fer_exp.errors import UserError, join_first, one_line
+from fer_exp.files import expand_path, printable
 
-_MOST_NAMED = 20  # files in an error message
+_MAX_NAMED = 20  # files in an error message
 
 
-def read_soft_labels(file: str | Path, images: ImageSet, folder: Path) -> tuple[Tensor, int]:
+def read_soft_labels(file: str | Path, images: ImageDataset, folder: Path) -> tuple[Tensor, int]:
     """Read the labels of a training set.
 
     Args:
@@ -31,16 +31,16 @@ def read_soft_labels(file: str | Path, images: ImageSet, folder: Path) -> tuple[
     Raises:
         UserError: the file cannot be read, or a row is not as it must be.
     """
-    name = f"data.soft_labels={legible(file)}"
+    name = f"data.soft_labels={printable(file)}"
     expected = f"expected a CSV file with the columns file, {', '.join(images.classes)}"
     try:
-        with as_path(file).open(newline="", encoding="utf-8-sig") as lines:
+        with expand_path(file).open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             if absent := [column for column in ("file", *images.classes) if column not in (reader.fieldnames or ())]:
                 raise UserError(f"{name}: has no column {', '.join(absent)}; {expected}.")
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else in_line(error)
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise UserError(f"{name}: cannot be read ({reason}); {expected}.") from error
     place = {f"{folder.as_posix()}/{path}": i for i, path in enumerate(images.files)}
     labels = torch.nn.functional.one_hot(images.labels, len(images.classes)).float()
@@ -52,25 +52,25 @@ def read_soft_labels(file: str | Path, images: ImageSet, folder: Path) -> tuple[
             continue
         votes = _votes(row, images.classes)
         if votes is None:
-            wrong.append(f"  line {line}: {legible(path)}")
+            wrong.append(f"  line {line}: {printable(path)}")
             continue
         if path in labelled:
-            again.append(f"  line {line}: {legible(path)}")
+            again.append(f"  line {line}: {printable(path)}")
         labels[place[path]] = votes / votes.sum()
         labelled.add(path)
     if wrong:
-        shown = first_of(wrong, _MOST_NAMED, "\n", "\n  and {} more")
+        shown = join_first(wrong, _MAX_NAMED, "\n", "\n  and {} more")
         raise UserError(f"{name}: expected numbers from 0 up, and one of them more than 0, in\n{shown}")
     if again:
-        shown = first_of(again, _MOST_NAMED, "\n", "\n  and {} more")
+        shown = join_first(again, _MAX_NAMED, "\n", "\n  and {} more")
         raise UserError(
             f"{name}: expected one row for each file, with the votes of all annotators; these had one before:\n{shown}"
         )
     if not labelled:
         example = rows[0][1]["file"] if rows else "none"
         raise UserError(
-            f"{name}: none of its {len(rows)} rows names a training image (the first is of {legible(example)}). "
-            f"Paths are relative to data.root, as {legible(next(iter(place)))}."
+            f"{name}: none of its {len(rows)} rows names a training image (the first is of {printable(example)}). "
+            f"Paths are relative to data.root, as {printable(next(iter(place)))}."
         )
     return labels, len(labelled)
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_exp.building import build_checked
+from fer_exp.config.instantiate import build_checked
 from fer_exp.data.audit import is_constant
-from fer_exp.data.datamodule import FolderFaces
-from fer_exp.data.folders import Layout, within
-from fer_exp.data.imageset import AT_ONCE, ImageSet
-from fer_exp.data.names import as_path, legible
+from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.data.dataset import CHUNK_SIZE, ImageDataset
+from fer_exp.data.sources.class_folders import Layout, within
 from fer_exp.errors import UserError
-from fer_exp.evaluation.origin import Origin
+from fer_exp.evaluation.provenance import Provenance
+from fer_exp.files import expand_path, printable
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("validation", "train", "test", "selection")
 TEST_NAMES = ("test", "testing")
-FOLDERS = f"{FolderFaces.__module__}.{FolderFaces.__qualname__}"
+FOLDERS = f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Images:
 
     split: str
     folder: Path
-    reported: ImageSet
-    train: ImageSet | None
-    selection: ImageSet | None
+    reported: ImageDataset
+    train: ImageDataset | None
+    selection: ImageDataset | None
     root: Path | None
     holds_out: bool = False
 
@@ -53,12 +53,12 @@ class Images:
         return self.folder
 
 
-def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> FolderFaces:
+def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> ImageDataModule:
     """The data of a run, with the settings that are ``given`` in place of its own.
 
     Args:
         run: the run's group ``data``, resolved; empty where it is not known. Drawn faces give way to a ``root``.
-        given: keys of ``FolderFaces``.
+        given: keys of ``ImageDataModule``.
 
     Raises:
         UserError: they make no such data.
@@ -67,17 +67,17 @@ def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> FolderFaces:
     keep = run if not settings or run.get("_target_") == FOLDERS else {}
     # What an evaluation has no use for, and what may have gone since.
     keep = {key: value for key, value in keep.items() if key not in ("soft_labels", "balanced_sampling")}
-    if keep.get("root") and "root" not in given and not as_path(keep["root"]).is_dir():
+    if keep.get("root") and "root" not in given and not expand_path(keep["root"]).is_dir():
         log.info(
-            "The run's data folder %s is not there; data.root=DIR tells where its data lie.", legible(keep["root"])
+            "The run's data folder %s is not there; data.root=DIR tells where its data lie.", printable(keep["root"])
         )
         keep["root"] = ""
     node = {**settings, **keep, "batch_size": 1, **given}  # no training batch is cut
-    data: FolderFaces = build_checked(node, "data", FolderFaces)
+    data: ImageDataModule = build_checked(node, "data", ImageDataModule)
     return data
 
 
-def load_images(data: FolderFaces, split: str) -> Images:
+def load_images(data: ImageDataModule, split: str) -> Images:
     """Load what ``split`` names, and what the run was trained and selected on.
 
     Args:
@@ -93,18 +93,18 @@ def load_images(data: FolderFaces, split: str) -> Images:
             raise UserError(f"split={split}: it is not known where the data of this checkpoint lie; give data.root=DIR")
         return Images(split, Path(split), data.load_folder(split, Path(split)), None, None, None)
     data.setup()
-    layout, train, selection = data.layout, data.train_set, data.validation_set
+    layout, train, selection = data.layout, data.train_set, data.val_set
     split = _name(split, layout)
-    if split == "validation" and data.hold_out and layout.validation.name.lower() in TEST_NAMES:
+    if split == "validation" and data.val_fraction and layout.validation.name.lower() in TEST_NAMES:
         raise UserError(
-            f"split=validation: there is no such folder, and {legible(layout.validation)} is the run's test. "
+            f"split=validation: there is no such folder, and {printable(layout.validation)} is the run's test. "
             "split=selection reports on the images held out of train/, and split=test on the test, once."
         )
     if split == "train":
-        return Images(split, layout.train, train, train, selection, layout.root, data.hold_out > 0)
-    if split == "selection" or (split == "validation" and not data.hold_out):
-        folder = layout.train if data.hold_out else layout.validation
-        return Images(split, folder, selection, train, selection, layout.root, data.hold_out > 0)
+        return Images(split, layout.train, train, train, selection, layout.root, data.val_fraction > 0)
+    if split == "selection" or (split == "validation" and not data.val_fraction):
+        folder = layout.train if data.val_fraction else layout.validation
+        return Images(split, folder, selection, train, selection, layout.root, data.val_fraction > 0)
     # A list may leave files out of train/ and validation/; of a test nothing is left out.
     folder, left_out = Path(split), frozenset[str]()
     if split == "validation":
@@ -112,22 +112,24 @@ def load_images(data: FolderFaces, split: str) -> Images:
         left_out = within(layout, folder, data.excluded(layout))
     elif split == "test":
         folder = _test_folder(layout)
-        if not data.hold_out and folder.resolve() == layout.validation.resolve():  # whatever a list leaves out there
+        if (
+            not data.val_fraction and folder.resolve() == layout.validation.resolve()
+        ):  # whatever a list leaves out there
             raise UserError(
-                f"split=test: {legible(folder)} takes the place of validation/: these are the images that the run was "
+                f"split=test: {printable(folder)} takes the place of validation/: these are the images that the run was "  # noqa: E501
                 "selected on, and no test. Report on others, or on split=validation, which says so."
             )
     reported = data.load_folder(split, folder, left_out)
-    return Images(split, folder, reported, train, selection, layout.root, data.hold_out > 0)
+    return Images(split, folder, reported, train, selection, layout.root, data.val_fraction > 0)
 
 
 def _name(split: str, layout: Layout | None) -> str:
     """A folder by the name that it has as a split of the data, where it is one."""
     if split in SPLITS:
         return split
-    folder = as_path(split)
+    folder = expand_path(split)
     if not folder.is_dir():
-        raise UserError(f"split={legible(split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
+        raise UserError(f"split={printable(split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
     if layout is not None:
         places = {"train": layout.train, "validation": layout.validation}
         if test := _find_test(layout):
@@ -144,14 +146,14 @@ def _find_test(layout: Layout) -> Path | None:
 def _test_folder(layout: Layout) -> Path:
     if (folder := _find_test(layout)) is None:
         raise UserError(
-            f"split=test: {legible(layout.train.parent)} holds no folder test/; give the folder of the test images, "
+            f"split=test: {printable(layout.train.parent)} holds no folder test/; give the folder of the test images, "
             "split=DIR protocol=official"
         )
     return folder
 
 
 def examine(
-    images: Images, origin: Origin, validated_in: str | None, precision: str
+    images: Images, origin: Provenance, validated_in: str | None, precision: str
 ) -> tuple[dict[str, int], list[str]]:
     """What has to be known of the images beside the protocol.
 
@@ -203,14 +205,14 @@ def examine(
     return found, notes
 
 
-def copies(reported: ImageSet, others: ImageSet) -> int:
+def copies(reported: ImageDataset, others: ImageDataset) -> int:
     """How many of ``reported`` have exactly the pixels of one of ``others``; images that show nothing do not count."""
     known = {digest for digest, is_blank in _digests(others) if not is_blank}
     return sum(digest in known for digest, _ in _digests(reported))
 
 
-def _digests(images: ImageSet) -> Iterator[tuple[bytes, bool]]:
-    for start in range(0, len(images), AT_ONCE):
-        faces = images.images[start : start + AT_ONCE].squeeze(1).numpy()
+def _digests(images: ImageDataset) -> Iterator[tuple[bytes, bool]]:
+    for start in range(0, len(images), CHUNK_SIZE):
+        faces = images.images[start : start + CHUNK_SIZE].squeeze(1).numpy()
         for face, is_blank in zip(faces, is_constant(faces), strict=True):
             yield hashlib.sha256(face).digest(), bool(is_blank)

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fer_exp.atomic import replacing
 from fer_exp.errors import UserError
-from fer_exp.evaluation.origin import Origin
+from fer_exp.evaluation.provenance import Provenance
+from fer_exp.files import replacing
 
 PROTOCOLS = ("folders", "held_out", "official", "other", "training")
 # How a face is shown, and the words for it; all but the first are test-time augmentation (TTA).
@@ -34,7 +34,7 @@ LEDGER = "reported.json"  # in the folder of a run: the images of no split of it
 
 
 @dataclass(frozen=True)
-class Reported:
+class EvalSplit:
     """The images that are reported on.
 
     Attributes:
@@ -48,7 +48,7 @@ class Reported:
     place: str
 
 
-def choose_protocol(wanted: str, reported: Reported, origin: Origin) -> str:
+def choose_protocol(wanted: str, reported: EvalSplit, origin: Provenance) -> str:
     """The protocol that images and run are fit for; ``wanted``, unless that is ``auto``, must be it.
 
     Raises:
@@ -74,25 +74,25 @@ def choose_protocol(wanted: str, reported: Reported, origin: Origin) -> str:
     return fit
 
 
-def _fit(reported: Reported, origin: Origin) -> str:
+def _fit(reported: EvalSplit, origin: Provenance) -> str:
     if reported.split == "train" or reported.fingerprint == origin.train:
         return "training"
     if reported.split == "test":
         return "official"
     if reported.fingerprint == origin.selection:
-        return "folders" if origin.hold_out == 0 else "other"
-    if reported.split == "validation" and origin.hold_out:
+        return "folders" if origin.val_fraction == 0 else "other"
+    if reported.split == "validation" and origin.val_fraction:
         return "held_out"
     return "other"
 
 
-def _why_not(wanted: str, reported: Reported, origin: Origin) -> str:
+def _why_not(wanted: str, reported: EvalSplit, origin: Provenance) -> str:
     if origin.run is None:
         return "it is not known how these weights were selected (no run record); give run=DIR"
-    if wanted == "held_out" and not origin.hold_out:
-        return "this run was trained with data.hold_out=0, and its epoch selected on validation/"
-    if wanted == "folders" and origin.hold_out:
-        return f"this run was selected on {origin.selected_on} (data.hold_out={origin.hold_out})"
+    if wanted == "held_out" and not origin.val_fraction:
+        return "this run was trained with data.val_fraction=0, and its epoch selected on validation/"
+    if wanted == "folders" and origin.val_fraction:
+        return f"this run was selected on {origin.selected_on} (data.val_fraction={origin.val_fraction})"
     return {
         "folders": "these images are not those that the run was selected on",
         "held_out": "it reports on split=validation, where the run did not see it",
@@ -102,7 +102,7 @@ def _why_not(wanted: str, reported: Reported, origin: Origin) -> str:
     }[wanted]
 
 
-def state(protocol: str, reported: Reported, origin: Origin, looks: int = 0) -> str:
+def state(protocol: str, reported: EvalSplit, origin: Provenance, looks: int = 0) -> str:
     """What has to be said next to each figure of a protocol: the images, the selection, and what that does.
 
     Args:

@@ -13,24 +13,23 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fer_exp.atomic import replacing
-from fer_exp.checkpoint import Trained
-from fer_exp.data.imageset import ImageSet
-from fer_exp.data.names import legible
-from fer_exp.errors import UserError, in_line
-from fer_exp.evaluation.attention import attention_maps
+from fer_exp.data.dataset import ImageDataset
+from fer_exp.errors import UserError, one_line
 from fer_exp.evaluation.calibration import BINS, temper, top
-from fer_exp.evaluation.origin import Origin
+from fer_exp.evaluation.gradcam import attention_maps
 from fer_exp.evaluation.protocol import VIEWS
+from fer_exp.evaluation.provenance import Provenance
 from fer_exp.evaluation.scores import LEVEL, Interval, Scores
-from fer_exp.figures.attention import attention_figure
-from fer_exp.figures.confusion import confusion_figure
-from fer_exp.figures.mistakes import mistakes_figure
-from fer_exp.figures.per_class import per_class_figure
-from fer_exp.figures.reliability import Panel, reliability_figure
-from fer_exp.figures.sheet import shortened
-from fer_exp.records import for_json
-from fer_exp.tables import markdown_table
+from fer_exp.files import printable, replacing
+from fer_exp.plots.attention import attention_figure
+from fer_exp.plots.confusion import confusion_figure
+from fer_exp.plots.mistakes import mistakes_figure
+from fer_exp.plots.per_class import per_class_figure
+from fer_exp.plots.reliability import Panel, reliability_figure
+from fer_exp.plots.sheet import shortened
+from fer_exp.plots.tables import markdown_table
+from fer_exp.runs.checkpoint import LoadedModel
+from fer_exp.runs.record import for_json
 
 EVALUATION, TABLE, PREDICTIONS = "evaluation.json", "evaluation.md", "predictions.csv"
 SCHEMA = 1
@@ -58,13 +57,13 @@ class Evaluation:
         environment: versions, device, precision.
     """
 
-    origin: Origin
+    origin: Provenance
     protocol: str
     statement: str
     notes: Sequence[str]
     split: str
     place: Path
-    images: ImageSet
+    images: ImageDataset
     copies: Mapping[str, int]
     log_probabilities: Mapping[str, Tensor]
     scores: Mapping[str, Scores]
@@ -82,7 +81,7 @@ class Evaluation:
         split = Path(self.split).name if self.protocol in ("official", "other") else self.split
         return separator.join(
             (
-                f"{shortened(legible(split), lambda short: len(short) <= 24)} ({self.protocol}), {VIEWS[self.view]}",
+                f"{shortened(printable(split), lambda short: len(short) <= 24)} ({self.protocol}), {VIEWS[self.view]}",
                 self.origin.in_short,
             )
         )
@@ -149,7 +148,7 @@ def _normalised(scores: Scores) -> NDArray[np.float64]:
 
 
 def format_report(evaluation: Evaluation) -> str:
-    """The evaluation as Markdown that is legible as it stands: what the command prints, and ``evaluation.md``."""
+    """The evaluation as Markdown that is printable as it stands: what the command prints, and ``evaluation.md``."""
     scores = evaluation.scores[evaluation.view]
     classes = evaluation.images.classes
     lines = [evaluation.statement, *(f"Note: {note}" for note in evaluation.notes), ""]
@@ -217,7 +216,7 @@ def _number(figure: Interval) -> str:
     return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-def write_report(evaluation: Evaluation, trained: Trained, folder: Path) -> list[str]:
+def write_report(evaluation: Evaluation, trained: LoadedModel, folder: Path) -> list[str]:
     """Write all files of an evaluation to ``folder``: its figures first, and then the pictures, which take a while.
 
     Returns:
@@ -258,14 +257,14 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
         ):
             writer.writerow(
                 [
-                    legible((evaluation.place / name).as_posix()),
+                    printable((evaluation.place / name).as_posix()),
                     images.classes[label],
                     *(f"{probability:.6f}" for probability in row),
                 ]
             )
 
 
-def _draw(evaluation: Evaluation, trained: Trained) -> tuple[dict[str, Figure], list[str]]:
+def _draw(evaluation: Evaluation, trained: LoadedModel) -> tuple[dict[str, Figure], list[str]]:
     images, scores = evaluation.images, evaluation.scores[evaluation.view]
     log_probabilities = evaluation.log_probabilities[evaluation.view]
     classes, heading, omitted = images.classes, evaluation.heading(), []
@@ -288,7 +287,7 @@ def _draw(evaluation: Evaluation, trained: Trained) -> tuple[dict[str, Figure], 
     if len(worst):
         figures["mistakes"] = mistakes_figure(
             images.images[worst].numpy(),
-            [legible(images.files[i]) for i in worst.tolist()],
+            [printable(images.files[i]) for i in worst.tolist()],
             [classes[label] for label in images.labels[worst].tolist()],
             [classes[label] for label in predicted[worst].tolist()],
             confidence[worst].numpy(),
@@ -304,7 +303,7 @@ def _draw(evaluation: Evaluation, trained: Trained) -> tuple[dict[str, Figure], 
             trained.network, images.images[shown].to(trained.device), predicted[shown].to(trained.device)
         )
     except (UserError, ValueError, RuntimeError) as error:  # as of a last convolution that the logits do not come from
-        omitted.append(f"There is no picture of the network's attention: {in_line(error)}")
+        omitted.append(f"There is no picture of the network's attention: {one_line(error)}")
     else:
         figures["attention"] = attention_figure(
             images.images[shown].numpy(),
@@ -330,7 +329,7 @@ def _panels(evaluation: Evaluation) -> list[Panel]:
     return panels
 
 
-def _some_of_each(images: ImageSet, seed: int) -> Tensor:
+def _some_of_each(images: ImageDataset, seed: int) -> Tensor:
     """Indices of a few random images of each class, class by class."""
     generator = torch.Generator().manual_seed(seed)
     chosen = []

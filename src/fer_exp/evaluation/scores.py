@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional import classification
 
-from fer_exp.checkpoint import Trained
-from fer_exp.data.batches import ValidationBatches
-from fer_exp.data.imageset import ImageSet
+from fer_exp.data.dataset import ImageDataset
+from fer_exp.data.loaders import ValidationBatches
 from fer_exp.evaluation.calibration import BINS, bin_of, expected_calibration_error, fit_temperature, temper, top
 from fer_exp.evaluation.images import Images
-from fer_exp.evaluation.views import log_probabilities
-from fer_exp.progress import progress_bar
+from fer_exp.evaluation.tta import log_probabilities
+from fer_exp.plots.terminal import progress_bar
+from fer_exp.runs.checkpoint import LoadedModel
 
 LEVEL = 0.95  # of the intervals
 _AT_ONCE = 2**23  # weights of images that are drawn together: 64 MiB
@@ -59,7 +59,7 @@ class Scores:
 
 
 def measure(
-    trained: Trained, images: Images, views: Sequence[str], batch_size: int, resamples: int = 2000, seed: int = 0
+    trained: LoadedModel, images: Images, views: Sequence[str], batch_size: int, resamples: int = 2000, seed: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Scores]]:
     """The network's answers (N, C), and their scores, for each view; each has a temperature of its own.
 
@@ -72,10 +72,10 @@ def measure(
         seed: as of ``score``.
     """
 
-    def answer(image_set: ImageSet, view: str) -> Tensor:
-        batches = ValidationBatches(image_set, batch_size, trained.device)
-        with progress_bar(f"{view}, {image_set.fingerprint[:6]}") as progress:
-            return log_probabilities(trained, (faces for faces, _ in batches), view, len(image_set), progress)
+    def answer(dataset: ImageDataset, view: str) -> Tensor:
+        batches = ValidationBatches(dataset, batch_size, trained.device)
+        with progress_bar(f"{view}, {dataset.fingerprint[:6]}") as progress:
+            return log_probabilities(trained, (faces for faces, _ in batches), view, len(dataset), progress)
 
     answers, scores = {}, {}
     for view in views:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_exp.errors import UserError
-from fer_exp.tables import column_widths, padded
+from fer_exp.plots.tables import column_widths, padded
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Configuration: the schema, the checks, and how a config becomes objects."""

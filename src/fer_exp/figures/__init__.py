@@ -1,1 +1,0 @@
-"""Figures: each a function from data to a matplotlib Figure."""

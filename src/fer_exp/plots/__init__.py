@@ -1,0 +1,1 @@
+"""Figures, text tables and terminal output."""

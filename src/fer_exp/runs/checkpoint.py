@@ -1,0 +1,266 @@
+"""A run's checkpoint found and read back: to show its network faces, or to go on from it.
+
+Imports at the top are light: torch is imported where a file is read.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from fer_exp.config.instantiate import build_checked
+from fer_exp.config.schema import ACCELERATORS, PRECISIONS, is_whole
+from fer_exp.data.sources.class_folders import CLASSES
+from fer_exp.errors import UserError, join_first, one_line
+from fer_exp.files import expand_path
+from fer_exp.runs.folder import run_of
+from fer_exp.runs.record import PLAIN_LOSS, SUMMARY, changed_settings, read_summary, record_folders
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+WEIGHTS = ("best", "restored", "last")
+_OWN = "network."  # what the names of the network's weights begin with in a checkpoint
+_HALVES = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # what torch autocasts to
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained network.
+
+    Attributes:
+        path: of the checkpoint.
+        network: in evaluation mode; maps normalised faces (N, 1, 48, 48) to logits (N, C).
+        epoch: of the weights, from 1; None where the file does not tell, as that of restored weights.
+        settings: those that the run stored with it: model, optimizer, classes, fingerprint, ...
+        precision: in which it answers: one of ``PRECISIONS``, but ``auto``.
+    """
+
+    path: Path
+    network: "nn.Module"
+    epoch: int | None
+    settings: Mapping[str, Any]
+    precision: str = "32-true"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C names, in the order of the logits."""
+        return tuple(self.settings["classes"])
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the network lies."""
+        return next(self.network.parameters()).device
+
+    def logits(self, faces: "Tensor") -> "Tensor":
+        """(N, C) of normalised faces (N, 1, 48, 48), in the memory order of the training."""
+        import torch
+
+        half = _HALVES[self.precision]
+        autocast = torch.autocast(self.device.type, getattr(torch, half)) if half else nullcontext()
+        with autocast:
+            logits: Tensor = self.network(faces.contiguous(memory_format=_order(self.settings)))
+        return logits
+
+
+def check_source(cfg: DictConfig) -> None:
+    """See to it that the settings name one network, and a way to let it work.
+
+    Raises:
+        UserError: they do not.
+    """
+    if (cfg.run is None) == (cfg.ckpt is None):
+        raise UserError("give either run=DIR, the folder of a run, or ckpt=FILE, a checkpoint")
+    if cfg.weights not in WEIGHTS:
+        raise UserError(f"weights={cfg.weights}: expected one of {', '.join(WEIGHTS)}")
+    if cfg.ckpt is not None and cfg.weights != "best":
+        raise UserError(f"weights={cfg.weights}: ckpt={cfg.ckpt} tells which; give run=DIR weights={cfg.weights}")
+    if not is_whole(cfg.batch_size, at_least=1):
+        raise UserError(f"batch_size={cfg.batch_size}: expected a whole number from 1 up")
+    if cfg.trainer.accelerator not in ACCELERATORS:
+        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}")
+    if cfg.trainer.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: expected one of {', '.join(PRECISIONS)}")
+
+
+def find_checkpoint(cfg: DictConfig) -> tuple[Path, Path | None, Mapping[str, Any]]:
+    """The checkpoint that ``run`` and ``weights``, or ``ckpt``, name; the run that it is of, and its summary.
+
+    Returns:
+        The checkpoint; the run's folder, or None where there is no record; its summary, empty where there is none.
+
+    Raises:
+        UserError: there is no such run, or it cannot be read.
+    """
+    if cfg.ckpt is not None:
+        checkpoint = expand_path(cfg.ckpt)
+        run = run_of(checkpoint)
+        if checkpoint.resolve().parent.name != "checkpoints" or not (run / SUMMARY).exists():
+            return checkpoint, None, {}
+    else:
+        run = expand_path(cfg.run)
+        checkpoint = run / "checkpoints" / f"{cfg.weights}.ckpt"
+    try:
+        summary = read_summary(run)
+    except FileNotFoundError as error:
+        below = [str(folder) for folder in record_folders(run)]
+        rather = f"; it holds runs: {join_first(below, 3)}" if below else ""
+        raise UserError(f"run={cfg.run}: expected the folder of a run, with its {SUMMARY}{rather}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run}: the run's record cannot be read ({error})") from error
+    if cfg.run is not None and not checkpoint.is_file():
+        there = ", ".join(name for name in WEIGHTS if (checkpoint.parent / f"{name}.ckpt").is_file()) or "none"
+        raise UserError(f"weights={cfg.weights}: {checkpoint} is not there; expected one of those there are: {there}")
+    return checkpoint, run, summary
+
+
+def load_network(path: Path, accelerator: str, precision: str) -> tuple[LoadedModel, str]:
+    """Read a checkpoint, and make its network ready to answer.
+
+    Args:
+        path: of the checkpoint.
+        accelerator: ``trainer.accelerator``.
+        precision: ``trainer.precision``.
+
+    Returns:
+        The network; and device and precision with the reasons for them, in words.
+
+    Raises:
+        UserError: the machine does not have what is wanted, or the checkpoint cannot be read.
+    """
+    import torch
+
+    from fer_exp.training.hardware import choose_accelerator, choose_precision, device_name, keep_freed_memory
+
+    accelerator, why_accelerator = choose_accelerator(accelerator)
+    precision, why_precision = choose_precision(precision, accelerator)
+    if accelerator == "cpu":
+        keep_freed_memory()
+    if accelerator == "cuda" and precision == "32-true":
+        torch.backends.cudnn.allow_tf32 = False  # which convolutions take by default, with 10 bits of float32's 23
+    trained = replace(read_checkpoint(path), precision=precision)
+    trained.network.to(accelerator)
+    return trained, f"Device: {device_name(accelerator)} ({why_accelerator}). Precision: {precision} ({why_precision})."
+
+
+def read_checkpoint(path: Path) -> LoadedModel:
+    """Read a checkpoint that ``fer_exp.train`` wrote, and build its network, on the CPU and in float32.
+
+    Only plain values and tensors are read: a file that carries code is refused, not run.
+
+    Raises:
+        UserError: there is no such file, it is damaged or no such checkpoint, its network cannot be built, or it was
+            trained for other classes or with another preprocessing.
+    """
+    from torch import nn
+
+    from fer_exp.data.dataset import PREPROCESSING
+
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint; expected a file that a run wrote to checkpoints/")
+    try:
+        content = _load(path)
+        # Restored weights are those of an earlier epoch than the one that they were saved in.
+        epoch = int(content["epoch"]) + 1 if "optimizer_states" in content else None
+        settings = dict(content["hyper_parameters"]["settings"])
+        weights = {k.removeprefix(_OWN): w for k, w in content["state_dict"].items() if k.startswith(_OWN)}
+        classes, model = tuple(settings["classes"]), dict(settings["model"])
+        target = str(model["_target_"])
+    except Exception as error:  # whatever a file of any kind makes the readers raise
+        raise UserError(f"{path}: this is not a checkpoint of a run ({_reason(error)})") from error
+    if classes != CLASSES:
+        raise UserError(
+            f"{path}: this network names other classes ({', '.join(map(str, classes))}); expected {', '.join(CLASSES)}"
+        )
+    # Older checkpoints do not tell the preprocessing, as there was this one alone.
+    if (preprocessing := settings.get("preprocessing", PREPROCESSING)) != PREPROCESSING:
+        raise UserError(
+            f"{path}: this network was trained on images prepared as {preprocessing}, and here they are prepared as "
+            f"{PREPROCESSING}: its figures would mean nothing. Use the version of fer_exp that trained it."
+        )
+    if model.get("name") == target.rpartition(".")[2]:
+        del model["name"]  # which the run record adds
+    if model.get("pretrained"):
+        model["pretrained"] = False  # the weights come from the checkpoint
+    try:
+        network = build_checked(model, "model", nn.Module)
+    except UserError as error:
+        raise UserError(f"{path}: its network cannot be built: {error}") from error
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit its network: {one_line(error)}") from error
+    return LoadedModel(path, network.eval().to(memory_format=_order(settings)), epoch, settings)
+
+
+def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder: Path) -> None:
+    """See to it that a checkpoint can be gone on from with these settings.
+
+    Args:
+        path: a run's ``last.ckpt``.
+        settings: what must be as it was in that run, as plain values; stored in each checkpoint.
+        max_epochs: of this run.
+        folder: of this run.
+
+    Raises:
+        UserError: ``path`` is no such checkpoint, its settings are others, or no epoch is left to train. A run that
+            goes on in its own folder may have been killed between its last epoch and its end.
+    """
+    from fer_exp.data.dataset import PREPROCESSING
+    from fer_exp.training.schedules import END, end_is_open_until
+
+    try:
+        checkpoint = _load(path)
+        epochs = checkpoint["epoch"] + 1
+        _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
+        told = checkpoint["hyper_parameters"]["settings"]
+        # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
+        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer", "data.seed")}
+        untold |= {"balanced_sampling": False, "loss": {"name": "CrossEntropy", **PLAIN_LOSS}}
+        untold |= {"decay_norms_and_biases": True, "preprocessing": PREPROCESSING}
+        before = {**{name: value for name, value in untold.items() if name in settings}, **told}
+        schedules = [told_by.get("scheduler") or {} for told_by in (before, settings)]
+        if all(epochs <= end_is_open_until(schedule) for schedule in schedules):
+            before["scheduler"] = schedules[0] | {key: schedules[1][key] for key in END if key in schedules[1]}
+        changed = changed_settings(before, settings)
+    except Exception as error:  # whatever a file of any kind makes the readers raise
+        raise UserError(
+            f"resume={path}: this is not a checkpoint to go on from ({_reason(error)}); "
+            "expected the checkpoints/last.ckpt of a run"
+        ) from error
+    if changed:
+        raise UserError(
+            f"resume={path}: that run had other settings: {'; '.join(changed)}. Give the same, or begin a new run."
+        )
+    if epochs > max_epochs or (epochs == max_epochs and run_of(path) != folder.resolve()):
+        raise UserError(
+            f"resume={path}: that run has trained {epochs} epochs, and trainer.max_epochs={max_epochs} leaves none."
+        )
+
+
+def _load(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; raises whatever a file of any kind makes the readers raise."""
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():  # torch compares no checksum, and goes on from whatever it finds
+            raise ValueError(f"{damaged} is damaged")
+    # Plain values and tensors only: a file that carries code is refused, not run.
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """Why a checkpoint could not be read; the messages of torch and pickle are no help to a person."""
+    return str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
+
+
+def _order(settings: Mapping[str, Any]) -> "torch.memory_format":
+    import torch
+
+    return torch.channels_last if settings.get("channels_last", True) else torch.contiguous_format

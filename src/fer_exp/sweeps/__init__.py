@@ -1,0 +1,1 @@
+"""Sweeps: the jobs of a Hydra multirun, and the equal-budget study."""

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, losses, schedules, loggers, hardware choices and callbacks."""

@@ -1,0 +1,88 @@
+"""Averages of the weights, which are validated, kept and restored in place of the weights that are trained."""
+
+from itertools import compress
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch import callbacks
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+
+class WeightEMA(callbacks.WeightAveraging):
+    """An exponential moving average of weights and batch-norm statistics, by Lightning's own callback.
+
+    Validation in training is of the averaged weights, and checkpoints hold them, beside those to go on from. At first
+    the average looks back on fewer steps, as in TensorFlow's ``ExponentialMovingAverage(num_updates=...)``: after n
+    steps the share that stays is at most (1 + n) / (10 + n), so that short runs are not held back by the first weights.
+
+    Args:
+        decay: share of the average that stays at each step: 0.999 looks back on about 1,000 steps.
+
+    Raises:
+        ValueError: ``decay`` is not in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay}: expected a share in [0, 1)")
+        self.decay = decay
+        super().__init__()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make the average, on the training device: Lightning moves the module there only afterwards."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the weights after an optimizer step into the average.
+
+        torch's own update asks the device for its counter in each step, and so waits for all work before it.
+        """
+        if trainer.global_step <= self._latest_update_step:  # gradients are accumulated
+            return
+        self._latest_update_step = trainer.global_step
+        average = self._average_model
+        assert average is not None
+        steps = int(average.n_averaged)
+        stays = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
+        averaged, trained = _values(average.module), _values(pl_module)
+        floating = [value.is_floating_point() for value in averaged]
+        counters = [not one for one in floating]
+        torch._foreach_lerp_([*compress(averaged, floating)], [*compress(trained, floating)], 1 - stays)
+        if any(counters):
+            torch._foreach_copy_([*compress(averaged, counters)], [*compress(trained, counters)])
+        average.n_averaged += 1
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in; not after training, when the weights are those that are meant."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take it out again."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights, under the names that the module's ``state_dict`` has."""
+        assert self._average_model is not None
+        return self._average_model.module.state_dict()
+
+
+def _values(module: torch.nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def validated_weights(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Tensor]:
+    """The weights that this epoch's validation was of: the averaged ones, where there are such."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightEMA):
+            return callback.averaged()
+    return module.state_dict()

@@ -1,0 +1,175 @@
+"""Which images come in which batch: a function of seed and epoch, also as Lightning drives it."""
+
+from dataclasses import replace
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from fer_exp.data.dataset import ImageDataset
+from fer_exp.data.loaders import BalancedOrder, ShuffledOrder, TrainingBatches, ValidationBatches
+
+CPU = torch.device("cpu")
+
+
+def numbered(n: int) -> ImageDataset:
+    """Images whose labels are their numbers, and whose pixels are the numbers' lower bytes."""
+    numbers = torch.arange(n)
+    pixels = (numbers % 256).to(torch.uint8).reshape(n, 1, 1, 1).expand(n, 1, 48, 48)
+    return ImageDataset(pixels, numbers, tuple(map(str, range(n))), tuple(map(str, range(n))), "")
+
+
+def order(batches) -> list[int]:
+    return [int(label) for _, labels in batches for label in labels]
+
+
+def training(n=50, batch_size=8, seed=0, epoch=0) -> TrainingBatches:
+    batches = TrainingBatches(numbered(n), batch_size, seed, CPU)
+    batches.sampler.set_epoch(epoch)
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "steps"), [(28_821, 128, 225), (28_709, 128, 224), (256, 128, 2), (7, 7, 1), (13, 7, 1)]
+)
+def test_the_tail_that_fills_no_batch_is_dropped(n, batch_size, steps):
+    batches = training(n, batch_size)
+    sizes = [len(labels) for _, labels in batches]
+    assert len(batches) == steps
+    assert sizes == [batch_size] * steps
+
+
+@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(7_066, 128, [128] * 55 + [26]), (16, 8, [8, 8]), (3, 8, [3])])
+def test_validation_is_whole_and_in_order(n, batch_size, sizes):
+    batches = ValidationBatches(numbered(n), batch_size, CPU)
+    assert len(batches) == len(sizes)
+    for _ in range(2):
+        assert [len(labels) for _, labels in batches] == sizes
+        assert order(batches) == list(range(n))
+
+
+@pytest.mark.parametrize("batches", [training(300, 7), ValidationBatches(numbered(300), 7, CPU)])
+def test_images_stay_bytes_and_keep_their_labels(batches):
+    for images, labels in batches:
+        assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+        assert images.shape == (len(labels), 1, 48, 48)
+        assert torch.equal(images, (labels % 256).to(torch.uint8).reshape(-1, 1, 1, 1).expand_as(images))
+
+
+def test_an_image_comes_at_most_once_an_epoch():
+    seen = order(training(50, 8))
+    assert len(seen) == len(set(seen)) == 48
+    assert set(seen) <= set(range(50))
+
+
+def test_over_the_epochs_every_image_comes():
+    seen = set()
+    for epoch in range(20):
+        seen |= set(order(training(50, 8, epoch=epoch)))
+    assert seen == set(range(50))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    batches = training(seed=3, epoch=5)
+    before = order(batches)
+    torch.manual_seed(1)
+    torch.rand(10)
+    order(training(seed=4, epoch=6))
+    assert order(batches) == before == order(training(seed=3, epoch=5))
+    assert sorted(before) != before
+
+
+def test_seeds_and_epochs_have_orders_of_their_own():
+    orders = {tuple(order(training(seed=seed, epoch=epoch))) for seed in range(8) for epoch in range(8)}
+    assert len(orders) == 64
+
+
+def test_the_batch_size_does_not_change_the_order():
+    assert order(training(64, 4, seed=2)) == order(training(64, 16, seed=2))
+
+
+def test_drawing_an_order_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    ShuffledOrder(100, 0).indices()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Watcher(L.LightningModule):
+    """Learns nothing and writes down which images each epoch showed it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[int, list[int]] = {}
+        self.validated: list[int] = []
+
+    def training_step(self, batch, index):
+        self.seen.setdefault(self.current_epoch, []).extend(batch[1].tolist())
+        return self.weight * 1.0
+
+    def validation_step(self, batch, index):
+        self.validated.extend(batch[1].tolist())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder, epochs, resume=None) -> Watcher:
+    watcher = Watcher()
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[ModelCheckpoint(folder, "{epoch}")],
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(watcher, training(20, 6, seed=7), ValidationBatches(numbered(5), 2, CPU), ckpt_path=resume)
+    return watcher
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers and devices
+def test_lightning_gives_each_epoch_its_order_also_after_resuming(tmp_path):
+    expected = [order(training(20, 6, seed=7, epoch=epoch)) for epoch in range(4)]
+    whole = fit(tmp_path, 2)
+    assert whole.seen == {0: expected[0], 1: expected[1]}
+    assert whole.validated == [0, 1, 2, 3, 4] * 2
+    resumed = fit(tmp_path, 4, resume=tmp_path / "epoch=1.ckpt")
+    assert resumed.seen == {2: expected[2], 3: expected[3]}
+
+
+def test_balanced_batches_show_each_class_and_each_of_its_images_equally_often():
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    order = BalancedOrder(labels, seed=0)
+    seen = torch.zeros(100)
+    for epoch in range(3):
+        order.set_epoch(epoch)
+        indices = order.indices()
+        assert len(indices) == 100
+        assert torch.bincount(labels[indices]).tolist() in ([34, 33, 33], [33, 34, 33], [33, 33, 34])
+        times = torch.bincount(indices, minlength=100)
+        for label in range(3):  # no image comes again before all of its class came
+            of_class = times[labels == label]
+            assert of_class.max() - of_class.min() <= 1
+        seen += times
+    assert (seen[90:] >= 9).all()
+
+
+def test_the_balanced_order_is_a_function_of_seed_and_epoch():
+    labels = torch.tensor([0] * 20 + [1] * 5)
+
+    def drawn(seed, epoch):
+        order = BalancedOrder(labels, seed)
+        order.set_epoch(epoch)
+        return order.indices().tolist()
+
+    assert drawn(0, 1) == drawn(0, 1)
+    assert len({str(drawn(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_soft_labels_come_with_their_images():
+    soft = torch.eye(7).roll(1, 0)
+    for faces, targets in TrainingBatches(replace(numbered(7), soft_labels=soft), 3, 0, CPU):
+        assert torch.equal(targets, soft[faces[:, 0, 0, 0].long()])

@@ -1,0 +1,287 @@
+"""The protocol of the study, with a launcher that writes records instead of training."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from fer_exp.comparison.analysis import compare
+from fer_exp.comparison.load import find_runs
+from fer_exp.errors import UserError
+from fer_exp.runs.record import RunRecord, read_sweep
+from fer_exp.sweeps.jobs import note_refusal
+from fer_exp.sweeps.study import Study, parse_arm, trial_points
+
+LR = "tag(log, interval(1e-4, 1))"
+ARMS = {
+    "adam": {"optimizer": "adam", "optimizer.lr": "tag(log, interval(1e-5, 1e-1))"},
+    "sgd": {"optimizer": "sgd", "optimizer.lr": LR, "optimizer.momentum": "choice(0, 0.9)"},
+}
+
+
+class Launcher:
+    """Each job's val_acc is what ``outcome(settings)`` says: a number, or the status of a run without a good end."""
+
+    def __init__(self, folder: Path, outcome) -> None:
+        self.folder, self.outcome, self.jobs = folder, outcome, []
+
+    def launch(self, jobs, first):
+        self.jobs += jobs
+        return [self.run(first + i, settings) for i, settings in enumerate(jobs)]
+
+    def run(self, number, job):
+        settings = as_dict(job)
+        outcome = self.outcome(settings)
+        folder = self.folder / str(number)
+        stopping = {"patience": settings.get("callbacks.early_stopping.patience")}
+        config = {
+            "callbacks": {"early_stopping": stopping if stopping["patience"] else None},
+            "data": {"val_fraction": settings["data.val_fraction"]},
+            "optimizer": {k.split(".")[1]: v for k, v in settings.items() if k.startswith("optimizer.")},
+        }
+        record = RunRecord(folder, {"config": config, "seed": settings["seed"]})
+        accuracies = [] if outcome == "failed" else [0.9, 1 / 7] if outcome == "diverged" else [outcome / 2, outcome]
+        record.write_epochs([row(i, a, outcome == "diverged") for i, a in enumerate(accuracies, 1)])
+        record.finish(outcome if isinstance(outcome, str) else "completed", 1.0)
+        return SimpleNamespace(hydra_cfg=OmegaConf.create({"hydra": {"runtime": {"output_dir": str(folder)}}}))
+
+
+def row(epoch, accuracy, diverged):
+    loss = math.nan if diverged and epoch == 2 else 1.0
+    return {
+        "epoch": epoch, "step": epoch, "lr": 0.1, "train_loss": loss, "train_acc": accuracy, "val_loss": loss,
+        "val_acc": accuracy, "val_macro_f1": accuracy, "train_seconds": 1.0, "val_seconds": 0.1,
+    }  # fmt: skip
+
+
+def as_dict(job):
+    return {o.get_key_element(): o.value() for o in OverridesParser.create().parse_overrides(job)}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Run a study; returns the settings of its trials and of its finals."""
+
+    def run(outcome=lambda settings: 0.5, arguments=("data=folders",), arms=ARMS, trials=8, seeds=3, seed=0, **changes):
+        study = Study(OmegaConf.create(arms), trials, seeds, val_fraction=0.1, sampler_seed=0)
+        study.__dict__ |= changes
+        study.config = OmegaConf.create({"seed": seed, "hydra": {"sweep": {"dir": str(tmp_path)}}})
+        study.launcher = Launcher(tmp_path, outcome)
+        study.validate_batch_is_legal = lambda jobs: None
+        study.sweep(list(arguments))
+        jobs = [as_dict(job) for job in study.launcher.jobs]
+        return [j for j in jobs if j["data.val_fraction"] > 0], [j for j in jobs if j["data.val_fraction"] == 0]
+
+    return run
+
+
+def test_every_arm_gets_the_same_number_of_trials_under_the_same_conditions(study, tmp_path):
+    trials, finals = study()
+    assert [[t["optimizer"] for t in trials].count(name) for name in ARMS] == [8, 8]
+    # Between trials of one arm nothing differs but what its space says.
+    for name, varied in (("adam", {"optimizer.lr"}), ("sgd", {"optimizer.lr", "optimizer.momentum"})):
+        of_arm = [{k: v for k, v in t.items() if k not in varied} for t in trials if t["optimizer"] == name]
+        assert all(t == of_arm[0] for t in of_arm)
+        assert of_arm[0] == {"data": "folders", "optimizer": name, "data.val_fraction": 0.1, "seed": 0}
+    assert len({t["optimizer.lr"] for t in trials}) > 8
+    sweep = read_sweep(tmp_path)
+    assert (sweep["jobs"], sweep["swept"]) == (len(trials) + len(finals), ["optimizer"])
+    assert sweep["tuned"] == ["optimizer.lr", "optimizer.momentum"]
+
+
+def test_the_best_trial_of_each_arm_is_run_again_on_seeds_that_no_trial_had(study):
+    trials, finals = study(lambda s: 0.5 - 0.1 * abs(math.log10(s["optimizer.lr"] / 0.01)), seed=5)
+    for name in ARMS:
+        of_arm = [f for f in finals if f["optimizer"] == name]
+        closest = min(
+            (t for t in trials if t["optimizer"] == name), key=lambda t: abs(math.log(t["optimizer.lr"] / 0.01))
+        )
+        assert {f["optimizer.lr"] for f in of_arm} == {closest["optimizer.lr"]}
+        assert [f["seed"] for f in of_arm] == [6, 7, 8]
+    assert {t["seed"] for t in trials} == {5}
+
+
+def test_trials_are_held_out_of_training_and_finals_are_not(study):
+    trials, finals = study()
+    assert {t["data.val_fraction"] for t in trials} == {0.1}
+    assert {f["data.val_fraction"] for f in finals} == {0.0}
+
+
+def test_a_diverged_trial_is_scored_as_it_ended_and_spends_its_budget(study, caplog):
+    # It had 0.9 in its first epoch, more than any other; with early stopping the best epoch is what counts.
+    stopping = {"callbacks.early_stopping.patience": 3}
+    arms = {name: {**arm, **stopping} for name, arm in ARMS.items()}
+    trials, finals = study(lambda s: "diverged" if s["optimizer.lr"] > 1e-3 else 0.3, arms=arms)
+    assert len(trials) == 16
+    assert all(f["optimizer.lr"] <= 1e-3 for f in finals)
+
+
+def test_an_arm_whose_trials_all_diverged_still_reports(study):
+    _, finals = study(lambda s: "diverged" if s["optimizer"] == "sgd" else 0.3)
+    assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
+
+
+def test_an_arm_without_any_result_is_said_and_left_out(study, caplog, tmp_path):
+    trials, finals = study(lambda s: "failed" if s["optimizer"] == "adam" else 0.3)
+    assert {f["optimizer"] for f in finals} == {"sgd"}
+    assert "adam: no trial came to a result" in caplog.text
+    assert read_sweep(tmp_path)["jobs"] == len(trials) + len(finals)
+    # The places of its runs stay free.
+    numbers = sorted(int(path.name) for path in tmp_path.iterdir() if path.is_dir())
+    assert numbers == [*range(16), 19, 20, 21]
+
+
+def test_a_trial_whose_record_is_gone_does_not_count_and_the_study_goes_on(study, tmp_path, caplog):
+    def outcome(settings):
+        (tmp_path / "0/summary.json").unlink(missing_ok=True)  # when the second job begins
+        return 0.9 if settings["optimizer.lr"] == first else 0.3
+
+    first = as_dict(trial_points(parse_arm("adam", ARMS["adam"]), 8, 0)[0])["optimizer.lr"]
+    finals = study(outcome)[1]
+    assert "0: the record of this trial cannot be read" in caplog.text
+    assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
+    assert all(f["optimizer.lr"] != first for f in finals if f["optimizer"] == "adam")
+
+
+def test_nothing_is_chosen_where_trials_were_refused(study, tmp_path, capsys):
+    def refusing(settings):
+        note_refusal(tmp_path, 3)
+        return 0.5
+
+    with pytest.raises(SystemExit) as ended:
+        study(refusing)
+    assert ended.value.code == 1
+    assert "1 of the 16 trials were refused" in capsys.readouterr().err
+    assert read_sweep(tmp_path)["winners"] == {}
+
+
+def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study, tmp_path, caplog):
+    first = {}
+
+    def outcome(settings):
+        first.setdefault("lr", settings["optimizer.lr"])
+        return first.get("retried", "failed") if settings["optimizer.lr"] == first["lr"] else 0.3
+
+    finals = study(outcome)[1]
+    caplog.set_level("INFO")
+    caplog.clear()
+    first["retried"] = 0.9  # now it would win
+    assert study(outcome)[1] == finals
+    assert all(f["optimizer.lr"] != first["lr"] for f in finals if f["optimizer"] == "adam")
+    assert "the best of" not in caplog.text
+    tunings = {tuning.label: tuning for tuning in compare(find_runs([tmp_path])[0], ["arm"]).trials}
+    assert tunings["adam"].winner.value("optimizer.lr") == finals[0]["optimizer.lr"]
+    assert tunings["adam"].best.value("optimizer.lr") == first["lr"]
+
+
+def test_arms_are_told_apart_by_their_names_where_their_fixed_settings_are_the_same(study, tmp_path):
+    tuned = {"optimizer": "sgd", "optimizer.lr": LR}
+    arms = {
+        "low": {**tuned, "optimizer.lr": "interval(0.001, 0.01)"},
+        "high": tuned,
+        "default": {**tuned, "optimizer.lr": 0.01},
+    }
+    trials, finals = study(lambda s: 0.3 + s["optimizer.lr"] / 10, arms=arms, trials=3, seeds=2)
+    sweep = read_sweep(tmp_path)
+    assert (sweep["swept"], sweep["tuned"]) == (["optimizer"], ["optimizer.lr"])
+    assert sweep["arms"] == {"low": [0, 1, 2, 9, 10], "high": [3, 4, 5, 11, 12], "default": [6, 7, 8, 13, 14]}
+    comparison = compare(find_runs([tmp_path])[0], ["arm"])
+    assert [group.label for group in comparison.groups] == list(arms)
+    chosen = {tuning.label: tuning.winner.value("optimizer.lr") for tuning in comparison.trials}
+    assert chosen == {
+        "low": max(trial["optimizer.lr"] for trial in trials[:3]),
+        "high": max(trial["optimizer.lr"] for trial in trials[3:6]),
+        "default": 0.01,
+    }
+    assert [final["optimizer.lr"] for final in finals] == [chosen[arm] for arm in arms for _ in range(2)]
+    assert all("2 paired seeds" in difference.sentence for difference in comparison.differences)
+
+
+def test_a_winner_on_the_edge_of_its_range_is_said(study, caplog):
+    caplog.set_level("INFO")
+    study(lambda s: min(0.9, s["optimizer.lr"] ** 0.1))
+    lines = [line for line in caplog.text.splitlines() if "the best of 8 trials" in line]
+    assert len(lines) == 2
+    assert all(line.endswith(" optimizer.lr: at the end of what was tried.") for line in lines)
+
+
+def test_points_fill_the_range_of_an_interval_evenly_in_its_logarithm():
+    points = trial_points(parse_arm("sgd", {"optimizer": "sgd", "optimizer.lr": LR}), 64, 0)
+    logs = sorted(math.log10(as_dict(point)["optimizer.lr"]) for point in points)
+    assert -4 <= logs[0] < -3.8
+    assert -0.2 < logs[-1] <= 0
+    # Of a low-discrepancy sequence each quarter of the range has a quarter of the points.
+    assert [sum(low <= x < low + 1 for x in logs) for low in (-4, -3, -2, -1)] == pytest.approx([16] * 4, abs=1)
+
+
+def test_points_are_the_same_each_time_and_others_with_another_seed():
+    arm = parse_arm("sgd", ARMS["sgd"])
+    assert trial_points(arm, 5, 0) == trial_points(arm, 5, 0) != trial_points(arm, 5, 1)
+    assert trial_points(arm, 9, 0)[:5] == trial_points(arm, 5, 0)
+    assert {as_dict(point)["optimizer.momentum"] for point in trial_points(arm, 9, 0)} == {0, 0.9}
+
+
+def test_points_lie_in_a_narrow_interval_and_do_not_fall_together():
+    points = trial_points(parse_arm("a", {"optimizer.momentum": "interval(0.9, 0.9999)"}), 50, 0)
+    values = [float(text.partition("=")[2]) for (text,) in points]
+    assert len(set(values)) == 50
+    assert all(0.9 <= value <= 0.9999 for value in values)
+    (narrow,) = {text for (text,) in trial_points(parse_arm("a", {"b": "tag(log, interval(1.2341, 1.2342))"}), 9, 0)}
+    assert narrow in ("b=1.2341", "b=1.2342")
+
+
+def test_an_interval_between_whole_numbers_has_whole_numbers():
+    points = trial_points(parse_arm("a", {"data.batch_size": "int(interval(16, 128))"}), 20, 0)
+    sizes = [as_dict(point)["data.batch_size"] for point in points]
+    assert all(isinstance(size, int) and 16 <= size <= 128 for size in sizes)
+    assert len(set(sizes)) > 15
+
+
+def test_an_arm_without_a_space_is_tried_as_it_is():
+    assert trial_points(parse_arm("sgd", {"optimizer": "sgd", "scheduler": None}), 2, 0) == [
+        ["optimizer=sgd", "scheduler=null"], ["optimizer=sgd", "scheduler=null"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arguments": ["seed=0,1"]}, "seed=0,1: a study varies what its arms say"),
+        ({"arguments": ["optimizer=adam"]}, "optimizer=adam: the study sets optimizer itself"),
+        ({"arguments": ["data.val_fraction=0.2"]}, "data.val_fraction=0.2: the study sets data.val_fraction itself"),
+        ({"arms": {"a": {"optimizer": "adam", "seed": 7}}}, "arms.a: the study sets seed itself; leave it out"),
+        ({"arms": {"a": {"data.val_fraction": 0.3}}}, "arms.a: the study sets data.val_fraction itself; leave it out"),
+        ({"trials": 0}, "hydra.sweeper.trials=0: expected a whole number from 1 up"),
+        ({"seeds": 0}, "hydra.sweeper.seeds=0: expected a whole number from 1 up"),
+        ({"seed": "abc"}, "seed=abc: expected a whole number"),
+        ({"seed": 2**32 - 3}, "seed=4294967293: expected a whole number, and with the 3 after it below 2**32"),
+        ({"val_fraction": 0}, "hydra.sweeper.val_fraction=0: expected a share between 0 and 1"),
+        ({"arms": {}}, "hydra.sweeper.arms: there is none"),
+        (
+            {"arms": {"a": {"optimizer.lr": "interval(1, 0)"}}},
+            "optimizer.lr=interval(1, 0): expected interval(LOW, HIGH) with LOW below HIGH",
+        ),
+        ({"arms": {"a": {"optimizer.lr": "tag(lg, interval(0.1, 1))"}}}, "expected no tag but log"),
+        (
+            {"arms": {"a": {"optimizer.lr": "shuffle(1, 2)"}}},
+            "optimizer.lr=shuffle(1, 2): expected interval(LOW, HIGH)",
+        ),
+        ({"arms": {"a": {"optimizer.lr": "interval(1, 2"}}}, "hydra.sweeper.arms.a: "),
+        ({"arms": {"a": {"optimizer": "glob(*)"}}}, "optimizer=glob(*): expected interval(LOW, HIGH)"),
+        ({"arms": {"a": {"optimizer.lr": "tag(log, interval(0, 1))"}}}, "expected LOW above 0 for tag(log"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_fair_study_is_refused(study, capsys, changes, said):
+    with pytest.raises(SystemExit) as exit_:
+        study(**changes)
+    assert exit_.value.code == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_space_is_checked_where_it_is_read():
+    with pytest.raises(UserError, match="LOW below HIGH"):
+        parse_arm("a", {"optimizer.lr": "interval(1, 1)"})

@@ -1,0 +1,158 @@
+"""The notebook's own validation losses, replayed through the configured callbacks and schedule."""
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+from fer_exp.config.instantiate import build, build_optimizer_factories
+from fer_exp.data.dataset import make_dataset
+from fer_exp.data.loaders import TrainingBatches, ValidationBatches
+from fer_exp.training.callbacks.checkpoints import Checkpoints
+from fer_exp.training.callbacks.early_stopping import EarlyStopping, RestoreBestWeights
+from fer_exp.training.module import Classifier
+
+# The log prints four digits. Epochs 10 and 12 both read 1.0688, yet training went on after epoch 13: with patience 3
+# and "better" meaning strictly lower, epoch 12 must have been lower by less than the log shows.
+NOTEBOOK_VAL_LOSS = [
+    1.7229, 1.4641, 1.4188, 1.2958, 1.4361, 1.1260, 1.1967, 1.1446, 1.0745,
+    1.0688, 1.0726, 1.06876, 1.1160, 0.9925, 1.0203, 1.0347, 1.0348,
+]  # fmt: skip
+
+
+class Replay(Classifier):
+    """A classifier whose validation losses are given, and whose weights tell the epoch they were trained in."""
+
+    def __init__(self, *args, losses, **kwargs):
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7)), *args, **kwargs)
+        self.losses = losses
+        self.register_buffer("epoch_of_weights", torch.tensor(0))
+        self.rates = []
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        self.epoch_of_weights.fill_(self.current_epoch + 1)
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_validation_epoch_end(self):
+        self.val_metrics = type("Given", (), {
+            "loss": self.losses[self.current_epoch], "accuracy": 0.5, "macro_f1": 0.5, "reset": lambda *_: None,
+            "update": lambda *_: None,
+        })()  # fmt: skip
+        super().on_validation_epoch_end()
+
+
+def replay(cfg, losses, tmp_path, **kwargs):
+    optimizer, scheduler = build_optimizer_factories(cfg)
+    classifier = Replay(optimizer, scheduler, cfg.monitor, 7, losses=losses)
+    callbacks = [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
+    trainer = L.Trainer(
+        max_epochs=kwargs.pop("max_epochs", len(losses)), callbacks=callbacks, accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    blank = make_dataset(torch.zeros(2, 1, 48, 48, dtype=torch.uint8), torch.tensor([0, 1]), "ab", "ab")
+    device = torch.device("cpu")
+    trainer.fit(classifier, TrainingBatches(blank, 2, 0, device), ValidationBatches(blank, 2, device), **kwargs)
+    return classifier, trainer
+
+
+def test_the_notebook_s_run(composed, tmp_path):
+    cfg = composed("data=folders", "data.root=.")
+    classifier, trainer = replay(cfg, NOTEBOOK_VAL_LOSS + [0.1] * 33, tmp_path, max_epochs=50)
+    assert trainer.current_epoch == 17  # stopped after epoch 17
+    assert classifier.rates == [1e-3] * 13 + [pytest.approx(2e-4)] * 4  # cut after epoch 13
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)  # cut after epoch 17
+    assert classifier.epoch_of_weights == 14  # restored
+
+
+def test_the_printed_tie_would_have_stopped_the_notebook_before_its_jump(composed, tmp_path):
+    losses = [round(loss, 4) for loss in NOTEBOOK_VAL_LOSS]
+    classifier, trainer = replay(composed(), losses, tmp_path)
+    assert trainer.current_epoch == 13
+    assert classifier.epoch_of_weights == 10
+
+
+def test_patience_10_lets_cuts_act(composed, tmp_path):
+    cfg = composed("experiment=notebook_patient", "data.root=.")
+    losses = [1.0] + [1.1] * 12
+    classifier, trainer = replay(cfg, losses, tmp_path)
+    assert trainer.current_epoch == 11
+    assert classifier.rates == pytest.approx([1e-3] * 4 + [2e-4] * 3 + [4e-5] * 3 + [8e-6])
+
+
+def test_plateau_ignores_gains_within_its_absolute_min_delta(composed, tmp_path):
+    cfg = composed("callbacks=fixed_budget")
+    classifier, _ = replay(cfg, [5.0, 4.99995, 4.9999 + 1e-6, 4.99991, 4.0], tmp_path)
+    assert classifier.rates == pytest.approx([1e-3] * 4 + [2e-4])
+
+
+def test_best_weights_are_restored_when_the_epochs_run_out(composed, tmp_path):
+    classifier, trainer = replay(composed("callbacks=fixed_budget"), [1.0, 0.5, 0.7], tmp_path)
+    assert trainer.current_epoch == 3
+    assert classifier.epoch_of_weights == 2
+
+
+def test_last_checkpoint_keeps_the_last_epoch_and_best_the_best_accuracy(composed, tmp_path):
+    replay(composed("callbacks=fixed_budget"), [1.0, 0.5, 0.7], tmp_path)
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert last["state_dict"]["epoch_of_weights"] == 3
+    assert best["state_dict"]["epoch_of_weights"] == 1  # of equal accuracies, the first
+
+
+def test_monitor_of_accuracy_turns_the_direction(composed, tmp_path):
+    cfg = composed("monitor=val_acc", "callbacks=fixed_budget")
+    assert cfg.scheduler.mode == "max"
+    assert EarlyStopping("val_acc", 3).mode == "max"
+    assert RestoreBestWeights("val_acc", tmp_path).sign == 1
+
+
+def test_resume_keeps_the_patience_that_is_configured_now(composed, tmp_path):
+    losses = [1.0, *(1.1 + i / 100 for i in range(20))]
+    _, trainer = replay(composed(), losses, tmp_path, max_epochs=50)
+    assert trainer.current_epoch == 4
+    cfg = composed("callbacks.early_stopping.patience=6")
+    checkpoint = tmp_path / "checkpoints/last.ckpt"
+    second, trainer = replay(cfg, losses, tmp_path, max_epochs=50, ckpt_path=checkpoint, weights_only=True)
+    assert trainer.current_epoch == 7
+    # The cut after epoch 4 was in the checkpoint, and the plateau's counter began anew after it.
+    assert second.rates == pytest.approx([2e-4] * 3)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)
+    assert second.epoch_of_weights == 1
+
+
+def test_what_is_best_by_one_figure_is_not_held_against_another(composed, tmp_path):
+    # Each accuracy is 0.5: a loss of 0.9 that were taken for the best accuracy would never be reached.
+    replay(composed("callbacks=fixed_budget"), [0.9, 1.0], tmp_path)
+    checkpoint = tmp_path / "checkpoints/last.ckpt"
+    cfg = composed(
+        "callbacks=fixed_budget",
+        "callbacks.restore_best_weights.monitor=val_acc",
+        "callbacks.checkpoints.monitor=val_loss",
+    )
+    losses = [0.9, 1.0, 0.8, 0.7]
+    again, _ = replay(cfg, losses, tmp_path, ckpt_path=checkpoint, weights_only=True)
+    assert again.epoch_of_weights == 3  # the first of equals among those that followed
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert best["state_dict"]["epoch_of_weights"] == 4
+
+
+def test_a_stopped_run_that_is_resumed_trains_no_further(composed, tmp_path):
+    losses = [1.0, *(1.1 + i / 100 for i in range(20))]
+    first, trainer = replay(composed(), losses, tmp_path, max_epochs=50)
+    again, resumed = replay(
+        composed(), losses, tmp_path, max_epochs=50, ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True
+    )
+    assert resumed.current_epoch == trainer.current_epoch == 4
+    assert again.rates == []
+    assert again.epoch_of_weights == first.epoch_of_weights == 1
+
+
+def test_a_last_checkpoint_never_knows_of_a_best_one_that_is_not_there(composed, tmp_path, monkeypatch):
+    def die(*_):
+        raise RuntimeError("killed between the two")
+
+    monkeypatch.setattr(Checkpoints, "_copy", die)
+    with pytest.raises(RuntimeError, match="killed between the two"):
+        replay(composed(), [1.0], tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]

@@ -1,0 +1,193 @@
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fer_exp.errors import UserError
+from fer_exp.training.hardware import (
+    available_cores,
+    choose_accelerator,
+    choose_cuda_graph,
+    choose_patch_gradients,
+    choose_precision,
+    device_name,
+    keep_freed_memory,
+    share_cores,
+)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "bf16-mixed"),
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"avx512_f": True, "avx512_bf16": False}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_a_cpu_gets_bfloat16_where_it_multiplies_it(monkeypatch, capabilities, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision("auto", "cpu")[0] == precision
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((9, 0), "bf16-mixed"), ((8, 0), "bf16-mixed"), ((7, 5), "32-true")]
+)
+def test_a_gpu_gets_bfloat16_from_ampere_on(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert choose_precision("auto", "cuda")[0] == precision
+
+
+def test_a_precision_that_is_set_is_taken_where_it_exists():
+    assert choose_precision("32-true", "cuda") == ("32-true", "as set")
+    assert choose_precision("16-mixed", "cuda") == ("16-mixed", "as set")
+    with pytest.raises(UserError, match="16-mixed: needs a GPU"):
+        choose_precision("16-mixed", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cuda", "mps", "taken"),
+    [
+        ("auto", True, False, "cuda"),
+        ("auto", False, True, "mps"),
+        ("auto", False, False, "cpu"),
+        ("gpu", True, False, "cuda"),
+        ("gpu", False, True, "mps"),
+        ("gpu", False, False, None),
+        ("cuda", False, True, None),
+        ("mps", True, False, None),
+        ("mps", False, True, "mps"),
+        ("cpu", True, False, "cpu"),
+    ],
+)
+def test_the_accelerator_is_one_that_is_there(monkeypatch, wanted, cuda, mps, taken):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    if taken:
+        assert choose_accelerator(wanted)[0] == taken
+    else:
+        with pytest.raises(UserError, match=f"trainer.accelerator={wanted}: torch finds no such device"):
+            choose_accelerator(wanted)
+
+
+def test_a_cpu_is_named_with_its_threads():
+    assert device_name("cpu").endswith(f"{torch.get_num_threads()} threads")
+
+
+def test_processes_that_share_the_cores_take_their_part_of_them(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr("fer_exp.training.hardware.available_cores", lambda: 8)
+    for processes in (1, 2, 3, 20):
+        share_cores(processes)
+    assert taken == [4, 2, 1]  # alone: what torch chose by itself
+
+
+def test_the_cores_are_those_that_this_process_may_use():
+    assert 1 <= available_cores() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accelerator", "accumulates", "taken"),
+    [
+        ("auto", "cuda", False, True),
+        (True, "cuda", False, True),
+        (False, "cuda", False, False),
+        ("auto", "cuda", True, False),
+        ("auto", "cpu", False, False),
+        ("auto", "mps", False, False),
+        (False, "cpu", False, False),
+        (True, "cpu", False, "needs a CUDA device"),
+        (True, "cuda", True, "accumulated over batches"),
+    ],
+)
+def test_passes_are_captured_on_a_cuda_device_where_they_can_be(wanted, accelerator, accumulates, taken):
+    if isinstance(taken, bool):
+        assert choose_cuda_graph(wanted, accelerator, accumulates)[0] is taken
+    else:
+        with pytest.raises(UserError, match=f"cuda_graph=true: .*{taken}"):
+            choose_cuda_graph(wanted, accelerator, accumulates)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accelerator", "precision", "amx", "taken"),
+    [
+        ("auto", "cpu", "bf16-mixed", True, True),
+        ("auto", "cpu", "bf16-mixed", False, False),
+        ("auto", "cpu", "32-true", True, False),
+        ("auto", "cuda", "bf16-mixed", True, False),
+        (False, "cpu", "bf16-mixed", True, False),
+        (True, "cpu", "bf16-mixed", False, True),
+        (True, "cpu", "32-true", True, "32-true on cpu"),
+        (True, "cuda", "bf16-mixed", True, "bf16-mixed on cuda"),
+    ],
+)
+def test_gradients_come_from_patches_where_that_is_faster(monkeypatch, wanted, accelerator, precision, amx, taken):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    if isinstance(taken, bool):
+        assert choose_patch_gradients(wanted, accelerator, precision)[0] is taken
+    else:
+        with pytest.raises(UserError, match=f"im2col_weight_grad=true: .*{taken}"):
+            choose_patch_gradients(wanted, accelerator, precision)
+
+
+MEASURE_FAULTS = """
+import ctypes, resource, sys
+from fer_exp.training.hardware import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def fill():
+    place = libc.malloc(ctypes.c_size_t(2**26))
+    ctypes.memset(place, 1, 2**26)
+    libc.free(ctypes.c_void_p(place))
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or "LD_PRELOAD" in os.environ, reason="it is a setting of glibc's own malloc"
+)
+def test_kept_memory_is_not_asked_of_the_system_again():
+    faults = {
+        choice: int(
+            subprocess.run([sys.executable, "-c", MEASURE_FAULTS, choice], capture_output=True, check=True).stdout
+        )
+        for choice in ("keep", "give back")
+    }
+    assert faults["keep"] < faults["give back"] / 10
+
+
+@pytest.mark.parametrize(
+    ("largest", "calls"),
+    [
+        (2**40, [(-3, 2**30), (-1, 2**31 - 1)]),
+        (2**25, [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]),
+        (0, [(-3, 2**30), (-3, 2**25)]),
+    ],
+)
+def test_memory_is_never_given_back_where_large_tensors_cannot_be_kept_apart(monkeypatch, largest, calls):
+    # Older glibcs refuse a threshold above 32 MiB. The second setting alone would freeze the first at 128 KiB.
+    class Glibc:
+        def mallopt(self, parameter, value):
+            asked.append((parameter, value))
+            return int(parameter != -3 or value <= largest)
+
+    asked = []
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Glibc())
+    keep_freed_memory()
+    assert asked == calls
+
+
+def test_a_c_library_without_the_setting_is_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    keep_freed_memory()

@@ -1,0 +1,99 @@
+"""Schedules that span a run, against torch's and their formula."""
+
+import math
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from fer_exp.training.schedules import WarmupCosine, WarmupStableDecay, end_is_open_until
+
+
+def optimizer(lr=0.4):
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def rates(make, steps):
+    opt = optimizer()
+    schedule = make(opt)
+    seen = []
+    for _ in range(steps):
+        seen.append(opt.param_groups[0]["lr"])
+        opt.step()
+        schedule.step()
+    return seen
+
+
+def test_without_warmup_it_is_torch_s_cosine():
+    ours = rates(lambda opt: WarmupCosine(opt, 50, warmup=0.0, final=0.1), 50)
+    assert ours == pytest.approx(rates(lambda opt: CosineAnnealingLR(opt, 50, eta_min=0.04), 50))
+
+
+def test_it_rises_evenly_to_the_optimizer_s_rate_and_falls_from_there():
+    seen = rates(lambda opt: WarmupCosine(opt, 100, warmup=0.2), 101)
+    rising = [after - before for before, after in pairwise(seen[:21])]
+    assert rising == pytest.approx([0.4 / 21] * 20)
+    assert seen[20] == max(seen) == pytest.approx(0.4)
+    assert all(after < before for before, after in pairwise(seen[20:]))
+    assert seen[100] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_it_goes_on_from_a_saved_state():
+    whole = rates(lambda opt: WarmupCosine(opt, 30), 30)
+    opt = optimizer()
+    first = WarmupCosine(opt, 30)
+    for _ in range(11):
+        opt.step()
+        first.step()
+    other = optimizer()
+    resumed = WarmupCosine(other, 30)
+    resumed.load_state_dict(first.state_dict())
+    other.load_state_dict(opt.state_dict())
+    seen = []
+    for _ in range(11, 30):
+        seen.append(other.param_groups[0]["lr"])
+        other.step()
+        resumed.step()
+    assert seen == whole[11:]
+
+
+def test_a_rate_that_stays_falls_at_the_end_as_one_less_the_root():
+    seen = rates(lambda opt: WarmupStableDecay(opt, 100, warmup=9, decay=0.25, final=0.1), 101)
+    assert seen[:10] == pytest.approx([0.04 * (step + 1) for step in range(10)])
+    assert seen[9:76] == pytest.approx([0.4] * 67)
+    # 1 - sqrt(x) of Hägele et al. 2024, section 3, over the last quarter
+    assert seen[76:] == pytest.approx([0.04 + 0.36 * (1 - math.sqrt((step - 75) / 25)) for step in range(76, 101)])
+
+
+def test_until_the_fall_the_rate_does_not_hang_on_the_length_of_the_run():
+    shorter, longer = (rates(lambda opt, n=n: WarmupStableDecay(opt, n, warmup=10, decay=0.2), 80) for n in (100, 300))
+    assert shorter == longer
+    settings = {"_target_": "fer_exp.training.schedules.WarmupStableDecay", "decay": 0.2, "max_epochs": 100}
+    assert end_is_open_until(settings) == 80
+    assert end_is_open_until({**settings, "_target_": "fer_exp.training.schedules.WarmupCosine"}) == 0
+
+
+def test_a_fall_of_no_steps_is_none():
+    assert rates(lambda opt: WarmupStableDecay(opt, 20, warmup=0, decay=0.0), 21) == [0.4] * 21
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"warmup": -1}, "warmup=-1: expected a number of steps"),
+        ({"decay": 1.5}, "decay=1.5: expected a share"),
+        ({"final": -0.5}, "final=-0.5: expected a share"),
+        ({"warmup": 10}, "would fall from step 8 of 10, before it has risen"),
+    ],
+)
+def test_settings_that_leave_no_schedule_are_refused(setting, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        WarmupStableDecay(optimizer(), 10, **{"warmup": 0, **setting})
+
+
+@pytest.mark.parametrize("setting", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 1.5}])
+def test_shares_that_are_none_are_refused(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*expected a share"):
+        WarmupCosine(optimizer(), 10, **setting)
