@@ -2,13 +2,15 @@
 
 import os
 import shlex
+from html import escape
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
-from fer_exp.files import printable, quote_override
+from fer_exp.files import csv_cell, markdown_text, printable, quote_override
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,15 @@ def test_a_path_that_is_typed_as_it_is_told_arrives(path):
     (override,) = OverridesParser.create().parse_overrides([words[3]])
     assert override.key_or_group == "data.root"
     assert override.value() == path
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-x.jpg", "@a"])
+def test_csv_cells_are_no_formulas(text):
+    assert csv_cell(text) == "'" + text
+    assert csv_cell("a=b\n") == "a=b\\n"
+
+
+@pytest.mark.parametrize("text", ["[x](javascript:alert(1))", "_x_ *y* `z`", "a|b", "<b>c</b>", "~~d~~", "\\e\\"])
+def test_markdown_shows_text_as_it_is(text):
+    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown_text(text))
+    assert html == f"<p>{escape(text, quote=False)}</p>\n"

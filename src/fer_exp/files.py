@@ -64,3 +64,14 @@ def _escape(sign: str) -> str:
     if "\udc80" <= sign <= "\udcff":  # how Python keeps a byte of a name that is not UTF-8
         return f"\\x{ord(sign) - 0xDC00:02x}"
     return sign.encode("unicode_escape").decode()
+
+
+def csv_cell(text: object) -> str:
+    """Text for a CSV cell on one line; a quote before ``=``, ``+``, ``-`` and ``@`` keeps spreadsheets from computing it."""
+    cell = printable(text)
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+
+
+def markdown_text(text: object) -> str:
+    """Text on one line that Markdown, also in a table, shows as it is: no emphasis, code, links, HTML or cells."""
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", " ".join(printable(text).split()))
