@@ -22,7 +22,7 @@ from fer_exp.data.dataset import normalise
 from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.models.notebook_cnn import NotebookCNN
-from fer_exp.plots.confusion import confusion_figure
+from fer_exp.plots.run import confusion_figure
 from fer_exp.runs.record import read_history, read_summary
 from fer_exp.train import train
 from fer_exp.training.module import Classifier

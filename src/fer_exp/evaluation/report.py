@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from fer_exp.evaluation.protocol import VIEWS
 from fer_exp.evaluation.provenance import Provenance
 from fer_exp.evaluation.scores import LEVEL, Interval, Scores
 from fer_exp.files import printable, replacing
-from fer_exp.plots.attention import attention_figure
-from fer_exp.plots.confusion import confusion_figure
-from fer_exp.plots.mistakes import mistakes_figure
+from fer_exp.plots.images import gradcam_figure, mistakes_figure
 from fer_exp.plots.per_class import per_class_figure
 from fer_exp.plots.reliability import Panel, reliability_figure
+from fer_exp.plots.run import confusion_figure
 from fer_exp.plots.sheet import shortened
+from fer_exp.plots.style import render
 from fer_exp.plots.tables import markdown_table
 from fer_exp.runs.checkpoint import LoadedModel
 from fer_exp.runs.record import for_json
@@ -235,9 +235,9 @@ def write_report(evaluation: Evaluation, trained: LoadedModel, folder: Path) -> 
             content = json.dumps(for_json(describe(evaluation)), indent=2, allow_nan=False)
             draft.write_text(content + "\n", encoding="utf-8")
         figures, omitted = _draw(evaluation, trained)
-        for name, figure in figures.items():
+        for name, draw in figures.items():
             with replacing(folder / f"{name}.png") as draft:
-                figure.savefig(draft, dpi=100, format="png")
+                draft.write_bytes(render(draw, "light"))
     except OSError as error:
         raise UserError(f"{folder}: the evaluation cannot be written there ({error.strerror or error})") from error
     return omitted
@@ -264,16 +264,16 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
             )
 
 
-def _draw(evaluation: Evaluation, trained: LoadedModel) -> tuple[dict[str, Figure], list[str]]:
+def _draw(evaluation: Evaluation, trained: LoadedModel) -> tuple[dict[str, Callable[[], Figure]], list[str]]:
     images, scores = evaluation.images, evaluation.scores[evaluation.view]
     log_probabilities = evaluation.log_probabilities[evaluation.view]
     classes, heading, omitted = images.classes, evaluation.heading(), []
     confidence, correct = top(log_probabilities, images.labels)
     predicted = log_probabilities.argmax(dim=1)
-    figures = {
-        "confusion_matrix": confusion_figure(scores.confusion, classes, evaluation.heading("\n")),
-        "reliability": reliability_figure(_panels(evaluation), f"Reliability diagram\n{heading}", BINS),
-        "per_class": per_class_figure(
+    figures: dict[str, Callable[[], Figure]] = {
+        "confusion_matrix": lambda: confusion_figure(scores.confusion, classes, "Confusion matrix", heading),
+        "reliability": lambda: reliability_figure(_panels(evaluation), f"Reliability diagram\n{heading}", BINS),
+        "per_class": lambda: per_class_figure(
             {{"f1": "F1"}.get(name, name): intervals for name, intervals in scores.per_class.items()},
             classes,
             scores.support,
@@ -285,7 +285,7 @@ def _draw(evaluation: Evaluation, trained: LoadedModel) -> tuple[dict[str, Figur
     wrong = torch.nonzero(~correct).squeeze(1)
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MOST_MISTAKES]]
     if len(worst):
-        figures["mistakes"] = mistakes_figure(
+        figures["mistakes"] = lambda: mistakes_figure(
             images.images[worst].numpy(),
             [printable(images.files[i]) for i in worst.tolist()],
             [classes[label] for label in images.labels[worst].tolist()],
@@ -305,12 +305,12 @@ def _draw(evaluation: Evaluation, trained: LoadedModel) -> tuple[dict[str, Figur
     except (UserError, ValueError, RuntimeError) as error:  # as of a last convolution that the logits do not come from
         omitted.append(f"There is no picture of the network's attention: {one_line(error)}")
     else:
-        figures["attention"] = attention_figure(
+        figures["attention"] = lambda: gradcam_figure(
             images.images[shown].numpy(),
             maps.cpu().numpy(),
             [classes[label] for label in images.labels[shown].tolist()],
-            [f"seen as {classes[predicted[i]]} {confidence[i]:.0%}" for i in shown.tolist()],
-            "What speaks for the class that is seen (Grad-CAM)",
+            [f"{classes[predicted[i]]} {100 * confidence[i]:.0f} %" for i in shown.tolist()],
+            "Grad-CAM: evidence for the predicted class",
             heading,
         )
     return figures, omitted

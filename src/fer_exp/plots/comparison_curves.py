@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fer_exp.comparison.analysis import Comparison, Group
 from fer_exp.comparison.load import Run
-from fer_exp.plots.style import (
+from fer_exp.plots.comparison_style import (
     MARKERS,
     MOST_DRAWN,
     MUTED,

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter
 from fer_exp.comparison.analysis import Comparison
 from fer_exp.comparison.load import Measure, Run
 from fer_exp.comparison.tuning import Tuning, score
-from fer_exp.plots.style import (
+from fer_exp.plots.comparison_style import (
     INK,
     MARKERS,
     MOST_DRAWN,

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fer_exp.comparison.analysis import MEASURES, Comparison, Group
 from fer_exp.comparison.load import Run
-from fer_exp.plots.style import (
+from fer_exp.plots.comparison_style import (
     INK,
     MUTED,
     PALE,

@@ -1,138 +1,262 @@
-"""What the figures of a comparison share: colours and marks, legends, and the choice of groups where there are many.
+"""One look for every plot: light or dark, whatever the user's matplotlibrc, backend and fonts.
 
-They are drawn one column wide with large letters, so that they can be read on a phone and in print.
+A plot is a function that returns a ``Figure``. ``save_plot`` and ``render`` call it under a theme; a caller that wants
+the figure itself calls it in ``with use_theme(...)``.
 """
 
+import io
+import logging
 import math
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib import colormaps
+from matplotlib import font_manager, style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 
-from fer_exp.comparison.analysis import Comparison, Group
-from fer_exp.comparison.load import Run
+from fer_exp.errors import one_line
+from fer_exp.files import replacing
 
-# Okabe & Ito's colours, told apart by the colour-blind too, with grey for their yellow: it is too pale on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")  # none like the x of a diverged run
-MOST_DRAWN = len(PALETTE)  # that are told apart in one panel
-INK, MUTED, PALE = "#1b1f24", "#57606a", "#d0d7de"
+log = logging.getLogger(__name__)
 
-WIDTH, DPI = 7.2, 150  # inches; dots an inch
-TEXT, SMALL = 13, 11.5  # points
-STYLE: list[str | Path | dict[str, Any]] = [
-    "default",
-    {"font.size": TEXT, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.axisbelow": True},
-]
+DPI = 144  # so that a point is two pixels
+TITLE, TEXT, SMALL = 14, 11, 9  # font sizes in points
+MARGIN = 1 / 6  # inches around a figure: 24 pixels
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
 
-
-def ranked(comparison: Comparison, most: int, by_time: bool = False) -> list[Group]:
-    """The first groups by their median, those without a result last."""
-
-    def place(group: Group) -> tuple[float, float]:
-        accuracy = -group.spreads["best", "val_acc"].median if group.counted else math.inf
-        time = group.to_target["epochs"].median if group.counted else math.inf
-        return (time, accuracy) if by_time else (accuracy, 0)
-
-    if not any(group.counted for group in comparison.groups):
-        raise ValueError("no run of any group came to a result: there is nothing to draw")
-    return sorted(comparison.groups, key=lambda group: (not group.counted, place(group)))[:most]
+# Fonts with characters that DejaVu Sans lacks, on Linux, macOS and Windows. The installed ones are used.
+FALLBACK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
+    "Hiragino Sans GB", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai",
+    "Nirmala UI", "Noto Emoji", "Symbola", "Segoe UI Emoji",
+)  # fmt: skip
 
 
-def best_groups(comparison: Comparison, most: int) -> list[Group]:
-    """The groups with the best median among those with a result, in the comparison's order."""
-    best = {group.label for group in ranked(comparison, most) if group.counted}
-    return [group for group in comparison.groups if group.label in best]
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a plot.
+
+    Attributes:
+        paper: background.
+        ink: text.
+        muted: secondary text and axes.
+        faint: grid lines, panels.
+        palette: the colours of lines and bars, in the order of use: also ``C0``, ``C1``, ...
+        shades: a colormap for fractions, from the background to the strongest colour.
+    """
+
+    paper: str
+    ink: str
+    muted: str
+    faint: str
+    palette: tuple[str, ...]
+    shades: Colormap
 
 
-def group_colors(comparison: Comparison) -> dict[str, str]:
-    """The colour of each group, the same in all figures; the palette is for the groups that the curves show."""
-    labels = [group.label for group in comparison.groups]
-    first = labels
-    if len(labels) > len(PALETTE) and any(group.counted for group in comparison.groups):
-        first = [group.label for group in best_groups(comparison, len(PALETTE))]
-    others = [label for label in labels if label not in set(first)]
-    shades = colormaps["viridis"](np.linspace(0.1, 0.85, len(others)))
-    more = dict(zip(others, map(to_hex, shades), strict=True))
-    return dict(zip(first, PALETTE, strict=False)) | more
+def _shades(*colors: str) -> Colormap:
+    return LinearSegmentedColormap.from_list("shades", colors)
 
 
-def diverged_runs(runs: Sequence[Run]) -> list[Run]:
-    """Those that diverged."""
-    return [run for run in runs if run.status == "diverged"]
+THEMES = {
+    # Okabe and Ito's palette, which colour-blind readers can tell apart. Grey replaces its yellow: too pale on white.
+    "light": Theme(
+        paper="#ffffff",
+        ink="#1b1f24",
+        muted="#57606a",
+        faint="#d8dee4",
+        palette=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"),
+        shades=_shades("#f6f8fa", "#b3d1e6", "#4d9ccb", "#0072B2", "#003a5c"),
+    ),
+    # The notebook's look: matplotlib's dark_background.
+    "dark": Theme(
+        paper="#000000",
+        ink="#ffffff",
+        muted="#b0b0b0",
+        faint="#333333",
+        palette=("#8dd3c7", "#feffb3", "#fa8174", "#bfbbd9", "#81b1d2", "#fdb462", "#b3de69", "#ccebc4"),
+        shades=_shades("#10161c", "#1d4e5f", "#3f9aa0", "#8dd3c7", "#e8fff6"),
+    ),
+}
+_active = [THEMES["light"]]
 
 
-def dot_size(runs: int) -> float:
-    """In points: the more runs, the smaller."""
-    return 7 if runs <= 10 else 5 if runs <= 60 else 3
+def theme() -> Theme:
+    """The active theme."""
+    return _active[-1]
 
 
-def mark(marker: str, label: str, size: float = 7, edge: str = MUTED, fill: str = MUTED) -> Artist:
-    """An entry of a legend."""
-    line = Line2D([], [], color="none", marker=marker, markersize=size, markeredgecolor=edge, markerfacecolor=fill)
-    line.set(label=label, markeredgewidth={"|": 2.4, "x": 1.8}.get(marker, 1))
-    return line
+@contextmanager
+def use_theme(name: str) -> Iterator[Theme]:
+    """Draw under the theme ``light`` or ``dark``; the user's matplotlibrc has no effect.
+
+    A character without a glyph in any installed font is drawn as a box.
+    """
+    colors = THEMES[name]
+    _active.append(colors)
+    with style.context(["default", _rc_params(colors)]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        try:
+            yield colors
+        finally:
+            _active.pop()
 
 
-def fitted(name: str, width: int, lines: int) -> str:
-    """A name in so many lines of a width; one that is longer loses its middle, for names differ at their ends."""
-    for kept in range(width * lines, 1, -1):
-        short = name if len(name) <= kept else f"{name[: kept // 2]}…{name[-(kept - kept // 2) :]}"
-        wrapped = textwrap.wrap(short, width, break_on_hyphens=False)
-        if len(wrapped) <= lines:
-            return "\n".join(wrapped)
-    return name[:width]
+def _rc_params(colors: Theme) -> dict[str, Any]:
+    return {
+        "font.family": ["DejaVu Sans", *_installed_fallback_fonts()],
+        "font.size": TEXT,
+        "text.color": colors.ink,
+        "text.parse_math": False,  # a $ in a name is a dollar sign
+        "figure.facecolor": colors.paper,
+        "axes.facecolor": colors.paper,
+        "axes.edgecolor": colors.muted,
+        "axes.labelcolor": colors.ink,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": f"cycler(color={list(colors.palette)})",
+        "axes.titlesize": TEXT,
+        "grid.color": colors.faint,
+        "grid.linewidth": 0.8,
+        "xtick.color": colors.muted,
+        "ytick.color": colors.muted,
+        "xtick.labelcolor": colors.ink,
+        "ytick.labelcolor": colors.ink,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "legend.fontsize": SMALL,
+        "legend.frameon": False,
+        "hatch.linewidth": 0.8,
+    }
 
 
-def titled_figure(height: float, title: str, drawn: int, there: int, what: str = "groups") -> Figure:
-    """A figure of a height in inches, whose title says if not all that there is is ``drawn``."""
-    title += f" ({drawn} of {there} {what})" if drawn < there else ""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-    figure.suptitle(title, size=TEXT + 2, weight="bold", x=0.02, ha="left")
-    return figure
+@cache
+def _installed_fallback_fonts() -> tuple[str, ...]:
+    installed = set(font_manager.get_font_names())
+    return tuple(name for name in FALLBACK_FONTS if name in installed)
 
 
-def finish(axes: Axes, grid: str) -> None:
-    """Leave axes with the lines of a grid, ``x``, ``y`` or ``both``, and without a frame."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color=PALE, linewidth=0.8)  # type: ignore[arg-type]
-    # Ticks are made when the figure is drawn, outside the style of these figures.
-    axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK)
+def render(draw: Callable[[], Figure], theme_name: str) -> bytes:
+    """The PNG of the figure that ``draw`` returns under a theme."""
+    buffer = io.BytesIO()
+    with use_theme(theme_name):
+        draw().savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
-def draw_legend(figure: Figure, *columns: Sequence[Artist]) -> None:
-    """Put the legend below the axes, where it covers nothing; a list of entries a column."""
-    longest = max(map(len, columns))
-    blanks = [[Line2D([], [], color="none", label=" ")] * (longest - len(column)) for column in columns]
-    handles = [handle for column, blank in zip(columns, blanks, strict=True) for handle in (*column, *blank)]
-    legend = figure.legend(
+def save_plot(file: Path, draw: Callable[[], Figure], theme_name: str) -> bool:
+    """Draw a plot into a PNG file. A plot that fails is logged as a warning and returns False."""
+    try:
+        png = render(draw, theme_name)
+        with replacing(file) as draft:
+            draft.write_bytes(png)
+    except Exception as error:  # a plot never ends a training or an evaluation
+        log.warning("Warning: %s was not drawn: %s", file.name, one_line(error))
+        return False
+    return True
+
+
+def new_figure(width: float, height: float, title: str, subtitle: str = "") -> tuple[Figure, float]:
+    """A figure with a heading.
+
+    Args:
+        width: inches.
+        height: inches below the heading.
+        title: wrapped where it is too long.
+        subtitle: smaller, wrapped likewise.
+
+    Returns:
+        The figure, whose layout engine fills the space below the heading, and the fraction of its height that this
+        space takes.
+    """
+    title = wrap(title, width - 2 * MARGIN, TITLE, "bold")
+    subtitle = wrap(subtitle, width - 2 * MARGIN, TEXT) if subtitle else ""
+    subtitle_top = MARGIN + _text_height(title, TITLE)
+    heading = subtitle_top + (_text_height(subtitle, TEXT) if subtitle else 0) + MARGIN / 2
+    heading = math.ceil(heading * DPI) / DPI  # whole pixels, for sheets of images
+    total = heading + height
+    below = height / total
+    figure = Figure(
+        figsize=(width, total),
+        dpi=DPI,
+        layout=ConstrainedLayoutEngine(w_pad=MARGIN / 2, h_pad=MARGIN / 2, rect=(0, 0, 1, below)),
+    )
+    figure.text(MARGIN / width, 1 - MARGIN / total, title, size=TITLE, weight="bold", va="top")
+    figure.text(MARGIN / width, 1 - subtitle_top / total, subtitle, size=TEXT, va="top", color=theme().muted)
+    return figure, below
+
+
+def add_legend(figure: Figure, *columns: Sequence[Artist], size: float = SMALL) -> None:
+    """Draw the legend below the axes, where it covers nothing; each argument is a column of entries."""
+    rows = max(map(len, columns))
+    blank = Line2D([], [], color="none", label=" ")
+    handles = [handle for column in columns for handle in (*column, *[blank] * (rows - len(column)))]
+    for handle in handles:  # matplotlib skips labels that begin with an underscore
+        handle.set_label(f" {handle.get_label()}" if str(handle.get_label()).startswith("_") else handle.get_label())
+    figure.legend(
         handles=handles,
         loc="outside lower center",
         ncols=len(columns),
-        frameon=False,
-        fontsize=SMALL,
-        handlelength=2.2,
+        fontsize=size,
+        handlelength=2,
         columnspacing=1.5,
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
-def legend_text(text: str, width: int) -> str:
-    """A name in two lines of a width, as matplotlib shows it."""
-    name = fitted(text, width, 2)
-    return f" {name}" if name.startswith("_") else name or " "  # matplotlib leaves out names with "_" first
-
-
-def percent(fraction: float, position: int | None = None) -> str:
-    """As matplotlib calls it for a tick, and without the tick's position for a text."""
+def format_percent(fraction: float, position: float | None = None) -> str:
+    """``0.5`` as ``50 %``; also the function of a tick formatter, which passes the tick's position."""
     return f"{100 * fraction:g} %"
+
+
+def percent_axis(axes: Axes, which: str) -> None:
+    """Label the ticks of the ``x`` or ``y`` axis in percent."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(format_percent)
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width in inches of the longest line of a text."""
+    font = font_manager.FontProperties(size=size, weight=weight)
+    return (
+        max(text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] for line in text.split("\n")) / 72
+    )
+
+
+def _text_height(text: str, size: float) -> float:
+    return 1.4 * size * (text.count("\n") + 1) / 72
+
+
+def wrap(text: str, width: float, size: float, weight: str = "normal", max_lines: int | None = None) -> str:
+    """Break a text into lines of at most ``width`` inches; after ``max_lines`` it ends in an ellipsis."""
+    full = text_width(text, size, weight)
+    if full <= width:
+        return text
+    wrapped = text
+    for letters in range(math.ceil(1.5 * len(text) * width / full), 1, -1):  # narrow letters: more than on average
+        wrapped = textwrap.fill(text, letters, max_lines=max_lines, placeholder="…", break_on_hyphens=False)
+        if text_width(wrapped, size, weight) <= width:
+            break
+    return wrapped
+
+
+def shorten(text: str, width: float, size: float, weight: str = "normal") -> str:
+    """Replace the middle of a text that is wider than ``width`` inches with an ellipsis: names differ at their ends."""
+    if text_width(text, size, weight) <= width:
+        return text
+    for letters in range(len(text) - 1, 0, -1):
+        end = letters // 2
+        short = f"{text[: letters - end]}…{text[len(text) - end :]}"
+        if text_width(short, size, weight) <= width:
+            return short
+    return "…"

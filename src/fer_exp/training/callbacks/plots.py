@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -11,13 +12,10 @@ from matplotlib.figure import Figure
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.dataset import ImageDataset, normalise
-from fer_exp.files import replacing
 from fer_exp.models.layers import Layer, evaluating
-from fer_exp.plots.augmented import augmented_figure
-from fer_exp.plots.confusion import confusion_figure
-from fer_exp.plots.curves import curves_figure
-from fer_exp.plots.model_diagram import model_figure
-from fer_exp.plots.samples import samples_figure
+from fer_exp.plots.images import augmentation_figure, samples_figure
+from fer_exp.plots.run import confusion_figure, curves_figure, model_figure
+from fer_exp.plots.style import save_plot
 from fer_exp.runs.record import Row, best_row
 from fer_exp.training.callbacks.history import HistoryCallback
 from fer_exp.training.loggers import TensorBoardLogger
@@ -50,12 +48,11 @@ class PlotCallback(L.Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, ImageDataModule)
         faces = datamodule.train_set
-        samples = samples_figure(faces.images, faces.labels.numpy(), faces.classes)
-        self._keep(trainer, "samples", samples)
+        self._keep(trainer, "samples", lambda: samples_figure(faces.images, faces.labels.numpy(), faces.classes))
         name = type(pl_module.network).__name__
-        self._keep(trainer, "model", model_figure(self.layers, tuple(faces.images.shape[1:]), name))  # type: ignore[arg-type]
+        self._keep(trainer, "model", lambda: model_figure(self.layers, tuple(faces.images.shape[1:]), name))
         if pl_module.augmentation is not None or pl_module.mixup is not None:
-            self._keep(trainer, "augmentation", self._augmented(pl_module, faces))
+            self._keep(trainer, "augmentation", lambda: self._augmented(pl_module, faces))
         self._log_graph(trainer, pl_module, faces.images[:1])
 
     def _augmented(self, classifier: Classifier, faces: ImageDataset) -> Figure:
@@ -71,13 +68,7 @@ class PlotCallback(L.Callback):
         changes = [
             " ".join(str(node).split()) for node in (classifier.augmentation, classifier.mixup) if node is not None
         ]
-        return augmented_figure(
-            originals.numpy(),
-            versions.cpu().numpy(),
-            faces.classes,
-            "Training faces as the network sees them",
-            f"{', '.join(changes)}. Each time that a face is shown, it is changed anew.",
-        )
+        return augmentation_figure(originals.numpy(), versions.cpu().numpy(), faces.classes, ", ".join(changes))
 
     def _log_graph(self, trainer: L.Trainer, classifier: Classifier, faces: torch.Tensor) -> None:
         for logger in trainer.loggers:
@@ -102,10 +93,8 @@ class PlotCallback(L.Callback):
     def _draw_curves(self, trainer: L.Trainer) -> None:
         rows = self.recorder.rows
         if rows:
-            figure = curves_figure(
-                rows, self.optimizer, _epoch(best_row(rows)), _epoch(self.recorder.restored_row(trainer))
-            )
-            self._keep(trainer, "curves", figure)
+            best = _epoch(best_row(rows))
+            self._keep(trainer, "curves", lambda: curves_figure(rows, self.optimizer, best))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the confusion matrix of a validation that is not part of training."""
@@ -115,13 +104,13 @@ class PlotCallback(L.Callback):
         epoch = _epoch(self.recorder.restored_row(trainer)) or len(self.recorder.rows)
         title = f"Validation, weights of epoch {epoch} ({self.optimizer})"
         classes = trainer.datamodule.train_set.classes  # type: ignore[attr-defined]
-        figure = confusion_figure(pl_module.val_metrics.confusion.numpy(), classes, title)
-        self._keep(trainer, "confusion_matrix", figure)
+        confusion = pl_module.val_metrics.confusion.numpy()
+        self._keep(trainer, "confusion_matrix", lambda: confusion_figure(confusion, classes, title))
 
-    def _keep(self, trainer: L.Trainer, name: str, figure: Figure) -> None:
+    def _keep(self, trainer: L.Trainer, name: str, draw: Callable[[], Figure]) -> None:
         picture = self.folder / f"{name}.png"
-        with replacing(picture) as draft:
-            figure.savefig(draft, dpi=100, format="png")
+        if not save_plot(picture, draw, "light"):
+            return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_picture(name, picture.read_bytes(), len(self.recorder.rows))
