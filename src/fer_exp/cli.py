@@ -36,6 +36,7 @@ _TRACE = "HYDRA_FULL_ERROR"  # set by a person who wants to see where, as Hydra'
 def call(command: Callable[[], Any]) -> None:
     """Call a function that ``hydra.main`` made; where Hydra raises, say why, and exit with status 1."""
     print_any_sign()
+    os.environ["MPLBACKEND"] = "agg"  # importing matplotlib fails under a notebook's backend that is not installed
     try:
         with env_override({_TRACE: "1"}):  # Hydra then raises what it would print in words of its own, or trace
             command()

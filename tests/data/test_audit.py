@@ -32,12 +32,12 @@ from fer_exp.data.audit import (
 )
 from fer_exp.data.exclusions import read_exclusions, write_exclusions
 from fer_exp.data.sources.class_folders import CLASSES
-from fer_exp.data.sources.synthetic import draw_face
+from fer_exp.data.sources.synthetic import draw_images
 from fer_exp.plots.findings import draw_sheet, finding_sheets
 
 
 def face(seed: int, expression: str = "happy") -> Image.Image:
-    return Image.fromarray(draw_face(expression, np.random.default_rng(seed)))
+    return Image.fromarray(draw_images(np.array([CLASSES.index(expression)]), [[seed]])[0])
 
 
 @pytest.fixture
