@@ -507,7 +507,7 @@ def test_the_default_run_learns_the_drawn_faces(composed, tmp_path):
 
 
 RECIPE = (
-    "augmentation=strong", "mixup=cutmix", "mixup.mixup=0.2", "loss.label_smoothing=0.1",
+    "augmentation=strong", "mixup=cutmix", "mixup.mixup_alpha=0.2", "loss.label_smoothing=0.1",
     "loss.class_weights=balanced", "ema=default", "ema.decay=0.9", "callbacks=fixed_budget",
     "trainer.gradient_clip_val=1.0",
     "decay_norms_and_biases=false", "data.balanced_sampling=true", "monitor=val_acc",
@@ -739,7 +739,7 @@ class Waiting(TorchDispatchMode):
     "recipe",
     [
         ("optimizer=adam",),
-        ("optimizer=sgd_nesterov", "augmentation=strong", "mixup=cutmix", "mixup.mixup=0.2", "scheduler=one_cycle",
+        ("optimizer=sgd_nesterov", "augmentation=strong", "mixup=cutmix", "mixup.mixup_alpha=0.2", "scheduler=one_cycle",
          "loss.label_smoothing=0.1", "loss.class_weights=balanced", "decay_norms_and_biases=false"),
     ],
     ids=["notebook", "everything"],

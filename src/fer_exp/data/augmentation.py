@@ -1,4 +1,4 @@
-"""Random changes of training faces: a draw of its own for each image, all images of a batch at once."""
+"""Random changes of training images, on the training device, with one draw per image."""
 
 import math
 
@@ -6,158 +6,152 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Range = tuple[float, float]
+
 
 class Augmentation(nn.Module):
-    """Flips, rotates, scales, shifts, lights and partly covers faces; in evaluation it returns them as they are.
+    """Flip, rotate, scale, crop, shift, brighten and partly erase images; the identity in evaluation mode.
 
-    All geometry is one bilinear resampling, so that an image is blurred once, whatever is done to it. Draws come from
-    torch's global generator on the images' device: they are a function of the seed and the epoch, as dropout's are.
-    (The transforms of torchvision draw once a call, so that all faces of a batch would be turned by the same angle.)
+    All geometric changes are one bilinear resampling. torchvision's transforms would draw once per batch: they rotate
+    all its images by the same angle. Draws come from torch's global generator on the device of the images.
 
     Args:
-        flip: probability of a mirror image, left for right.
-        rotation: the largest angle, in degrees, either way.
-        scale: the smallest and the largest factor of size; 1.1 shows a face a tenth larger.
-        crop: the smallest and the largest side of a window that is cut out anywhere and shown at full size, as a share
-            of the side; 0.9 is 43 of 48 pixels.
-        shift: the largest way across and along, as a share of the side, in either direction.
-        brightness: the largest amount added to or taken from all pixels, which lie in [0, 1].
-        contrast: the largest change of the distance of pixels from their image's mean, as a share: 0.2 is 0.8 to 1.2.
-        erase: probability that a rectangle is covered with noise (Zhong et al. 2020, random erasing).
-        erase_area: the smallest and the largest share of the image that it covers.
+        flip: probability of a horizontal flip.
+        rotation: maximum angle in degrees, in either direction.
+        scale: range of the size factor; 1.1 enlarges by a tenth.
+        crop: range of the side of a random window that is shown at full size, as a fraction of the image's side.
+        shift: maximum shift in each direction, as a fraction of the side.
+        brightness: maximum change of all pixels, which are in [0, 1].
+        contrast: maximum change of contrast, as a fraction: 0.2 is a factor from 0.8 to 1.2.
+        erase: probability that a rectangle is replaced with noise (random erasing, Zhong et al. 2020).
+        erase_area: range of the rectangle's area, as a fraction of the image.
 
     Raises:
-        ValueError: a probability is not in [0, 1], an extent is negative, or a range is not one.
+        ValueError: a setting is out of range.
     """
 
     def __init__(
         self,
         flip: float = 0.5,
         rotation: float = 0.0,
-        scale: tuple[float, float] = (1.0, 1.0),
-        crop: tuple[float, float] = (1.0, 1.0),
+        scale: Range = (1.0, 1.0),
+        crop: Range = (1.0, 1.0),
         shift: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
         erase: float = 0.0,
-        erase_area: tuple[float, float] = (0.02, 0.2),
+        erase_area: Range = (0.02, 0.2),
     ) -> None:
         super().__init__()
-        for name, value in (("flip", flip), ("erase", erase)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: expected a probability in [0, 1]")
-        for name, value in (("rotation", rotation), ("shift", shift), ("brightness", brightness)):
-            if not value >= 0:
-                raise ValueError(f"{name}={value}: expected 0 or more")
-        if not 0 <= contrast < 1:
-            raise ValueError(f"contrast={contrast}: expected a share in [0, 1)")
-        for name, span, most in (
-            ("scale", scale, math.inf),
-            ("crop", crop, 1.0),
-            ("erase_area", erase_area, 1.0),
+        for name, value, high in (
+            ("flip", flip, 1.0),
+            ("erase", erase, 1.0),
+            ("contrast", contrast, 1.0),
+            ("brightness", brightness, 1.0),
+            ("shift", shift, 1.0),
+            ("rotation", rotation, 180.0),
         ):
-            if len(span) != 2 or not 0 < span[0] <= span[1] <= most:
-                reach = "" if most == math.inf else f" and up to {most:.0f}"
-                raise ValueError(f"{name}={list(span)}: expected two numbers above 0{reach}, the smaller first")
+            if not 0 <= value <= high:
+                raise ValueError(f"{name}={value}: expected a number from 0 to {high:g}")
+        for name, bounds, high in (("scale", scale, math.inf), ("crop", crop, 1.0), ("erase_area", erase_area, 1.0)):
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= high:
+                raise ValueError(f"{name}={list(bounds)}: expected [low, high] with 0 < low <= high <= {high:g}")
         self.flip, self.rotation, self.shift = flip, rotation, shift
         self.scale, self.crop = (float(scale[0]), float(scale[1])), (float(crop[0]), float(crop[1]))
         self.brightness, self.contrast = brightness, contrast
         self.erase, self.erase_area = erase, (float(erase_area[0]), float(erase_area[1]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Change faces (N, 1, H, W) in [0, 1], each in its own way; their values stay in [0, 1]."""
+        """Change images (N, C, H, W) in [0, 1], each in its own way; they stay in [0, 1]."""
         if not self.training:
             return images
         if self.flip or self.rotation or self.shift or self.scale != (1.0, 1.0) or self.crop != (1.0, 1.0):
-            with torch.autocast(images.device.type, enabled=False):  # bfloat16 would place pixels a tenth off
-                images = transform(images, self._draw_maps(len(images), images.device))
+            with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for pixel positions
+                images = warp(images, self._draw_maps(len(images), images.device))
         if self.brightness or self.contrast:
-            images = self._light(images)
+            images = self._change_light(images)
         return self._erase(images) if self.erase else images
 
     def extra_repr(self) -> str:
-        """Show what is changed, and how much."""
-        settings = {
-            "flip": self.flip, "rotation": self.rotation, "scale": self.scale, "crop": self.crop, "shift": self.shift,
-            "brightness": self.brightness, "contrast": self.contrast, "erase": self.erase,
-        }  # fmt: skip
+        """Return the settings that have an effect."""
+        names = ("flip", "rotation", "scale", "crop", "shift", "brightness", "contrast", "erase")
+        settings = {name: getattr(self, name) for name in names}
         return ", ".join(f"{name}={value}" for name, value in settings.items() if value not in (0, (1.0, 1.0)))
 
     def _draw_maps(self, n: int, device: torch.device) -> Tensor:
-        zoom = 1 / _between(*self.crop, n, device)
-        window = _between(-0.5, 0.5, 2 * n, device).view(n, 2) * (zoom - 1).view(n, 1)  # anywhere within the image
+        zoom = 1 / _uniform(*self.crop, n, device)
+        window = _uniform(-0.5, 0.5, 2 * n, device).view(n, 2) * (zoom - 1).view(n, 1)  # anywhere in the image
         return affine_maps(
-            mirrored=torch.rand(n, device=device) < self.flip,
-            degrees=_between(-self.rotation, self.rotation, n, device),
-            scale=_between(*self.scale, n, device) * zoom,
-            shift=_between(-self.shift, self.shift, 2 * n, device).view(n, 2) + window,
+            flipped=torch.rand(n, device=device) < self.flip,
+            degrees=_uniform(-self.rotation, self.rotation, n, device),
+            scale=_uniform(*self.scale, n, device) * zoom,
+            shift=_uniform(-self.shift, self.shift, 2 * n, device).view(n, 2) + window,
         )
 
-    def _light(self, images: Tensor) -> Tensor:
+    def _change_light(self, images: Tensor) -> Tensor:
         n, device = len(images), images.device
-        contrast = 1 + _between(-self.contrast, self.contrast, n, device).view(n, 1, 1, 1)
-        brightness = _between(-self.brightness, self.brightness, n, device).view(n, 1, 1, 1)
+        contrast = 1 + _uniform(-self.contrast, self.contrast, n, device).view(n, 1, 1, 1)
+        brightness = _uniform(-self.brightness, self.brightness, n, device).view(n, 1, 1, 1)
         mean = images.mean((1, 2, 3), keepdim=True)
         return ((images - mean) * contrast + mean + brightness).clamp_(0, 1)
 
     def _erase(self, images: Tensor) -> Tensor:
         n, _, height, width = images.shape
-        device = images.device
-        area = _between(*self.erase_area, n, device)
-        stretch = _between(math.log(0.3), -math.log(0.3), n, device).exp()  # height to width, as in the paper
-        covered = (torch.rand(n, device=device) < self.erase).view(n, 1, 1, 1)
-        covered = covered & windows((area * stretch).sqrt(), (area / stretch).sqrt(), height, width)
-        return torch.where(covered, torch.rand_like(images), images)
+        area = _uniform(*self.erase_area, n, images.device)
+        aspect = _uniform(math.log(0.3), -math.log(0.3), n, images.device).exp()  # the paper's range
+        erased = (torch.rand(n, device=images.device) < self.erase).view(n, 1, 1, 1)
+        erased = erased & random_windows((area * aspect).sqrt(), (area / aspect).sqrt(), height, width)
+        return torch.where(erased, torch.rand_like(images), images)
 
 
-def affine_maps(mirrored: Tensor, degrees: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Maps for ``transform`` that mirror, then scale, then turn about the centre, then shift.
+def affine_maps(flipped: Tensor, degrees: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return the maps (N, 2, 3) of ``warp`` that flip, then scale, then rotate about the center, then shift.
 
     Args:
-        mirrored: (N,) bool.
+        flipped: (N,) bool.
         degrees: (N,), clockwise.
-        scale: (N,), factors of size.
-        shift: (N, 2), to the right and down, as shares of the side.
+        scale: (N,) size factors.
+        shift: (N, 2) to the right and down, as fractions of the side.
     """
     angle = degrees * (math.pi / 180)
-    cos, sin, side = angle.cos() / scale, angle.sin() / scale, 1 - 2 * mirrored.float()
-    # From a place in the new image to its place in the old one, thus all the other way round.
-    back = torch.stack([torch.stack([side * cos, side * sin], 1), torch.stack([-sin, cos], 1)], 1)
-    return torch.cat([back, -(back @ (2 * shift).unsqueeze(2))], 2)  # an image is 2 wide
+    cos, sin, sign = angle.cos() / scale, angle.sin() / scale, 1 - 2 * flipped.float()
+    # The inverse: from positions in the new image to positions in the old one.
+    inverse = torch.stack([torch.stack([sign * cos, sign * sin], 1), torch.stack([-sin, cos], 1)], 1)
+    return torch.cat([inverse, -(inverse @ (2 * shift).unsqueeze(2))], 2)  # an image spans 2 units
 
 
-def transform(images: Tensor, maps: Tensor) -> Tensor:
-    """Resample each image by a map of its own; what comes from outside is the nearest pixel of its edge.
+def warp(images: Tensor, maps: Tensor) -> Tensor:
+    """Resample each image (N, C, H, W) by its own affine map; pixels outside repeat the edge.
 
     Args:
         images: (N, C, H, W).
-        maps: (N, 2, 3), each taking (x, y, 1) of a place in the new image to (x, y) in the old one, where the image
-            reaches from -1 to 1 both ways (as in ``torch.nn.functional.affine_grid``).
+        maps: (N, 2, 3), as of ``torch.nn.functional.affine_grid``.
     """
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def windows(heights: Tensor, widths: Tensor, height: int, width: int) -> Tensor:
-    """(N, 1, height, width) bool: a rectangle in each image, drawn anywhere so that it lies wholly in it.
+def random_windows(heights: Tensor, widths: Tensor, height: int, width: int) -> Tensor:
+    """Return masks (N, 1, height, width) of one rectangle per image, at a random place inside it.
 
     Args:
-        heights: (N,), shares of the image's height; more than 1 is taken for 1.
-        widths: (N,), the same across.
-        height: of the images, in pixels.
-        width: the same across.
+        heights: (N,) fractions of the image's height, clipped at 1.
+        widths: (N,) fractions of the image's width, clipped at 1.
+        height: pixels.
+        width: pixels.
     """
-    return _inside(heights, height).view(-1, 1, height, 1) & _inside(widths, width).view(-1, 1, 1, width)
+    return _random_interval(heights, height).view(-1, 1, height, 1) & _random_interval(widths, width).view(
+        -1, 1, 1, width
+    )
 
 
-def _between(low: float, high: float, n: int, device: torch.device) -> Tensor:
-    """(n,) draws, uniform from ``low`` to ``high``."""
-    return torch.rand(n, device=device) * (high - low) + low
-
-
-def _inside(length: Tensor, side: int) -> Tensor:
-    """(N, side): which pixels of a side lie in an interval of ``length`` (N,), a share, drawn so that it fits in."""
-    half = length.clamp(max=1) / 2
-    centre = half + torch.rand_like(half) * (1 - 2 * half)
+def _random_interval(lengths: Tensor, side: int) -> Tensor:
+    """(N, side) bool: the pixels of an interval of ``lengths`` (N,), fractions of the side."""
+    half = lengths.clamp(max=1) / 2
+    center = half + torch.rand_like(half) * (1 - 2 * half)
     pixels = (torch.arange(side, device=half.device) + 0.5) / side
-    return (pixels - centre.unsqueeze(1)).abs() <= half.unsqueeze(1)
+    return (pixels - center.unsqueeze(1)).abs() <= half.unsqueeze(1)
+
+
+def _uniform(low: float, high: float, n: int, device: torch.device) -> Tensor:
+    return torch.rand(n, device=device) * (high - low) + low

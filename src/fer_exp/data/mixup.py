@@ -1,62 +1,66 @@
-"""Faces mixed with one another, and their labels with them."""
+"""Mixup and CutMix, with one draw per image."""
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Beta
 
-from fer_exp.data.augmentation import windows
+from fer_exp.data.augmentation import random_windows
 
 
-class Mixing(nn.Module):
-    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019), with a draw of its own for each image.
+class Mixup(nn.Module):
+    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019); the identity in evaluation mode.
 
-    Each image is mixed with another one of its batch. Mixup lays the other one over it, CutMix puts a rectangle of the
-    other one into it; where both are asked for, each image has one of them, with equal chance. In evaluation nothing
-    is mixed. Draws come from torch's global generator.
+    Each image is mixed with another image of its batch. Mixup blends the two, CutMix copies a rectangle of the other
+    image. With both, each image gets one of them with equal probability. Draws come from torch's global generator.
 
     Args:
-        mixup: alpha of the Beta(alpha, alpha) that the shares of mixup are drawn from; 0 for none.
-        cutmix: the same for CutMix.
-        share: probability that an image is mixed at all.
+        mixup_alpha: mixing weights of mixup are drawn from Beta(alpha, alpha); 0 disables it.
+        cutmix_alpha: the same for the areas of CutMix.
+        prob: probability that an image is mixed.
 
     Raises:
-        ValueError: an alpha is negative, both are 0, or ``share`` is not in [0, 1].
+        ValueError: a setting is out of range, or both kinds are disabled.
     """
 
-    def __init__(self, mixup: float = 0.0, cutmix: float = 0.0, share: float = 1.0) -> None:
+    def __init__(self, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0, prob: float = 1.0) -> None:
         super().__init__()
-        if mixup < 0 or cutmix < 0 or mixup == cutmix == 0:
-            raise ValueError(f"mixup={mixup}, cutmix={cutmix}: expected 0 or more, and one of them more than 0")
-        if not 0 <= share <= 1:
-            raise ValueError(f"share={share}: expected a probability in [0, 1]")
-        self.mixup, self.cutmix, self.share = mixup, cutmix, share
+        if mixup_alpha < 0 or cutmix_alpha < 0 or mixup_alpha == cutmix_alpha == 0:
+            raise ValueError(
+                f"mixup_alpha={mixup_alpha}, cutmix_alpha={cutmix_alpha}: expected numbers >= 0, one of them > 0"
+            )
+        if not 0 <= prob <= 1:
+            raise ValueError(f"prob={prob}: expected a probability in [0, 1]")
+        self.mixup_alpha, self.cutmix_alpha, self.prob = mixup_alpha, cutmix_alpha, prob
 
     def extra_repr(self) -> str:
-        """Show how faces are mixed."""
-        return f"mixup={self.mixup}, cutmix={self.cutmix}, share={self.share}"
+        """Return the settings."""
+        return f"mixup_alpha={self.mixup_alpha}, cutmix_alpha={self.cutmix_alpha}, prob={self.prob}"
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix faces (N, 1, H, W) and their targets (N, C), which are probabilities."""
+        """Mix images (N, C, H, W) and their targets (N, K), which are probabilities."""
         if not self.training:
             return images, targets
         n, device = len(images), images.device
         other = torch.randperm(n, device=device)
-        mixed = torch.rand(n, device=device) < self.share
-        by_mixup = torch.rand(n, device=device) < (0.5 if self.mixup and self.cutmix else float(self.mixup > 0))
-        weight = torch.zeros(n, *images.shape[1:], device=device)  # of the other image, pixel by pixel
-        if self.mixup:
-            faded = (1 - _beta(self.mixup, n, device)).view(n, 1, 1, 1)
-            weight = torch.where((mixed & by_mixup).view(n, 1, 1, 1), faded, weight)
-        if self.cutmix:
-            side = (1 - _beta(self.cutmix, n, device)).sqrt()  # of a window with the image's proportions
-            window = windows(side, side, images.shape[2], images.shape[3]).to(weight.dtype)
-            weight = torch.where((mixed & ~by_mixup).view(n, 1, 1, 1), window, weight)
-        # What an image lost is what its pixels lost: a window holds whole pixels.
-        share = weight.mean((1, 2, 3)).view(n, 1)
-        return torch.lerp(images, images[other], weight), torch.lerp(targets, targets[other], share)
+        is_mixed = torch.rand(n, device=device) < self.prob
+        mixup_prob = 0.5 if self.mixup_alpha and self.cutmix_alpha else float(self.mixup_alpha > 0)
+        by_mixup = torch.rand(n, device=device) < mixup_prob
+        weight = torch.zeros(n, 1, *images.shape[2:], device=device)  # of the other image's pixels
+        if self.mixup_alpha:
+            blend = (1 - _beta(self.mixup_alpha, n, device)).view(n, 1, 1, 1)
+            weight = torch.where((is_mixed & by_mixup).view(n, 1, 1, 1), blend, weight)
+        if self.cutmix_alpha:
+            side = (1 - _beta(self.cutmix_alpha, n, device)).sqrt()
+            window = random_windows(side, side, *images.shape[2:]).to(weight.dtype)
+            weight = torch.where((is_mixed & ~by_mixup).view(n, 1, 1, 1), window, weight)
+        # The targets follow the pixels: a window has whole pixels, so its area differs a little from the draw.
+        fraction = weight.mean((1, 2, 3)).view(n, 1)
+        return torch.lerp(images, images[other], weight.expand_as(images)), torch.lerp(
+            targets, targets[other], fraction
+        )
 
 
 def _beta(alpha: float, n: int, device: torch.device) -> Tensor:
     concentration = torch.full((n,), float(alpha), device=device)
-    # Unchecked: the check would wait for the device.
+    # Argument validation would wait for the device.
     return Beta(concentration, concentration, validate_args=False).sample()

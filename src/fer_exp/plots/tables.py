@@ -1,6 +1,36 @@
-"""Tables of text: columns of even width, for terminals and as Markdown."""
+"""Tables as plain text for the terminal, and as Markdown."""
 
+import io
+import shutil
 from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fer_exp.files import printable
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str, width: int | None = None) -> str:
+    """Format a table for the terminal.
+
+    Args:
+        header: column names.
+        rows: cells.
+        align: ``l`` or ``r`` for each column.
+        width: maximum width; None for the terminal's. Longer cells continue on the next line.
+
+    Control characters in cells are escaped.
+    """
+    table = Table(box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 0))
+    for name, side in zip(header, align, strict=True):
+        table.add_column(Text(name), justify="left" if side == "l" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console(file=io.StringIO(), width=width or shutil.get_terminal_size((100, 24)).columns, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
 
 
 def column_widths(rows: Iterable[Sequence[str]]) -> list[int]:
@@ -17,7 +47,7 @@ def padded(row: Sequence[str], widths: Sequence[int], align: str) -> list[str]:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
-    """A table that is printable as it stands; cells are taken as they are, ``align`` has an l or an r for each column."""  # noqa: E501
+    """Format a Markdown table; ``align`` has ``l`` or ``r`` for each column. Cells are not escaped."""
     lines = [header, *rows]
     widths = [max(3, width) for width in column_widths(lines)]
     rule = ["-" * (width - 1) + ("-" if side == "l" else ":") for width, side in zip(widths, align, strict=True)]
