@@ -44,17 +44,17 @@ def describe(network: "nn.Module") -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from fer_exp.models.layers import count_values
+    from fer_exp.models.summary import count_parameters
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, 1, 48, 48))
-    return {"parameters": count_values(network)[0], "gflop": counter.get_total_flops() / 1e9}
+    return {"parameters": count_parameters(network)[0], "gflop": counter.get_total_flops() / 1e9}
 
 
 def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -> dict[str, list[float]]:
     """Let the networks take turns; for each the seconds of a step, one a round."""
     import torch  # noqa: I001
-    from fer_exp.models.im2col_weight_grad import use_patch_gradients
+    from fer_exp.models.layers import use_im2col_weight_grad
 
     from fer_exp.training.hardware import (
         choose_accelerator,
@@ -74,7 +74,7 @@ def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -
     for network in networks.values():
         network.train().to(accelerator, memory_format=torch.channels_last)
         if patches:
-            use_patch_gradients(network)
+            use_im2col_weight_grad(network)
 
     def turn(network: "nn.Module") -> float:
         start = time.perf_counter()

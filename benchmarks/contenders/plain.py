@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from fer_exp.models.im2col_weight_grad import use_patch_gradients
+from fer_exp.models.layers import use_im2col_weight_grad
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -57,7 +57,7 @@ class Plain:
         L.seed_everything(self.seed, verbose=False)
         network = NotebookCNN().to(self.device, memory_format=torch.channels_last)
         if self.im2col_weight_grad:
-            use_patch_gradients(network)
+            use_im2col_weight_grad(network)
         if self.device.type == "cuda":
             capture(network, (self.train_batches.batch_size, 1, 48, 48), self._autocast())
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)

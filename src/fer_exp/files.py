@@ -67,7 +67,7 @@ def _escape(sign: str) -> str:
 
 
 def csv_cell(text: object) -> str:
-    """Text for a CSV cell on one line; a quote before ``=``, ``+``, ``-`` and ``@`` keeps spreadsheets from computing it."""
+    """Text for a CSV cell on one line; a quote before ``=``, ``+``, ``-`` and ``@`` stops spreadsheets computing it."""
     cell = printable(text)
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
 

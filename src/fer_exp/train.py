@@ -74,8 +74,8 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-    from fer_exp.models.im2col_weight_grad import use_patch_gradients
-    from fer_exp.models.layers import count_values, format_layers, list_layers, output_shape
+    from fer_exp.models.layers import use_im2col_weight_grad
+    from fer_exp.models.summary import count_parameters, format_layers, list_layers, output_shape
     from fer_exp.runs.record import describe_data, describe_environment
     from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
     from fer_exp.training.callbacks.history import HistoryCallback
@@ -141,7 +141,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             "logit for each class."
         )
     layers = list_layers(network, face)
-    trainable, non_trainable = count_values(network)
+    trainable, non_trainable = count_parameters(network)
     if not brief:
         log.info("%s", format_layers(layers))
     log.info("Trainable parameters: %s. Non-trainable: %s.", f"{trainable:,}", f"{non_trainable:,}")
@@ -150,7 +150,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     if accelerator == "cuda":
         log.info("CUDA graphs: %s (%s).", "yes" if captured else "no", why_captured)
     if patches:
-        use_patch_gradients(network)
+        use_im2col_weight_grad(network)
         log.info("Weight gradients on small maps: as one product (%s).", why_patches)
     for oddity in config_warnings(cfg):
         log.warning("Warning: %s", oddity)

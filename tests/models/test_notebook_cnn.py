@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fer_exp.models.layers import format_layers, list_layers
 from fer_exp.models.notebook_cnn import NotebookCNN
+from fer_exp.models.summary import list_layers
 
 # (kind, output shape, parameters) from the notebook's own summary; Keras counts batch norm's statistics too.
 NOTEBOOK = [
@@ -54,12 +54,6 @@ def test_parameter_counts(fast):
     layers = list_layers(NotebookCNN(pool_before_relu=fast, fast_dropout=fast), (1, 48, 48))
     assert sum(layer.parameters for layer in layers) == 4_474_759
     assert sum(layer.buffers for layer in layers) == 3_968
-
-
-def test_table_shows_shapes_and_counts():
-    table = format_layers(list_layers(NotebookCNN(), (1, 48, 48)))
-    assert "layers.conv2 (Conv2d)       (N, 128, 24, 24)     204,928" in table
-    assert "layers.logits (Linear)      (N, 7)                 3,591" in table
 
 
 def test_pooling_before_relu_computes_the_same():

@@ -467,7 +467,7 @@ def test_precision_is_chosen_recorded_and_used(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "fer_exp.training.hardware.choose_precision", lambda wanted, _: ("bf16-mixed", f"{wanted}: a test")
     )
-    monkeypatch.setattr("fer_exp.models.dropout.ByteDropout.forward", lambda _, x: used.append(x.dtype) or x)
+    monkeypatch.setattr("fer_exp.models.layers.ByteDropout.forward", lambda _, x: used.append(x.dtype) or x)
     train(small("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.precision=auto"))
     assert torch.bfloat16 in used
     assert read_summary(tmp_path)["environment"]["precision"] == "bf16-mixed"
@@ -478,14 +478,14 @@ def test_precision_is_chosen_recorded_and_used(small, tmp_path, monkeypatch):
 def test_gradients_come_from_patches_as_is_wanted_and_the_record_says_so(small, monkeypatch, wanted):
     taken = []
     monkeypatch.setattr(
-        "fer_exp.models.im2col_weight_grad.convolve",
+        "fer_exp.models.layers.convolve",
         lambda x, weight, bias: taken.append(x.shape[2]) or torch.nn.functional.conv2d(x, weight, bias, padding=1),
     )
     cfg = small(
         "model=vgg", "model.widths=[8,8,256]", "model.convolutions=[1,1,2]", "trainer.precision=bf16-mixed",
         f"im2col_weight_grad={wanted}", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
     )  # fmt: skip
-    monkeypatch.setattr("fer_exp.models.im2col_weight_grad.LARGEST_MAP", 12)
+    monkeypatch.setattr("fer_exp.models.layers.MAX_MAP_SIZE", 12)
     train(cfg)
     assert taken == ([12] * 2 if wanted else [])
     assert read_summary(Path(cfg.output_dir))["environment"]["im2col_weight_grad"] is wanted

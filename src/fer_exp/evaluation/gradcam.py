@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_exp.data.dataset import normalise
-from fer_exp.models.layers import evaluating, list_layers
+from fer_exp.models.summary import eval_mode, list_layers
 
 
 def attention_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def attention_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tenso
         ValueError: the network has no such convolution, as a transformer.
     """
     device = next(network.parameters()).device
-    with evaluating(network):
+    with eval_mode(network):
         grad_cam = LayerGradCam(network, _last_convolution(network, images.shape[1:]))
         faces = normalise(images).to(device)
         maps = grad_cam.attribute(faces, targets.to(device), relu_attributions=True).detach()

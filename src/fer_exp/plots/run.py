@@ -175,7 +175,7 @@ def model_figure(layers: Sequence[Any], input_shape: tuple[int, ...], title: str
 
     Args:
         layers: the leaf layers in calling order, each with ``name``, ``kind``, ``output_shape``, ``parameters`` and
-            ``buffers``, as ``fer_exp.models.layers.list_layers`` returns them.
+            ``buffers``, as ``fer_exp.models.summary.list_layers`` returns them.
         input_shape: (channels, height, width) of one image.
         title: heading, for example the network's name.
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.dataset import ImageDataset, normalise
-from fer_exp.models.layers import Layer, evaluating
+from fer_exp.models.summary import Layer, eval_mode
 from fer_exp.plots.images import augmentation_figure, samples_figure
 from fer_exp.plots.run import confusion_figure, curves_figure, model_figure
 from fer_exp.plots.style import save_plot
@@ -74,7 +74,7 @@ class PlotCallback(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 example = torch.zeros(faces.shape, device=classifier.device)
-                with warnings.catch_warnings(), evaluating(classifier.network):
+                with warnings.catch_warnings(), eval_mode(classifier.network):
                     # The tracer's warnings are about reusing the trace, which nobody does.
                     warnings.simplefilter("ignore")
                     try:

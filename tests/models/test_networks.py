@@ -1,0 +1,190 @@
+"""What every network must do, and what each computes beside its reference."""
+
+import re
+import sys
+from itertools import pairwise
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from fer_exp.models.notebook_cnn import NotebookCNN
+from fer_exp.models.resnet import ResNet18
+from fer_exp.models.summary import count_parameters, eval_mode, list_layers
+from fer_exp.models.timm_model import TimmNetwork
+from fer_exp.models.vgg import VGG
+
+SMALL = {"widths": (4, 8), "convolutions": (1, 2), "dense": (16,)}
+# timm's own miniatures, with a few hundred thousand parameters.
+NETWORKS = {
+    "vgg": lambda **k: VGG(**SMALL, **k),
+    "resnet": lambda image_size=48, **k: ResNet18(width=4, stem_stride=2, dropout=0.5, **k),
+    "timm_cnn": lambda **k: TimmNetwork("test_resnet", dropout=0.5, **k),
+    "timm_transformer": lambda **k: TimmNetwork("test_vit", dropout=0.5, **k),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def make(request):
+    return NETWORKS[request.param]
+
+
+def test_a_few_steps_reach_every_parameter_and_lower_the_loss(make):
+    torch.manual_seed(0)
+    network = make()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    x, labels, losses = torch.rand(28, 1, 48, 48), torch.arange(28) % 7, []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network(x), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_training_depends_on_the_seed_and_evaluation_does_not(make):
+    network, x = make(), torch.rand(8, 1, 48, 48)
+    outputs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        outputs.append(network(x))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+    network.eval()
+    assert torch.equal(network(x), network(x))
+
+
+@pytest.mark.parametrize("settings", [{"num_classes": 2, "in_channels": 3, "image_size": 64}, {"num_classes": 100}])
+def test_networks_follow_classes_colour_and_size(make, settings):
+    size = settings.get("image_size", 48)
+    network = make(**settings).eval()
+    assert network(torch.zeros(2, settings.get("in_channels", 1), size, size)).shape == (2, settings["num_classes"])
+
+
+def test_the_notebooks_network_follows_the_image_size():
+    assert NotebookCNN(3, 3, 64).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    with pytest.raises(ValueError, match="image_size=8"):
+        NotebookCNN(image_size=8)
+
+
+def test_every_parameter_and_buffer_is_listed_once(make):
+    network = make()
+    layers = list_layers(network, (1, 48, 48))
+    counts = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
+    assert counts == count_parameters(network)
+    assert counts[0] == sum(p.numel() for p in network.parameters())
+
+
+def test_a_module_with_several_outputs_is_listed_by_the_first():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token = nn.Parameter(torch.zeros(1, 1, 48))
+            self.attention = nn.MultiheadAttention(48, 2, batch_first=True)
+            self.logits = nn.Linear(48, 7)
+
+        def forward(self, x):
+            rows = torch.cat([self.token.expand(len(x), -1, -1), x.squeeze(1)], 1)
+            return self.logits(self.attention(rows, rows, rows)[0][:, 0])
+
+    network = Attention()
+    shapes = {layer.kind: layer.output_shape for layer in list_layers(network, (1, 48, 48))}
+    assert shapes == {"MultiheadAttention": (49, 48), "Linear": (7,), "Attention": (7,)}
+    # 48 of the token, 4 x (48 x 48 + 48) of the attention, 48 x 7 + 7 of the logits.
+    assert count_parameters(network) == (48 + 4 * 2352 + 343, 0)
+
+
+def test_eval_mode_restores_the_mode_of_each_module():
+    network = VGG(**SMALL)
+    frozen = network.get_submodule("layers.norm1_1").eval()
+    with eval_mode(network):
+        assert not any(module.training for module in network.modules())
+    assert [module for module in network.modules() if not module.training] == [frozen]
+
+
+def test_channels_last_computes_the_same():
+    torch.manual_seed(0)
+    network, x = VGG(**SMALL).eval(), torch.rand(4, 1, 48, 48)
+    expected = network(x)
+    network.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(network(x.to(memory_format=torch.channels_last)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "plan", [((64, 128, 256, 512), (2, 2, 2, 2), (256,)), ((4, 8), (1, 2), ()), ((4, 8), (1, 2), (16, 8))]
+)
+def test_vgg_has_the_parameters_of_its_plan(plan):
+    widths, convolutions, dense = plan
+    channels = [1, *(width for width, n in zip(widths, convolutions, strict=True) for _ in range(n))]
+    features = [widths[-1] * (48 // 2 ** len(widths)) ** 2, *dense]
+    expected = sum(9 * a * b + 2 * b for a, b in pairwise(channels)) + sum(a * b + 2 * b for a, b in pairwise(features))
+    assert sum(p.numel() for p in VGG(7, 1, 48, *plan).parameters()) == expected + (features[-1] + 1) * 7
+
+
+def test_vgg_starts_he_normal():
+    torch.manual_seed(0)
+    for name, module in VGG().named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            error = 5 / (2 * module.weight.numel()) ** 0.5  # five standard errors
+            expected = (2 / module.weight[0].numel()) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=error), name
+
+
+def test_resnet_computes_what_torchvision_computes():
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(num_classes=7)
+    theirs.conv1 = nn.Conv2d(1, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    theirs.maxpool = nn.Identity()
+    ours = ResNet18()
+    ours.network.load_state_dict(theirs.state_dict())
+    x = torch.rand(2, 1, 48, 48)
+    for train in (True, False):  # training first, so that the running statistics are no longer 0 and 1
+        theirs.train(train), ours.train(train)
+        torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours.network.state_dict(), theirs.state_dict())
+
+
+@pytest.mark.parametrize(("name", "channels"), [("test_resnet", 1), ("test_resnet", 3), ("test_vit", 1)])
+def test_timm_network_computes_what_timm_computes(name, channels):
+    torch.manual_seed(0)
+    network = TimmNetwork(name, in_channels=channels)
+    theirs = timm.create_model(
+        name, in_chans=channels, num_classes=7, **({"img_size": 48} if name == "test_vit" else {})
+    )
+    theirs.eval().load_state_dict(network.network.state_dict())
+    cfg, x = timm.get_pretrained_cfg(name), torch.rand(3, channels, 48, 48)
+    mean, std = torch.tensor(cfg.mean), torch.tensor(cfg.std)
+    if channels == 1:
+        mean, std = mean.mean(), std.mean()
+    normalised = (x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    torch.testing.assert_close(network.eval()(x), theirs(normalised))
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "named"),
+    [
+        (VGG, {"widths": [64, 0, 256, 512]}, "widths=[64, 0, 256, 512]"),
+        (VGG, {"widths": [8, 8]}, "widths=[8, 8]"),
+        (VGG, {"widths": [1] * 6, "convolutions": [1] * 6}, "1 to 5 blocks"),
+        (VGG, {"dropout": 1.0}, "dropout=1.0"),
+        (ResNet18, {"width": 0}, "width=0"),
+        (ResNet18, {"stem_stride": 3}, "stem_stride=3"),
+        (TimmNetwork, {"name": "mobilenetv3_smal_100"}, "mobilenetv3_small_100"),
+        (TimmNetwork, {"name": 5}, "name=5"),
+        (TimmNetwork, {"name": "halonet26t"}, "halonet26t"),  # needs larger images
+        (TimmNetwork, {"name": "ghostnet_050", "drop_path": 0.1}, "ghostnet_050"),  # has no such setting
+    ],
+)
+def test_impossible_settings_are_refused_by_name(network, settings, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        network(**settings)
+
+
+def test_without_timm_the_message_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"pip install"):
+        TimmNetwork("test_resnet")
