@@ -14,9 +14,9 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 
 from benchmarks.measuring import run_python
-from fer_exp.config.schema import CONFIG_DIR, named
-from fer_exp.runs.record import COLUMNS, RunRecord
-from fer_exp.sweeps.jobs import plain
+from fer_exp.config.schema import CONFIG_DIR, plain
+from fer_exp.metrics import METRICS
+from fer_exp.runs.record import LEADING_COLUMNS, TRAILING_COLUMNS, RunRecord
 
 EPOCHS = 50
 RATES = 25
@@ -27,7 +27,9 @@ def write_records(folder: Path, runs: int) -> None:
     """Write ``runs`` records below ``folder``, as a sweep would."""
     noise = np.random.default_rng(0)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        configs = {name: compose("train", [f"optimizer={name}"]) for name in ("adam", "sgd", "rmsprop")}
+        configs = {
+            name: compose("train", [f"optimizer={name}", f"output_dir={folder}"]) for name in ("adam", "sgd", "rmsprop")
+        }
     for job in range(runs):
         name = tuple(configs)[job % 3]
         cfg = configs[name]
@@ -35,15 +37,19 @@ def write_records(folder: Path, runs: int) -> None:
         facts = {
             "config": plain(cfg),
             "choices": {"optimizer": name, "model": "notebook_cnn"},
-            "optimizer": named(cfg.optimizer),
-            "model": named(cfg.model),
             "seed": cfg.seed,
             "data": {"train": 28709, "validation": 3589, "fingerprint": {"train": "a" * 64, "validation": "b" * 64}},
             "environment": {"precision": "32-true", "device": "a processor", "threads": 2, "host": f"host{job}"},
         }
         accuracy = 0.6 * (1 - 0.9 ** np.arange(1, EPOCHS + 1)) + noise.normal(0, 0.01, EPOCHS)
         rows = [
-            dict(zip(COLUMNS, (e, 224 * e, cfg.optimizer.lr, 2 - a, a, 2 - a, a, a - 0.05, 30.0, 2.0), strict=True))
+            dict(
+                zip(
+                    (*LEADING_COLUMNS, *METRICS, *TRAILING_COLUMNS),
+                    (e, 224 * e, cfg.optimizer.lr, 2 - a, a, 2 - a, a, a - 0.05, 30.0, 2.0),
+                    strict=True,
+                )
+            )
             for e, a in enumerate(accuracy.tolist(), 1)
         ]
         record = RunRecord(folder / str(job), facts)

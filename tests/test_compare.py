@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from fer_exp.compare import main, parse_arguments
-from fer_exp.runs.record import RunRecord, write_sweep
+from fer_exp.runs.record import RunRecord
+from fer_exp.runs.sweep_record import write_sweep
 
 
 @pytest.fixture

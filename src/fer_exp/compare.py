@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fer_exp.errors import UserError
 from fer_exp.plots.terminal import print_any_sign
-from fer_exp.runs.record import SWEEP
+from fer_exp.runs.sweep_record import SWEEP
 
 if TYPE_CHECKING:
     from fer_exp.comparison.load import Measure

@@ -66,7 +66,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     from fer_exp.evaluation.images import build_data, examine, load_images
     from fer_exp.evaluation.report import Evaluation, format_report, write_report
     from fer_exp.evaluation.scores import measure
-    from fer_exp.runs.record import describe_environment
+    from fer_exp.runs.environment import describe_environment
     from fer_exp.training.hardware import device_name
 
     trained, how = load_network(checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)

@@ -27,9 +27,11 @@ from fer_exp.config.schema import CONFIG_DIR, GROUPS, is_number, named, plain
 from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError, one_line
 from fer_exp.files import expand_path, quote_override
+from fer_exp.metrics import METRICS
 from fer_exp.runs.checkpoint import check_resume
 from fer_exp.runs.folder import check_folder, claim, discard, find_resume_state
-from fer_exp.runs.record import DIRECTION, SUMMARY, RunRecord, mark_failed, read_summary, read_sweep, record_folders
+from fer_exp.runs.record import SUMMARY, RunRecord, mark_failed, read_summary, record_folders
+from fer_exp.runs.sweep_record import read_sweep
 from fer_exp.sweeps.jobs import SweepCallback, duplicate_job, end_sweep, jobs_at_once, note_refusal, refusals
 
 if TYPE_CHECKING:
@@ -62,9 +64,9 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
             ended early for a reason that its user can mend, and the record says so.
     """
     start = time.perf_counter()
-    config = plain(cfg)
     log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
     check_config(cfg)
+    config = plain(cfg)
     folder = Path(cfg.output_dir)
     resume = None if cfg.resume is None else str(expand_path(cfg.resume))
     check_folder(folder, resume, config)
@@ -76,7 +78,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
 
     from fer_exp.models.layers import use_im2col_weight_grad
     from fer_exp.models.summary import count_parameters, format_layers, list_layers, output_shape
-    from fer_exp.runs.record import describe_data, describe_environment
+    from fer_exp.runs.environment import describe_data, describe_environment
     from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
     from fer_exp.training.callbacks.history import HistoryCallback
     from fer_exp.training.callbacks.plots import PlotCallback
@@ -124,7 +126,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     datamodule.setup()
     _check_limits(cfg, datamodule)
     classes = datamodule.train_set.classes
-    data = describe_data(datamodule.train_set, datamodule.val_set, datamodule.left_out)
+    data = describe_data(plain(cfg.data), datamodule.train_set, datamodule.val_set, datamodule.left_out)
     loss = build_loss(cfg, datamodule.train_set.counts)
 
     spans = make_scheduler is not None and spans_run(make_scheduler)
@@ -160,9 +162,8 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         {
             "config": config,
             "choices": _choices(),
-            "optimizer": settings["optimizer"],
-            "model": settings["model"],
             "seed": cfg.seed,
+            "monitor": "val_acc",  # of best.ckpt
             "params": {"trainable": trainable, "non_trainable": non_trainable},
             "data": data,
             "environment": {
@@ -213,7 +214,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
         _tell_files(folder)
     best = record.summary["best"]
     if isinstance(logger, TensorBoardLogger):
-        logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in DIRECTION} if best else {})
+        logger.log_result(_hyper_parameters(cfg, settings), {name: best[name] for name in METRICS} if best else {})
         logger.close()
     return float("nan") if best is None else float(best["val_acc"])
 
@@ -446,7 +447,6 @@ def _train_or_fail(cfg: DictConfig, folder: Path, sweep: Path) -> float:
 
     hydra_cfg = HydraConfig.get()
     facts = {"config": plain(cfg), "choices": _choices(), "seed": cfg.seed}
-    facts |= {group: named(cfg[group]) for group in ("optimizer", "model") if cfg.get(group)}
     try:
         twin = duplicate_job(cfg, sweep, hydra_cfg.job.num)
         if twin is not None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fer_exp.comparison.load import differing_keys, find_runs, in_short, natural, read_run
 from fer_exp.errors import UserError
-from fer_exp.runs.record import write_sweep
+from fer_exp.runs.sweep_record import write_sweep
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 

@@ -6,7 +6,8 @@ from omegaconf import OmegaConf
 from fer_exp.config.schema import plain
 from fer_exp.errors import UserError
 from fer_exp.files import DRAFT
-from fer_exp.runs.record import RunRecord, read_sweep, write_sweep
+from fer_exp.runs.record import RunRecord
+from fer_exp.runs.sweep_record import read_sweep, write_sweep
 from fer_exp.sweeps.jobs import (
     SweepCallback,
     check_sweep_folder,

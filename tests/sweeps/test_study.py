@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from fer_exp.comparison.analysis import compare
 from fer_exp.comparison.load import find_runs
 from fer_exp.errors import UserError
-from fer_exp.runs.record import RunRecord, read_sweep
+from fer_exp.runs.record import RunRecord
+from fer_exp.runs.sweep_record import read_sweep
 from fer_exp.sweeps.jobs import note_refusal
 from fer_exp.sweeps.study import Study, parse_arm, trial_points
 

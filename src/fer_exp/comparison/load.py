@@ -18,32 +18,30 @@ from numpy.typing import NDArray
 
 from fer_exp.errors import UserError
 from fer_exp.files import quote_override
+from fer_exp.metrics import describe
 from fer_exp.runs.record import (
-    COLUMNS,
-    DIRECTION,
     FINISHED,
     HISTORY,
-    NO_SETTINGS,
+    NEUTRAL_KEYS,
     SUMMARY,
-    SWEEP,
     Row,
     best_row,
     digest,
-    is_batches,
+    history_columns,
+    is_batch_count,
     natural,
     read_history,
     read_summary,
-    read_sweep,
     record_folders,
-    whole_config,
 )
+from fer_exp.runs.sweep_record import SWEEP, read_sweep
 
 Setting = str | int | float | bool | None
 Measure = Literal["best", "final"]
 
 FIGURES = ("val_acc", "val_loss", "val_macro_f1")
 # What may differ between runs whose results are averaged: the fingerprint tells the data, whatever their folder.
-_INCIDENTAL = (*NO_SETTINGS, "seed", "logger", "data.root", "data.seed")
+_INCIDENTAL = (*NEUTRAL_KEYS, "seed", "logger", "data.root", "data.seed")
 # Settings whose outcome says more than the wish ("auto" is bf16 here and fp32 there), and what tells the outcome.
 RESOLVED = {"trainer.accelerator": "environment.device", "trainer.precision": "precision"}
 # Among the settings of a run, those that its configuration does not tell.
@@ -186,7 +184,7 @@ class Run:
         that is not finite counts as infinity, and another figure that is not as 0.
         """
         value = float(self.history[name][self._row(measure)])
-        worst = np.inf if DIRECTION[name] == "min" else 0.0
+        worst = np.inf if describe(name).direction == "min" else 0.0
         return value if np.isfinite(value) else worst
 
     @property
@@ -294,8 +292,8 @@ def read_run(folder: Path) -> Run:
     # A run that was killed between its two files has an epoch more than the summary knows of.
     if summary["status"] != "running" and summary.get("history") not in (None, digest(rows)):
         raise ValueError(f"{HISTORY} is not the one that {SUMMARY} was written with")
-    history = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in COLUMNS}
-    best = best_row(rows)
+    history = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in history_columns(rows)}
+    best = best_row(rows, "val_acc")
     config = summary.pop("config", None)
     choices = summary.pop("choices", {})
     if not all(isinstance(choice, str) for choice in choices.values()):
@@ -364,7 +362,7 @@ def _settings(
         groups = {group: summary[group] for group in ("optimizer", "model") if group in summary}
         config = {g: {k: v for k, v in values.items() if k != "name"} for g, values in groups.items()}
     else:
-        config = whole_config(config)
+        config = dict(config)
     incidental: dict[str, Setting] = {}
     settings: dict[str, Setting] = {}
     for key, value in _flatten(config):
@@ -393,7 +391,7 @@ def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, S
             yield from _flatten(value, f"{key}.")
         elif isinstance(value, list | tuple):
             yield key, json.dumps(value)
-        elif is_batches(key, value):
+        elif is_batch_count(key, value):
             yield key, f"{value} batches"
         elif not (isinstance(value, str) and "${output_dir}" in value):
             yield key, value

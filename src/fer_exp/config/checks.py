@@ -27,7 +27,7 @@ from fer_exp.config.signature import check_arguments
 from fer_exp.data.sources.class_folders import CLASSES, ON_UNREADABLE
 from fer_exp.errors import UserError, one_line
 from fer_exp.files import expand_path
-from fer_exp.runs.record import DIRECTION
+from fer_exp.metrics import METRICS, describe
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # get_object logs what it raises, and we say it
 
@@ -153,7 +153,7 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
 
 
 def _check_monitors(cfg: DictConfig) -> Iterator[str]:
-    logged = f"logged in each epoch are {', '.join(DIRECTION)}"
+    logged = f"logged in each epoch are {', '.join(METRICS)}"
     if not _is_figure(cfg.monitor):
         yield f"monitor={cfg.monitor}: no such figure is logged; {logged}"
     for name, callback in cfg.callbacks.items():
@@ -161,17 +161,17 @@ def _check_monitors(cfg: DictConfig) -> Iterator[str]:
         if not _is_figure(watched):
             if watched not in (None, cfg.monitor):
                 yield f"callbacks.{name}.monitor={watched}: no such figure is logged; {logged}"
-        elif callback.get("mode") not in (None, DIRECTION[watched]):
+        elif callback.get("mode") not in (None, direction := describe(watched).direction):
             yield (
                 f"callbacks.{name}.mode={callback.mode}: {watched} is better the "
-                f"{'lower' if DIRECTION[watched] == 'min' else 'higher'} it is; expected {DIRECTION[watched]}"
+                f"{'lower' if direction == 'min' else 'higher'} it is; expected {direction}"
             )
     scheduler = cfg.get("scheduler") or {}
     mode = scheduler.get("mode")
     if mode is None and str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau"):
         mode = "min"  # torch's default
-    if mode in ("min", "max") and _is_figure(cfg.monitor) and mode != DIRECTION[cfg.monitor]:
-        yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {DIRECTION[cfg.monitor]}"
+    if mode in ("min", "max") and _is_figure(cfg.monitor) and mode != (direction := describe(cfg.monitor).direction):
+        yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {direction}"
 
 
 def _check_targets(cfg: DictConfig) -> Iterator[str]:
@@ -269,4 +269,4 @@ def config_warnings(cfg: DictConfig) -> Iterator[str]:
 
 
 def _is_figure(name: Any) -> bool:
-    return isinstance(name, str) and name in DIRECTION
+    return isinstance(name, str) and name in METRICS

@@ -8,14 +8,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.errors import UserError, one_line
-from fer_exp.runs.record import DIRECTION
+from fer_exp.metrics import describe
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel conf/ lies inside the package; in a checkout, beside src/.
 CONFIG_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
 
 # `${direction:val_loss}` is "min"; an unknown figure is named by check_config, not by the interpolation.
-OmegaConf.register_new_resolver("direction", lambda name: DIRECTION.get(str(name), "min"), replace=True)
+OmegaConf.register_new_resolver("direction", lambda name: describe(str(name)).direction, replace=True)
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
@@ -75,8 +75,15 @@ def named(node: DictConfig) -> dict[str, Any]:
 
 
 def plain(cfg: Any) -> dict[str, Any]:
-    """A configuration as plain values, its interpolations as they stand."""
-    container = OmegaConf.to_container(cfg, resolve=False)
+    """A config as plain values, with interpolations resolved.
+
+    Raises:
+        UserError: an interpolation cannot be resolved.
+    """
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config cannot be resolved: {one_line(error)}") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 

@@ -18,7 +18,7 @@ from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path
 from fer_exp.runs.folder import run_of
-from fer_exp.runs.record import PLAIN_LOSS, SUMMARY, changed_settings, read_summary, record_folders
+from fer_exp.runs.record import SUMMARY, config_diff, read_summary, record_folders
 
 if TYPE_CHECKING:
     import torch
@@ -211,7 +211,6 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
         UserError: ``path`` is no such checkpoint, its settings are others, or no epoch is left to train. A run that
             goes on in its own folder may have been killed between its last epoch and its end.
     """
-    from fer_exp.data.dataset import PREPROCESSING
     from fer_exp.training.schedules import END, end_is_open_until
 
     try:
@@ -219,15 +218,11 @@ def check_resume(path: str, settings: Mapping[str, Any], max_epochs: int, folder
         epochs = checkpoint["epoch"] + 1
         _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
         told = checkpoint["hyper_parameters"]["settings"]
-        # Older checkpoints do not tell the preprocessing, as there was this one alone, nor what follows.
-        untold = {name: settings.get(name) for name in ("monitor", "channels_last", "trainer", "data.seed")}
-        untold |= {"balanced_sampling": False, "loss": {"name": "CrossEntropy", **PLAIN_LOSS}}
-        untold |= {"decay_norms_and_biases": True, "preprocessing": PREPROCESSING}
-        before = {**{name: value for name, value in untold.items() if name in settings}, **told}
+        before = dict(told)
         schedules = [told_by.get("scheduler") or {} for told_by in (before, settings)]
         if all(epochs <= end_is_open_until(schedule) for schedule in schedules):
             before["scheduler"] = schedules[0] | {key: schedules[1][key] for key in END if key in schedules[1]}
-        changed = changed_settings(before, settings)
+        changed = config_diff(before, settings)
     except Exception as error:  # whatever a file of any kind makes the readers raise
         raise UserError(
             f"resume={path}: this is not a checkpoint to go on from ({_reason(error)}); "

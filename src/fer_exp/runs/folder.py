@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import DRAFT, expand_path
-from fer_exp.runs.record import FINISHED, HISTORY, SUMMARY, changed_settings, read_summary
+from fer_exp.runs.record import FINISHED, HISTORY, SUMMARY, config_diff, read_summary
 
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
 _PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
@@ -184,7 +184,7 @@ def _read_summary(folder: Path) -> dict[str, Any]:
 
 def _check_same_run(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     before = summary.get("config")
-    if before is not None and (changed := changed_settings(before, config)):
+    if before is not None and (changed := config_diff(before, config)):
         raise UserError(
             f"{folder} holds the record of a run with other settings ({'; '.join(changed)}): give the same, or choose "
             f"another folder."

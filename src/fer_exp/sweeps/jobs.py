@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
@@ -28,14 +29,12 @@ from fer_exp.runs.folder import check_folder
 from fer_exp.runs.record import (
     FINISHED,
     SUMMARY,
-    SWEEP,
-    changed_settings,
+    config_diff,
     for_json,
     read_summary,
-    read_sweep,
     record_folders,
-    write_sweep,
 )
+from fer_exp.runs.sweep_record import SWEEP, read_sweep, write_sweep
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def duplicate_job(cfg: DictConfig, sweep_dir: Path, job: int) -> int | None:
     config = plain(cfg)
     for folder, summary in _summaries(sweep_dir):
         earlier = summary.get("config")
-        if folder.name.isdecimal() and int(folder.name) < job and earlier and not changed_settings(earlier, config):
+        if folder.name.isdecimal() and int(folder.name) < job and earlier and not config_diff(earlier, config):
             return int(folder.name)
     return None
 
@@ -134,8 +133,12 @@ class SweepCallback(Callback):
         if str(config.hydra.sweeper.get("_target_")).startswith("hydra_plugins.fer_exp_study."):
             refuse(UserError("a study is a sweep: give it with -m, as in python -m fer_exp.train -m +study=optimizers"))
         try:
-            settings = {key: value for key, value in plain(config).items() if key != "hydra"}
-            check_folder(Path(config.hydra.run.dir), config.get("resume"), settings)
+            folder = Path(config.hydra.run.dir)
+            HydraConfig.instance().set_config(config)
+            run_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            run_config.output_dir = str(folder)
+            settings: Any = OmegaConf.to_container(run_config, resolve=True)
+            check_folder(folder, config.get("resume"), settings)
         except OmegaConfBaseException:
             return  # a name that is made of the job's own facts, its time among them, is a new one
         except UserError as error:

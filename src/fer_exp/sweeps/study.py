@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_exp.config.schema import is_seed
 from fer_exp.errors import UserError, one_line
-from fer_exp.runs.record import read_sweep, write_sweep
+from fer_exp.runs.sweep_record import read_sweep, write_sweep
 from fer_exp.sweeps.jobs import refusals, refuse
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import lightning as L
 from lightning.pytorch import callbacks
 
 from fer_exp.files import replacing
-from fer_exp.runs.record import DIRECTION, is_finite
+from fer_exp.metrics import describe
+from fer_exp.runs.record import is_finite
 
 
 class Checkpoints(callbacks.Checkpoint):
@@ -28,7 +29,7 @@ class Checkpoints(callbacks.Checkpoint):
     def __init__(self, folder: str | Path, monitor: str) -> None:
         self.folder = Path(folder)
         self.monitor = monitor
-        self.sign = 1 if DIRECTION[monitor] == "max" else -1
+        self.sign = 1 if describe(monitor).direction == "max" else -1
         self.best_value: float | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -9,7 +9,8 @@ from lightning.pytorch import callbacks
 from torch import Tensor
 
 from fer_exp.files import replacing
-from fer_exp.runs.record import DIRECTION, is_finite
+from fer_exp.metrics import describe
+from fer_exp.runs.record import is_finite
 from fer_exp.training.callbacks.ema import validated_weights
 
 
@@ -29,7 +30,7 @@ class EarlyStopping(callbacks.EarlyStopping):
         if patience < 1:
             raise ValueError(f"patience={patience}: expected a whole number from 1 up")
         # A value that is not finite is the recorder's business: such a run has diverged, it was not stopped.
-        super().__init__(monitor, min_delta, patience, mode=DIRECTION[monitor], check_finite=False)
+        super().__init__(monitor, min_delta, patience, mode=describe(monitor).direction, check_finite=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the counters of an earlier run, and keep the patience that was configured now."""
@@ -62,7 +63,7 @@ class RestoreBestWeights(L.Callback):
     def __init__(self, monitor: str, path: str | Path) -> None:
         self.monitor = monitor
         self.path = Path(path)
-        self.sign = 1 if DIRECTION[monitor] == "max" else -1
+        self.sign = 1 if describe(monitor).direction == "max" else -1
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self.weights: dict[str, Tensor] = {}

@@ -66,7 +66,7 @@ class HistoryCallback(callbacks.Checkpoint):
             "train_seconds": round(self._validation_start - self._epoch_start, 3),
             "val_seconds": round(now - self._validation_start, 3),
         }
-        previous_best = best_row(self.rows)
+        previous_best = best_row(self.rows, self.record.summary["monitor"])
         self.rows.append(row)
         self.record.write_epochs(self.rows)
         log.info("%s", format_epoch(row, trainer.max_epochs))

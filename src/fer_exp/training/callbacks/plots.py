@@ -93,7 +93,7 @@ class PlotCallback(L.Callback):
     def _draw_curves(self, trainer: L.Trainer) -> None:
         rows = self.recorder.rows
         if rows:
-            best = _epoch(best_row(rows))
+            best = _epoch(best_row(rows, self.recorder.record.summary["monitor"]))
             self._keep(trainer, "curves", lambda: curves_figure(rows, self.optimizer, best))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

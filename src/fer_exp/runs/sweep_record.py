@@ -1,0 +1,62 @@
+"""The record of a sweep: ``sweep.json`` in the sweep's folder, above the folders of its runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fer_exp.runs.record import check_types, read_json, write_json
+
+SWEEP = "sweep.json"
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "overrides": (list,),
+    "sweeper": (dict,),
+    "jobs": (int, type(None)),
+    "swept": (list,),
+    "tuned": (list,),
+    "winners": (dict,),
+    "arms": (dict,),
+}
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """Read ``sweep.json``.
+
+    Returns:
+        overrides: those of the command, as given.
+        sweeper: the settings of Hydra's sweeper.
+        jobs: number of jobs; None if the sweeper decides during the sweep.
+        swept: the keys that differ between jobs, without the seed.
+        tuned: the keys that a study tunes for each arm.
+        winners: for each arm of a study the overrides of its best trial.
+        arms: for each arm of a study the numbers of its jobs.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not the record of a sweep.
+    """
+    empty: dict[str, Any] = {
+        "overrides": [],
+        "sweeper": {},
+        "jobs": None,
+        "swept": [],
+        "tuned": [],
+        "winners": {},
+        "arms": {},
+    }
+    sweep = {**empty, **read_json(folder / SWEEP)}
+    check_types(sweep, _TYPES)
+    for key in ("overrides", "swept", "tuned"):
+        if not all(isinstance(item, str) for item in sweep[key]):
+            raise ValueError(f"{SWEEP}: {key}: expected a list of texts")
+    for key in ("arms", "winners"):
+        if not all(isinstance(items, list) for items in sweep[key].values()):
+            raise ValueError(f"{SWEEP}: {key}: expected a list for each arm")
+    return sweep
+
+
+def write_sweep(folder: Path, **facts: Any) -> None:
+    """Write ``sweep.json``, or replace some of its keys: see ``read_sweep``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_sweep(folder) if (folder / SWEEP).exists() else {}
+    write_json(folder / SWEEP, {**before, **facts})
