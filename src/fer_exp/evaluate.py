@@ -1,11 +1,12 @@
-"""Evaluate a trained network: ``python -m fer_exp.evaluate run=DIR``.
+"""Evaluate a trained network: ``python -m fer_exp.evaluate run=RUN``.
 
-Imports at the top are light, so that ``--help`` and a wrong key answer at once; torch is imported by the evaluation.
+The imports at the top are light: ``--help`` and wrong keys are answered before torch is imported.
 """
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,157 +16,192 @@ from omegaconf import DictConfig, ListConfig
 from fer_exp.cli import call, carry_out
 from fer_exp.config.schema import CONFIG_DIR, is_number, is_whole, plain, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import (
-    PROTOCOLS,
-    VIEWS,
-    EvalSplit,
-    choose_protocol,
-    looks_before,
-    note_look,
-    record_report,
-    refuse_second_report,
-    reports_on_others,
-    state,
-)
-from fer_exp.evaluation.provenance import data_settings, provenance_of
-from fer_exp.runs.checkpoint import check_source, find_checkpoint, load_network
+from fer_exp.evaluation.protocol import PROTOCOLS, TTA, EvalSplit, Ledger, choose_protocol, describe_protocol
+from fer_exp.evaluation.source import Source, check_source_keys, find_source
+from fer_exp.files import printable
 from fer_exp.runs.folder import check_unused, claim
 
 if TYPE_CHECKING:
+    from fer_exp.evaluation.images import Images
     from fer_exp.evaluation.report import Evaluation
+    from fer_exp.runs.checkpoint import LoadedModel
 
 log = logging.getLogger(__name__)
 
 LOG = "evaluate.log"
-_TO_BE_NOTED = "allow this user to write there, where it is noted that test images were reported on"
 
 
 def evaluate(cfg: DictConfig) -> "Evaluation":
-    """Evaluate the network that ``cfg`` names, print its figures, and leave them in ``cfg.output_dir``.
+    """Evaluate the network that ``cfg`` names, and write the report to ``cfg.output_dir``.
 
-    That test images were reported on is noted before anything is written or printed of it.
-
-    Args:
-        cfg: the composed configuration.
-
-    Returns:
-        The evaluation.
+    A report on a test set is written first, then recorded with the run, then printed: an interrupted evaluation does
+    not use up the run's one report.
 
     Raises:
-        UserError: the settings, the checkpoint or the images are not as they must be, or the protocol forbids it;
+        UserError: a setting, the checkpoint or the images are invalid, or the protocol does not allow the evaluation;
             nothing is written.
     """
-    start = time.perf_counter()
-    folder = Path(cfg.output_dir)
-    check(cfg, folder)
-    checkpoint, run, summary = find_checkpoint(cfg)
-    log.info("Loading torch ...")  # seconds, and on a cold disk a minute
+    start, folder = time.perf_counter(), Path(cfg.output_dir)
+    validate(cfg, folder)
+    source = find_source(cfg)
+    log.info("Loading torch ...")
 
-    import torch
+    from fer_exp.evaluation.images import build_data, load_images
+    from fer_exp.evaluation.inference import load_model
+    from fer_exp.evaluation.report import format_report, write_report
 
-    from fer_exp.evaluation.images import build_data, examine, load_images
-    from fer_exp.evaluation.report import Evaluation, format_report, write_report
-    from fer_exp.evaluation.scores import measure
-    from fer_exp.runs.environment import describe_environment
-    from fer_exp.training.hardware import device_name
-
-    trained, how = load_network(checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
-    origin = provenance_of(trained, run, summary)
-    log.info("%s: %s.", checkpoint, origin.in_words)
-    log.info("%s", how)
-
+    model, hardware = load_model(source.checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
+    provenance = source.provenance(model)
+    log.info("%s: %s.", printable(source.checkpoint), provenance.description)
+    log.info("%s", hardware)
     given = {str(key): value for key, value in plain(cfg.data).items() if value != "???"}
-    of_run = data_settings(summary)
-    if run is not None and given.get("val_fraction", of_run.get("val_fraction", 0)) != of_run.get("val_fraction", 0):
+    if source.run and given.get("val_fraction", provenance.val_fraction) != provenance.val_fraction:
         raise UserError(
-            f"data.val_fraction={given['val_fraction']}: this run was trained with {of_run.get('val_fraction', 0)}, and other "  # noqa: E501
-            "images would be taken for held out; leave it out"
+            f"data.val_fraction={given['val_fraction']}: the run was trained with {provenance.val_fraction}. Omit the "
+            "key: with another value, other images are held out."
         )
-    images = load_images(build_data(of_run, given), str(cfg.split))
-    reported = EvalSplit(images.split, images.reported.fingerprint, images.place.as_posix())
-    protocol = choose_protocol(cfg.protocol, reported, origin)
-    # Held while a test is reported, so that no two are at once.
-    with claim(run, _TO_BE_NOTED) if protocol == "official" and run else nullcontext():
-        if run:
-            refuse_second_report(run, reported.fingerprint)
-        log_probabilities, scores = measure(trained, images, views_of(cfg), cfg.batch_size, cfg.resamples, cfg.seed)
-        validated_in = (summary.get("environment") or {}).get("precision")
-        copies, notes = examine(images, origin, validated_in, trained.precision)
-        looks = looks_before(run, reported.fingerprint) if run else 0
-        if protocol == "official" and run:
-            notes += reports_on_others(run, reported.fingerprint)
-        evaluation = Evaluation(
-            origin=origin,
-            protocol=protocol,
-            statement=state(protocol, reported, origin, looks),
-            notes=notes,
-            split=images.split,
-            place=images.place,
-            images=images.reported,
-            copies=copies,
-            log_probabilities=log_probabilities,
-            scores=scores,
-            resamples=cfg.resamples,
-            seed=cfg.seed,
-            environment=describe_environment(
-                device_name(trained.device.type), trained.precision, torch.get_num_threads()
-            ),
-        )
-        if protocol == "official" and run:  # before anything can be seen of it
-            first = {
-                "images": len(images.reported),
-                "accuracy": scores[evaluation.view].overall["accuracy"].value,
-                "weights": origin.weights,
-                "view": evaluation.view,
-                "output": str(folder.resolve()),
-            }
-            record_report(run, reported.fingerprint, first)
-        elif protocol == "other" and run and reported.fingerprint not in (origin.train, origin.selection):
-            note_look(run, reported.fingerprint)
-        log.info("\n%s\n", format_report(evaluation))  # before all that could still go wrong
-        omitted = write_report(evaluation, trained, folder)
+    images = load_images(build_data(source.data, given), str(cfg.split))
+    split = EvalSplit(images.split, images.evaluated.fingerprint, images.location.as_posix())
+    protocol = choose_protocol(cfg.protocol, split, provenance)
+    is_recorded = protocol in ("official", "other") and split.fingerprint != provenance.selection
+    run = source.run if is_recorded else None
+    # The lock refuses a second report on a test set while the first one is not recorded yet.
+    with claim(run, "it records the reports on test images") if run and protocol == "official" else nullcontext():
+        ledger = Ledger(run) if run else None
+        if ledger:
+            ledger.check_unreported(split.fingerprint)
+        evaluation = _compute(cfg, model, images, split, protocol, source, ledger)
+        omitted = write_report(evaluation, model, folder, cfg.plots.theme)
+        if ledger:
+            _record(ledger, evaluation, folder)
+    log.info("\n%s\n", format_report(evaluation))
     for line in omitted:
         log.info("%s", line)
     names = ", ".join(sorted(path.name for path in folder.iterdir()))
-    log.info("Written to %s in %.0f s: %s", folder, time.perf_counter() - start, names)
+    log.info("Written to %s in %.0f s: %s", printable(folder), time.perf_counter() - start, names)
     return evaluation
 
 
-def check(cfg: DictConfig, folder: Path) -> None:
-    """See to it that the settings are possible, and that no file is written over.
+def validate(cfg: DictConfig, folder: Path) -> None:
+    """Check the settings, and that no file is overwritten.
 
     Raises:
-        UserError: they are not, or ``folder`` holds files.
+        UserError: a value is invalid, or ``folder`` contains files.
     """
-    resolve(cfg, None)  # of the data what is missing is as the run had it
-    check_source(cfg)
-    views = views_of(cfg)
-    if not views or {*views} - {*VIEWS} or len({*views}) < len(views):
-        raise UserError(f"views={cfg.views}: expected a list of some of {', '.join(VIEWS)}, e.g. views=[single,flip]")
+    resolve(cfg, None)  # missing keys of data are those of the run
+    check_source_keys(cfg)
+    names = tta_names(cfg)
+    if not names or {*names} - {*TTA} or len({*names}) < len(names):
+        raise UserError(f"tta={cfg.tta}: expected one or more of {', '.join(TTA)}, for example tta=[none,flip]")
     if cfg.protocol not in ("auto", *PROTOCOLS):
         raise UserError(f"protocol={cfg.protocol}: expected one of auto, {', '.join(PROTOCOLS)}")
+    if cfg.plots.theme not in ("light", "dark"):
+        raise UserError(f"plots.theme={cfg.plots.theme}: expected light or dark")
     for key, least in (("resamples", 100), ("seed", 0)):
         if not is_whole(cfg[key], at_least=least):
-            raise UserError(f"{key}={cfg[key]}: expected a whole number from {least} up")
-    held_out = plain(cfg.data)["val_fraction"]
-    if held_out != "???" and (not is_number(held_out) or not 0 <= held_out < 1):
-        raise UserError(f"data.val_fraction={held_out}: expected a share in [0, 1)")
+            raise UserError(f"{key}={cfg[key]}: expected an integer from {least}")
+    val_fraction = plain(cfg.data)["val_fraction"]
+    if val_fraction != "???" and (not is_number(val_fraction) or not 0 <= val_fraction < 1):
+        raise UserError(f"data.val_fraction={val_fraction}: expected a number from 0 to less than 1")
     check_unused(folder, LOG)
 
 
-def views_of(cfg: DictConfig) -> list[str]:
-    """The names in ``views``: a list, or one alone."""
-    return [str(name) for name in (cfg.views if isinstance(cfg.views, ListConfig) else [cfg.views])]
+def tta_names(cfg: DictConfig) -> list[str]:
+    """The value of ``tta`` as a list."""
+    return [str(name) for name in (cfg.tta if isinstance(cfg.tta, ListConfig) else [cfg.tta])]
+
+
+def _compute(
+    cfg: DictConfig,
+    model: "LoadedModel",
+    images: "Images",
+    split: EvalSplit,
+    protocol: str,
+    source: Source,
+    ledger: Ledger | None,
+) -> "Evaluation":
+    """Run the network on the images, and compute metrics and caveats."""
+    import torch
+
+    from fer_exp.evaluation.calibration import fit_temperature
+    from fer_exp.evaluation.images import find_caveats
+    from fer_exp.evaluation.inference import predict_dataset
+    from fer_exp.evaluation.report import Evaluation
+    from fer_exp.evaluation.scores import score
+    from fer_exp.runs.environment import describe_environment
+    from fer_exp.training.hardware import device_name
+
+    predictions, scores = {}, {}
+    for tta in tta_names(cfg):
+        predictions[tta] = predict_dataset(model, images.evaluated, tta, cfg.batch_size)
+        temperature = None
+        if images.selection is not None:
+            is_same = images.selection.fingerprint == split.fingerprint
+            fitted = predictions[tta] if is_same else predict_dataset(model, images.selection, tta, cfg.batch_size)
+            temperature = fit_temperature(fitted, images.selection.labels)
+        scores[tta] = score(predictions[tta], images.evaluated.labels, temperature, cfg.resamples, cfg.seed)
+    provenance = source.provenance(model)
+    validated_in = (source.summary.get("environment") or {}).get("precision")
+    copies, caveats = find_caveats(images, provenance, validated_in, model.precision)
+    caveats += [f"The training reported: {warning}" for warning in source.summary.get("warnings") or []]
+    earlier = 0
+    if ledger and protocol == "official":
+        earlier = ledger.others.get(split.fingerprint, 0)
+        caveats += ledger.notes(split.fingerprint)
+    return Evaluation(
+        provenance=provenance,
+        protocol=protocol,
+        statement=describe_protocol(protocol, split, provenance, earlier),
+        notes=caveats,
+        split=split,
+        images=images.evaluated,
+        copies=copies,
+        log_probabilities=predictions,
+        scores=scores,
+        resamples=cfg.resamples,
+        seed=cfg.seed,
+        environment=describe_environment(device_name(model.device.type), model.precision, torch.get_num_threads()),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _record(ledger: Ledger, evaluation: "Evaluation", folder: Path) -> None:
+    """Record a written report in the run's folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    fingerprint = evaluation.split.fingerprint
+    if evaluation.protocol == "other":
+        with suppress(OSError):  # a run in a read-only folder
+            ledger.add_other(fingerprint)
+        return
+    try:
+        ledger.add_report(
+            fingerprint,
+            {
+                "images": len(evaluation.images),
+                "accuracy": evaluation.scores[evaluation.tta].overall["accuracy"].value,
+                "weights": evaluation.provenance.weights,
+                "tta": evaluation.tta,
+                "output": str(folder.resolve()),
+            },
+        )
+    except OSError as error:
+        raise UserError(
+            f"{ledger.path} cannot be written ({error.strerror or error}). The report is in {printable(folder)}, but "
+            "is not recorded as the run's report on these images."
+        ) from error
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="evaluate")
 def run(cfg: DictConfig) -> None:
-    """What Hydra calls with the composed configuration."""
+    """Hydra's entry point."""
     carry_out(evaluate, cfg)
 
 
 def main() -> None:
-    """The command; exits with status 1 where the network cannot be evaluated."""
+    """Run the command; exits with status 1 after a user error."""
     call(run)
 
 

@@ -1,3 +1,5 @@
+"""Grad-CAM against its formulas, computed by hand."""
+
 from collections import OrderedDict
 
 import pytest
@@ -6,20 +8,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer_exp.data.dataset import normalise
-from fer_exp.evaluation.gradcam import attention_maps
+from fer_exp.evaluation.gradcam import gradcam_maps
 from fer_exp.models.notebook_cnn import NotebookCNN
-from fer_exp.models.resnet import ResNet18
 
 SPLIT = 5  # of the small network: its last convolution is the layer before
 
 
-def faces(count):
+def images_of(count):
     return torch.randint(0, 256, (count, 1, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
 def small():
-    """A random network whose last convolution is followed by a ReLU in its place, and by one that sees 1x1 only."""
+    """A random network with an in-place ReLU after its last convolution larger than 1x1."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2),
@@ -37,7 +38,7 @@ def small():
         nn.Tanh(),
         nn.Linear(16, 7),
     )
-    network(normalise(faces(8)))  # running statistics that are not those of the start
+    network(normalise(images_of(8)))  # updates the running statistics
     return network
 
 
@@ -54,10 +55,10 @@ def by_hand(first, rest, images, targets):
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_maps_are_grad_cam(small, memory_format):
-    images, targets = faces(7), torch.arange(7)
+    images, targets = images_of(7), torch.arange(7)
     small.eval()
     expected = by_hand(small[:SPLIT], small[SPLIT:], images, targets)
-    maps = attention_maps(small.to(memory_format=memory_format), images, targets)
+    maps = gradcam_maps(small.to(memory_format=memory_format), images, targets)
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=1e-5)
     lit = maps.amax((1, 2))
@@ -66,35 +67,20 @@ def test_maps_are_grad_cam(small, memory_format):
 
 
 @pytest.mark.parametrize("pool_before_relu", [True, False])
-def test_the_notebooks_network_is_explained_at_its_last_convolution(pool_before_relu):
+def test_the_notebook_network_is_explained_at_its_last_convolution(pool_before_relu):
     torch.manual_seed(0)
     network = NotebookCNN(pool_before_relu=pool_before_relu).eval()
     layers = OrderedDict(network.layers.named_children())
     end = list(layers).index("conv4") + 1
-    images, targets = faces(3), torch.tensor([0, 3, 6])
+    images, targets = images_of(3), torch.tensor([0, 3, 6])
     expected = by_hand(network.layers[:end], network.layers[end:], images, targets)
-    maps = attention_maps(network, images, targets)
+    maps = gradcam_maps(network, images, targets)
     assert maps.shape == (3, 48, 48)
     assert maps.any()
     torch.testing.assert_close(maps, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_residual_network_is_explained_at_its_last_convolution():
-    torch.manual_seed(0)
-    network = ResNet18().eval()
-    images, targets = faces(2), torch.tensor([1, 5])
-    features = {}
-    hook = network.network.layer4[1].conv2.register_forward_hook(lambda *args: features.update(a=args[2]))
-    logits = network(normalise(images))
-    hook.remove()
-    (gradients,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), features["a"])
-    expected = (gradients.mean((2, 3), keepdim=True) * features["a"]).sum(1).clamp(min=0).detach()
-    expected = F.interpolate(expected[:, None], (48, 48), mode="bilinear")[:, 0]
-    expected /= expected.amax((1, 2), keepdim=True)
-    torch.testing.assert_close(attention_maps(network, images, targets), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_a_decision_in_a_corner_lights_that_corner():
+def test_evidence_in_a_corner_is_mapped_to_that_corner():
     """Class 0 is a bright corner at the top left; class 1 is darkness elsewhere."""
     convolution = nn.Conv2d(1, 2, 3, padding=1)
     with torch.no_grad():
@@ -103,24 +89,24 @@ def test_a_decision_in_a_corner_lights_that_corner():
     network = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     image = torch.zeros(1, 1, 48, 48, dtype=torch.uint8)
     image[..., :12, :12] = 255
-    bright, dark = attention_maps(network, image.expand(2, -1, -1, -1), torch.tensor([0, 1]))
+    bright, dark = gradcam_maps(network, image.expand(2, -1, -1, -1), torch.tensor([0, 1]))
     assert (bright[1:11, 1:11] > 0.3).all()  # outside the border, which is dark to a convolution
     assert bright[14:].max() == bright[:, 14:].max() == 0
     assert dark[1:10, 1:10].max() == 0
     assert (dark[14:, 14:] > 0.9).all()
 
 
-def test_the_network_is_left_as_it_was(small):
+def test_the_network_is_unchanged(small):
     small.train()
     small[1].eval()
     small[0].weight.requires_grad_(False)
     small[0].bias.grad = torch.ones(6)
     modes = [module.training for module in small.modules()]
     state = {name: value.clone() for name, value in small.state_dict().items()}
-    images = faces(2)
-    first = attention_maps(small, images, torch.tensor([0, 1]))
-    assert torch.equal(first, attention_maps(small, images, torch.tensor([0, 1])))  # no dropout
-    assert torch.equal(images, faces(2))
+    images = images_of(2)
+    first = gradcam_maps(small, images, torch.tensor([0, 1]))
+    assert torch.equal(first, gradcam_maps(small, images, torch.tensor([0, 1])))  # no dropout
+    assert torch.equal(images, images_of(2))
     assert [module.training for module in small.modules()] == modes
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in small.modules())
     assert all(torch.equal(value, state[name]) for name, value in small.state_dict().items())
@@ -129,18 +115,18 @@ def test_the_network_is_left_as_it_was(small):
     assert torch.equal(small[0].bias.grad, torch.ones(6))
 
 
-def test_frozen_weights_are_explained_all_the_same(small):
-    images, targets = faces(3), torch.tensor([0, 1, 2])
-    expected = attention_maps(small, images, targets)
+def test_frozen_weights_make_no_difference(small):
+    images, targets = images_of(3), torch.tensor([0, 1, 2])
+    expected = gradcam_maps(small, images, targets)
     small.requires_grad_(False)
     with torch.no_grad():
-        torch.testing.assert_close(attention_maps(small, images, targets), expected)
+        torch.testing.assert_close(gradcam_maps(small, images, targets), expected)
 
 
 @pytest.mark.parametrize("last", [0.0, float("nan"), float("inf")])
-def test_what_speaks_for_no_class_is_dark(small, last):
+def test_no_evidence_gives_zeros(small, last):
     nn.init.constant_(small[-1].weight, last)
-    assert not attention_maps(small, faces(2), torch.tensor([0, 1])).any()
+    assert not gradcam_maps(small, images_of(2), torch.tensor([0, 1])).any()
 
 
 class Transformer(nn.Module):
@@ -157,8 +143,8 @@ class Transformer(nn.Module):
 @pytest.mark.parametrize(
     "network", [Transformer(), nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7)), nn.Sequential(nn.Conv2d(1, 7, 48))]
 )
-def test_a_network_without_convolutions_over_the_face_is_refused_in_words(network):
+def test_a_network_without_a_spatial_convolution_is_refused(network):
     network.train()
     with pytest.raises(ValueError, match=f"{type(network).__name__} has no convolution"):
-        attention_maps(network, faces(1), torch.tensor([0]))
+        gradcam_maps(network, images_of(1), torch.tensor([0]))
     assert network.training

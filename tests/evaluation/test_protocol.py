@@ -1,4 +1,4 @@
-"""Which figure may stand under which name."""
+"""Which protocol fits a run and images, and the one report on a test set."""
 
 import json
 from dataclasses import replace
@@ -11,35 +11,30 @@ from fer_exp.evaluation.protocol import (
     LEDGER,
     PROTOCOLS,
     EvalSplit,
+    Ledger,
+    Provenance,
     choose_protocol,
-    looks_before,
-    note_look,
-    record_report,
-    refuse_second_report,
-    reports_on_others,
-    state,
+    describe_protocol,
 )
-from fer_exp.evaluation.provenance import Provenance
 
-ORIGIN = Provenance(
-    Path("best.ckpt"), Path("run"), "best", 4, 9, "val_acc", "max_epochs", 0.0, train="T", selection="S"
-)
-LAST = replace(ORIGIN, weights="last", selected_by=None)
-HELD_OUT = replace(ORIGIN, val_fraction=0.2)
-UNKNOWN = replace(ORIGIN, run=None, epochs=None, val_fraction=None)
+BEST = Provenance(Path("best.ckpt"), Path("run"), "best", 4, 9, "val_acc", 0.0, train="T", selection="S")
+LAST = replace(BEST, weights="last", selected_by=None)
+HELD_OUT = replace(BEST, val_fraction=0.2)
+UNKNOWN = replace(BEST, run=None, epochs=None, val_fraction=None)
+REPORT = {"images": 35, "accuracy": 0.6123, "weights": "best", "tta": "none", "output": "somewhere"}
 
 
 @pytest.mark.parametrize(
-    ("origin", "split", "fingerprint", "expected"),
+    ("provenance", "name", "fingerprint", "expected"),
     [
-        (ORIGIN, "validation", "S", "folders"),
-        (ORIGIN, "selection", "S", "folders"),
-        (ORIGIN, "/some/copy", "S", "folders"),
-        (ORIGIN, "validation", "changed", "other"),
-        (ORIGIN, "train", "T", "training"),
-        (ORIGIN, "/some/copy", "T", "training"),
-        (ORIGIN, "test", "X", "official"),
-        (ORIGIN, "/elsewhere", "X", "other"),
+        (BEST, "validation", "S", "folders"),
+        (BEST, "selection", "S", "folders"),
+        (BEST, "/some/copy", "S", "folders"),
+        (BEST, "validation", "changed", "other"),
+        (BEST, "train", "T", "training"),
+        (BEST, "/some/copy", "T", "training"),
+        (BEST, "test", "X", "official"),
+        (BEST, "/elsewhere", "X", "other"),
         (HELD_OUT, "validation", "V", "held_out"),
         (HELD_OUT, "selection", "S", "other"),
         (HELD_OUT, "test", "X", "official"),
@@ -47,123 +42,75 @@ UNKNOWN = replace(ORIGIN, run=None, epochs=None, val_fraction=None)
         (UNKNOWN, "validation", "V", "other"),
     ],
 )
-def test_the_protocol_follows_from_run_and_images(origin, split, fingerprint, expected):
-    reported = EvalSplit(split, fingerprint, split)
-    assert choose_protocol("auto", reported, origin) == expected
-    assert choose_protocol(expected, reported, origin) == expected
+def test_the_protocol_follows_from_run_and_images(provenance, name, fingerprint, expected):
+    split = EvalSplit(name, fingerprint, name)
+    assert choose_protocol("auto", split, provenance) == expected
+    assert choose_protocol(expected, split, provenance) == expected
     for wrong in {*PROTOCOLS} - {expected}:
         if (expected, wrong) != ("other", "official"):
-            with pytest.raises(UserError, match=f"protocol={wrong}|no test|run=DIR"):
-                choose_protocol(wrong, reported, origin)
+            with pytest.raises(UserError, match=f"protocol={wrong}|split=|run=DIR"):
+                choose_protocol(wrong, split, provenance)
 
 
-def test_any_folder_that_the_run_did_not_see_can_be_the_official_test():
-    assert choose_protocol("official", EvalSplit("/elsewhere", "X", "/elsewhere"), ORIGIN) == "official"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "split", "fingerprint", "origin", "said"),
-    [
-        ("auto", "test", "T", ORIGIN, "run was trained on, and no test"),
-        ("auto", "test", "S", ORIGIN, "run was selected on, and no test"),
-        ("official", "/a/copy", "S", HELD_OUT, "run was selected on, and no test"),
-        ("auto", "test", "X", UNKNOWN, "give run=DIR instead of ckpt=best.ckpt"),
-        ("held_out", "validation", "S", ORIGIN, "trained with data.val_fraction=0"),
-        ("folders", "validation", "V", HELD_OUT, "selected on 20% of train/, held out"),
-        ("folders", "validation", "changed", ORIGIN, "not those that the run was selected on"),
-        ("folders", "validation", "S", UNKNOWN, "not known how these weights were selected"),
-        ("other", "test", "X", ORIGIN, "expected auto or official"),
-    ],
-)
-def test_a_protocol_that_does_not_fit_is_refused(wanted, split, fingerprint, origin, said):
-    with pytest.raises(UserError, match=said):
-        choose_protocol(wanted, EvalSplit(split, fingerprint, split), origin)
+def test_a_test_set_may_be_any_folder_that_the_run_did_not_use():
+    assert choose_protocol("official", EvalSplit("/elsewhere", "X", "/elsewhere"), BEST) == "official"
 
 
 @pytest.mark.parametrize(
-    ("protocol", "origin", "split", "fingerprint", "said"),
+    ("requested", "name", "fingerprint", "provenance"),
     [
-        ("folders", ORIGIN, "validation", "S", "selected on the images it is reported on: optimistic"),
-        (
-            "folders",
-            replace(ORIGIN, weights="last", selected_by=None),
-            "validation",
-            "S",
-            "validated on the images it is reported on",
-        ),
-        ("other", HELD_OUT, "selection", "S", "optimistic"),
-        ("held_out", HELD_OUT, "validation", "V", "no choice of this run saw"),
-        ("official", ORIGIN, "test", "X", "once"),
-        ("training", ORIGIN, "train", "T", "a fit, no result"),
-        (
-            "training",
-            ORIGIN,
-            "train",
-            "changed",
-            "other or changed images in the place of those that it was trained on",
-        ),
-        (
-            "folders",
-            replace(ORIGIN, selected_by="train_loss"),
-            "validation",
-            "S",
-            "the best train_loss on train/; reported on validation/, validated on the images",
-        ),
-        ("other", UNKNOWN, "/elsewhere", "X", "selection unknown"),
+        ("auto", "test", "T", BEST),
+        ("auto", "test", "S", BEST),
+        ("official", "/a/copy", "S", HELD_OUT),
+        ("auto", "test", "X", UNKNOWN),
     ],
 )
-def test_the_statement_says_protocol_split_and_selection(protocol, origin, split, fingerprint, said):
-    statement = state(protocol, EvalSplit(split, fingerprint, split), origin)
-    assert all(part in statement for part in (said, f"Protocol {protocol}:", "epoch 4", f"reported on {split}"))
+def test_images_that_the_run_used_are_no_test_set(requested, name, fingerprint, provenance):
+    with pytest.raises(UserError, match=f"split={name}|run=DIR"):
+        choose_protocol(requested, EvalSplit(name, fingerprint, name), provenance)
 
 
-def test_how_weights_were_selected_is_told():
-    assert ORIGIN.in_words == "weights of epoch 4 of 9, the best val_acc on validation/"
-    restored = replace(HELD_OUT, weights="restored", selected_by="val_loss")
-    assert "best val_loss on 20% of train/, held out" in restored.in_words
-    assert "not chosen by it" in LAST.in_words
-    copy = replace(LAST, weights="copy.ckpt", stopped_by="early_stopping")
-    assert "selection unknown" in copy.in_words
-    assert copy.in_short == "epoch 4, selection unknown"
-    assert "early stopping on validation/ ended the run" in replace(LAST, stopped_by="early_stopping").in_words
-    assert "untold epoch" in replace(UNKNOWN, epoch=None).in_words
+@pytest.mark.parametrize(
+    ("protocol", "provenance", "name", "fingerprint", "parts"),
+    [
+        ("folders", BEST, "validation", "S", ["epoch 4 of 9", "best val_acc on validation/", "optimistic"]),
+        ("folders", LAST, "validation", "S", ["not selected", "optimistic"]),
+        ("folders", replace(BEST, selected_by="train_loss"), "validation", "S", ["best train_loss on train/"]),
+        ("held_out", HELD_OUT, "validation", "V", ["best val_acc on 20% of train/", "did not use"]),
+        ("official", BEST, "test", "X", ["one report"]),
+        ("training", BEST, "train", "T", ["trained on these images"]),
+        ("training", BEST, "train", "changed", ["not the images"]),
+        ("other", UNKNOWN, "/elsewhere", "X", ["selection unknown"]),
+        ("other", replace(LAST, weights="copy.ckpt"), "/elsewhere", "X", ["selection unknown", "copy.ckpt"]),
+    ],
+)
+def test_the_statement_names_protocol_weights_images_and_meaning(protocol, provenance, name, fingerprint, parts):
+    statement = describe_protocol(protocol, EvalSplit(name, fingerprint, name), provenance)
+    assert [part for part in (f"Protocol {protocol}", f"Images: {name}", *parts) if part not in statement] == []
 
 
-def test_a_run_is_reported_on_test_images_once(tmp_path):
-    report = {"images": 35, "accuracy": 0.6123, "weights": "best", "view": "single", "output": "somewhere"}
-    refuse_second_report(tmp_path, "X")
-    record_report(tmp_path, "X", report)
-    record_report(tmp_path, "Y", report)
+def test_a_run_is_reported_on_a_test_set_once(tmp_path):
+    Ledger(tmp_path).check_unreported("X")
+    Ledger(tmp_path).add_report("X", REPORT)
+    ledger = Ledger(tmp_path)
     date = json.loads((tmp_path / LEDGER).read_text())["reports"]["X"]["time"][:10]
-    with pytest.raises(UserError, match=f"35 test images on {date}, with an accuracy of 61.23% .*somewhere"):
-        refuse_second_report(tmp_path, "X")
-    refuse_second_report(tmp_path, "Z")
+    with pytest.raises(UserError, match=rf"35 images on {date}, accuracy 61\.23% .*somewhere"):
+        ledger.check_unreported("X")
+    ledger.check_unreported("Y")
+    assert (ledger.notes("X"), len(ledger.notes("Y"))) == ([], 1)
     assert [path.name for path in tmp_path.iterdir()] == [LEDGER]
 
 
-def test_looks_under_no_protocol_and_reports_on_other_images_are_told(tmp_path):
-    report = {"images": 35, "accuracy": 0.6123, "weights": "best", "view": "single", "output": "somewhere"}
-    assert looks_before(tmp_path, "X") == 0
-    for _ in range(2):
-        note_look(tmp_path, "X")
-    record_report(tmp_path, "Y", report)
-    note_look(tmp_path, "Z")
-    assert [looks_before(tmp_path, images) for images in "XYZ"] == [2, 0, 1]
-    (told,) = reports_on_others(tmp_path, "X")
-    assert "35 other test images" in told
-    assert "61.23%" in told
-    assert not list(reports_on_others(tmp_path, "Y"))
-    statement = state("official", EvalSplit("test", "X", "test"), ORIGIN, looks=2)
-    assert "reported on test/, once, after 2 looks under no protocol's rules" in statement
+def test_other_evaluations_are_counted(tmp_path):
+    for fingerprint in "XXZ":
+        Ledger(tmp_path).add_other(fingerprint)
+    assert Ledger(tmp_path).others == {"X": 2, "Z": 1}
+    statement = describe_protocol("official", EvalSplit("test", "X", "test"), BEST, earlier=2)
+    assert "2 earlier evaluations" in statement
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"reports": 1}', '{"reports": {"X": {}}}', '{"reports": {"X": 1}}'])
-def test_a_damaged_ledger_is_no_licence(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "[]", '{"reports": 1}', '{"reports": {"X": {}}, "others": {}}'])
+def test_a_damaged_ledger_is_refused(tmp_path, content):
     (tmp_path / LEDGER).write_text(content)
-    with pytest.raises(UserError, match="cannot be read"):
-        refuse_second_report(tmp_path, "X")
-
-
-def test_the_words_name_the_folder_that_the_images_lie_in():
-    statement = state("folders", EvalSplit("validation", "S", "test"), ORIGIN)
-    assert "reported on test/, selected on the images it is reported on" in statement
+    with pytest.raises(UserError, match=LEDGER):
+        Ledger(tmp_path)

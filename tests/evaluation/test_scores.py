@@ -1,95 +1,114 @@
-"""The figures against scikit-learn's, and their intervals against SciPy's bootstrap and a plain loop."""
+"""Metrics against scikit-learn, intervals against SciPy."""
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 from sklearn import metrics
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fer_exp.evaluation import scores
-from fer_exp.evaluation.calibration import expected_calibration_error, temper
 from fer_exp.evaluation.scores import score
 
-
-def by_sklearn(log_probabilities, labels):
-    true, named = labels.numpy(), log_probabilities.argmax(dim=1).numpy()
-    classes = range(log_probabilities.shape[1])
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        true, named, labels=classes, zero_division=np.nan
-    )
-    return {
-        "accuracy": metrics.accuracy_score(true, named),
-        "balanced_accuracy": metrics.balanced_accuracy_score(true, named),
-        "macro_f1": np.nanmean(f1),
-        "nll": metrics.log_loss(true, log_probabilities.exp().numpy(), labels=classes),
-        "ece": expected_calibration_error(log_probabilities, labels),
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-    }
+CASES = {
+    "typical": (200, 7, 2.0),
+    "few images": (9, 7, 2.0),
+    "one image per class": (3, 3, 2.0),
+    "confident": (60, 4, 50.0),
+    "one image": (1, 3, 1.0),
+}
 
 
-def test_figures_are_those_of_sklearn(predictions):
+def all_estimates(scores):
+    per_class = ((name, e) for name, estimates in scores.per_class.items() for e in estimates)
+    return [*scores.overall.items(), *per_class]
+
+
+def test_metrics_are_those_of_sklearn(predictions):
     log_probabilities, labels = predictions(500)
-    log_probabilities = log_probabilities.index_fill(1, torch.tensor([3]), -20.0).log_softmax(1)  # never named
-    found = score(log_probabilities, labels, None, resamples=100)
-    expected = by_sklearn(log_probabilities, labels)
-    for name, interval in found.overall.items():
-        assert interval.value == pytest.approx(expected[name], rel=1e-6), name
-    for name, intervals in found.per_class.items():
-        values = [interval.value for interval in intervals]
-        np.testing.assert_allclose(values, expected[name], rtol=1e-6, err_msg=name)
-    assert np.isnan(found.per_class["precision"][3]).all()  # it has none, and no interval either
-    assert found.per_class["f1"][3].value == 0
-    named = log_probabilities.argmax(dim=1).numpy()
-    np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(labels.numpy(), named))
-    assert found.support == torch.bincount(labels).tolist()
+    log_probabilities = log_probabilities.index_fill(1, torch.tensor([3]), -20.0).log_softmax(1)  # never predicted
+    scores = score(log_probabilities, labels, None, resamples=100)
+    true, predicted = labels.numpy(), log_probabilities.argmax(dim=1).numpy()
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(true, predicted, zero_division=np.nan)
+    expected = {
+        "accuracy": metrics.accuracy_score(true, predicted),
+        "balanced_accuracy": metrics.balanced_accuracy_score(true, predicted),
+        "macro_f1": f1.mean(),
+        "nll": metrics.log_loss(true, log_probabilities.exp().numpy()),
+        "ece": float(multiclass_calibration_error(log_probabilities.exp(), labels, 7, 15, norm="l1")),
+    }
+    assert {name: e.value for name, e in scores.overall.items()} == pytest.approx(expected, rel=1e-5)
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        np.testing.assert_allclose([e.value for e in scores.per_class[name]], values, rtol=1e-9)
+    assert np.isnan(scores.per_class["precision"][3]).all()
+    assert scores.support == support.tolist()
+    np.testing.assert_array_equal(scores.confusion, metrics.confusion_matrix(true, predicted))
 
 
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-def test_intervals_are_those_of_a_plain_loop_with_sklearn(predictions, monkeypatch):
-    """Small and uneven, so that in some resamples a class is missing, or never named."""
-    log_probabilities, labels = predictions(40, classes=4)
-    labels[labels == 2] = 0
-    labels[:2] = 2
-    monkeypatch.setattr(scores, "_AT_ONCE", 40 * 7)  # drawn in several parts
-    found = score(log_probabilities, labels, 1.7, resamples=40, seed=3)
-
-    rng = np.random.default_rng(3)
-    figures, calibrated = [], []
-    for _ in range(40):
-        drawn = torch.from_numpy(np.repeat(np.arange(40), rng.multinomial(40, np.full(40, 1 / 40))))
-        figures.append(by_sklearn(log_probabilities[drawn], labels[drawn]))
-        calibrated.append(by_sklearn(temper(log_probabilities, 1.7)[drawn], labels[drawn]))
-    expected = {name: [each[name] for each in figures] for name in figures[0]}
-    expected |= {f"{name}_calibrated": [each[name] for each in calibrated] for name in ("nll", "ece")}
-    # balanced_accuracy_score leaves out classes without images, and so do we.
-    for name, interval in found.overall.items():
-        assert interval[1:] == pytest.approx(np.quantile(expected[name], (0.025, 0.975)), rel=1e-5), name
-    for name, intervals in found.per_class.items():
-        ends = np.nanquantile(expected[name], (0.025, 0.975), axis=0)
-        np.testing.assert_allclose([interval[1:] for interval in intervals], ends.T, err_msg=name)
+def test_proportions_have_wilson_intervals(predictions):
+    scores = score(*predictions(90, classes=3), None, resamples=100)
+    hits, count = int(np.trace(scores.confusion)), 90
+    pairs = [(scores.overall["accuracy"], hits, count)]
+    pairs += [(scores.per_class["recall"][c], int(scores.confusion[c, c]), scores.support[c]) for c in range(3)]
+    for estimate, successes, trials in pairs:
+        interval = binomtest(successes, trials).proportion_ci(method="wilson")
+        assert estimate[1:] == pytest.approx((interval.low, interval.high))
 
 
-def test_intervals_are_about_those_of_scipy(predictions):
+@pytest.mark.parametrize("case", CASES)
+def test_no_estimate_is_outside_its_interval(predictions, case):
+    count, classes, sharpness = CASES[case]
+    for seed in range(20):
+        for temperature in (None, 3.0):
+            log_probabilities, labels = predictions(count, classes, sharpness, seed)
+            for name, estimate in all_estimates(score(log_probabilities, labels, temperature, resamples=100)):
+                assert np.isnan(estimate).all() or estimate.low <= estimate.value <= estimate.high, (name, estimate)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_intervals_have_a_width_at_0_and_100_percent(accuracy):
+    labels = torch.arange(5).repeat(4)
+    predicted = labels if accuracy else (labels + 1) % 5
+    scores = score(torch.eye(5, dtype=torch.float64)[predicted].mul(4).log_softmax(1), labels, None, resamples=100)
+    estimates = {name: e for name, e in all_estimates(scores) if name not in ("nll", "ece")}
+    assert {e.value for e in estimates.values()} == {accuracy}
+    assert min(e.high - e.low for e in estimates.values()) > 0.05
+
+
+def test_averages_exclude_undefined_classes(predictions):
+    log_probabilities, labels = predictions(60, classes=3)
+    without = torch.cat([log_probabilities, torch.full((60, 1), -30.0, dtype=torch.float64)], dim=1).log_softmax(1)
+    three, four = (score(given, labels, None, resamples=100) for given in (log_probabilities, without))
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert four.overall[name].value == pytest.approx(three.overall[name].value)
+    assert np.isnan(four.per_class["f1"][3]).all()
+
+
+def test_intervals_of_means_agree_with_scipys_bootstrap(predictions):
     log_probabilities, labels = predictions(300)
-    right = (log_probabilities.argmax(dim=1) == labels).numpy()
-    theirs = bootstrap((right,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1))
-    ours = score(log_probabilities, labels, None, resamples=4000).overall["accuracy"]
-    assert ours[1:] == pytest.approx(tuple(theirs.confidence_interval), abs=0.005)
+    predicted = log_probabilities.argmax(dim=1)
+    overall = score(log_probabilities, labels, None).overall
+
+    def macro_f1(chosen):
+        return metrics.f1_score(labels[chosen], predicted[chosen], average="macro")
+
+    rng = np.random.default_rng(1)
+    theirs = bootstrap((np.arange(300),), macro_f1, n_resamples=500, method="percentile", vectorized=False, rng=rng)
+    assert overall["macro_f1"][1:] == pytest.approx(tuple(theirs.confidence_interval), abs=0.015)
+    losses = -log_probabilities[torch.arange(300), labels].numpy()
+    theirs = bootstrap((losses,), np.mean, n_resamples=4000, method="percentile", rng=rng)
+    assert overall["nll"][1:] == pytest.approx(tuple(theirs.confidence_interval), abs=0.01)
 
 
-def test_a_temperature_changes_calibration_alone(predictions):
+def test_a_temperature_changes_calibration_only(predictions):
     log_probabilities, labels = predictions(200)
-    plain, cool = (score(log_probabilities, labels, t, resamples=100) for t in (None, 1.0))
-    assert {name for name in cool.overall if name not in plain.overall} == {"nll_calibrated", "ece_calibrated"}
-    assert {name: cool.overall[name] for name in plain.overall} == plain.overall
-    assert cool.overall["nll_calibrated"] == pytest.approx(cool.overall["nll"])
-    assert cool.overall["ece_calibrated"] == pytest.approx(cool.overall["ece"])
+    plain, scaled = (score(log_probabilities, labels, t, resamples=100) for t in (None, 1.0))
+    assert {*scaled.overall} - {*plain.overall} == {"nll_calibrated", "ece_calibrated"}
+    assert {name: scaled.overall[name] for name in plain.overall} == plain.overall
+    assert scaled.overall["nll_calibrated"] == pytest.approx(scaled.overall["nll"])
+    assert scaled.overall["ece_calibrated"] == pytest.approx(scaled.overall["ece"])
 
 
-def test_the_draws_follow_the_seed(predictions):
+def test_the_bootstrap_follows_the_seed(predictions):
     first, again, other = (score(*predictions(100), None, resamples=100, seed=seed).overall for seed in (0, 0, 1))
     assert first == again
-    assert first["nll"].value == other["nll"].value
-    assert first["nll"].low != other["nll"].low
+    assert first["macro_f1"] != other["macro_f1"]

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from fer_exp.config.schema import PRECISIONS
 from fer_exp.data.dataset import PREPROCESSING
 from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.models.resnet import ResNet18
-from fer_exp.runs.checkpoint import LoadedModel, check_source, find_checkpoint, load_network, read_checkpoint
-from fer_exp.runs.record import RunRecord
+from fer_exp.runs.checkpoint import LoadedModel, read_checkpoint
 
 MODEL = {"name": "ResNet18", "_target_": "fer_exp.models.resnet.ResNet18", "num_classes": 7, "width": 16}
 
@@ -46,26 +44,6 @@ def test_the_network_answers_as_it_did(checkpoint, network):
     with torch.no_grad():
         torch.testing.assert_close(trained.logits(faces), network(faces))
     assert (trained.epoch, trained.classes, trained.network.training) == (4, CLASSES, False)
-
-
-def test_a_network_answers_in_the_precision_that_is_asked_for(checkpoint, network, monkeypatch):
-    kept = []
-    monkeypatch.setattr("fer_exp.training.hardware.keep_freed_memory", lambda: kept.append(True))
-    faces = torch.rand(3, 1, 48, 48)
-    whole, said = load_network(checkpoint(), "cpu", "32-true")
-    assert said.startswith("Device: ")
-    assert said.endswith("(as set). Precision: 32-true (as set).")
-    half, said = load_network(checkpoint(), "cpu", "bf16-mixed")
-    assert said.endswith("Precision: bf16-mixed (as set).")
-    with torch.no_grad():
-        torch.testing.assert_close(whole.logits(faces), network(faces))
-        with torch.autocast("cpu", torch.bfloat16):
-            expected = network(faces)
-        torch.testing.assert_close(half.logits(faces), expected)
-        assert expected.dtype == torch.bfloat16
-    assert kept == [True, True]
-    with pytest.raises(UserError, match=r"trainer\.precision=16-mixed: needs a GPU"):
-        load_network(checkpoint(), "cpu", "16-mixed")
 
 
 @pytest.mark.parametrize("precision", sorted({*PRECISIONS} - {"auto"}))
@@ -136,49 +114,3 @@ def test_a_file_that_is_no_checkpoint_is_refused(checkpoint, tmp_path):
         read_checkpoint(tmp_path / "code.ckpt")
     with pytest.raises(UserError, match="there is no such checkpoint"):
         read_checkpoint(tmp_path / "nowhere.ckpt")
-
-
-def source(**given):
-    cfg = {
-        "run": None,
-        "ckpt": None,
-        "weights": "best",
-        "batch_size": 8,
-        "trainer": {"accelerator": "cpu", "precision": "32-true"},
-    }
-    return OmegaConf.create({**cfg, **given})
-
-
-def test_a_checkpoint_is_found_by_its_run_and_a_run_by_its_checkpoint(checkpoint, tmp_path):
-    run = tmp_path / "run"
-    best = checkpoint(run / "checkpoints/best.ckpt")
-    RunRecord(run, {}).finish("completed", 1.0)
-    copied = checkpoint(tmp_path / "copy.ckpt")
-    path, folder, summary = find_checkpoint(source(run=str(run)))
-    assert (path, folder, summary["status"]) == (best, run, "completed")
-    assert find_checkpoint(source(ckpt=str(best)))[:2] == (best, run)
-    assert find_checkpoint(source(ckpt=str(copied))) == (copied, None, {})
-    with pytest.raises(UserError, match=r"weights=last: .*expected one of those there are: best"):
-        find_checkpoint(source(run=str(run), weights="last"))
-    with pytest.raises(UserError, match=r"it holds runs: .*run"):
-        find_checkpoint(source(run=str(tmp_path)))
-    (run / "summary.json").write_text("{")
-    with pytest.raises(UserError, match="record cannot be read"):
-        find_checkpoint(source(run=str(run)))
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "either run=DIR"),
-        ({"run": "a", "ckpt": "b"}, "either run=DIR"),
-        ({"run": "a", "weights": "worst"}, "best, restored, last"),
-        ({"ckpt": "a", "weights": "last"}, "give run=DIR weights=last"),
-        ({"run": "a", "batch_size": 0}, "batch_size=0"),
-        ({"run": "a", "trainer": {"accelerator": "abacus"}}, "accelerator=abacus"),
-        ({"run": "a", "trainer": {"accelerator": "cpu", "precision": "64"}}, "precision=64"),
-    ],
-)
-def test_one_network_must_be_named(given, said):
-    with pytest.raises(UserError, match=said):
-        check_source(source(**given))

@@ -1,59 +1,58 @@
-"""Whether a network is as sure as it is right, and the temperature that makes it so."""
+"""Calibration: expected calibration error and temperature scaling."""
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_calibration_error
 
-BINS = 15  # of equal width, as Guo et al. 2017 have them
-TEMPERATURES = (0.01, 100.0)  # the narrowest and the widest that is looked for
+BINS = 15  # of equal width, as in Guo et al. 2017
+TEMPERATURES = (0.01, 100.0)  # search range
 
 
 def fit_temperature(log_probabilities: Tensor, labels: Tensor) -> float:
-    """The T > 0 for which the negative log-likelihood of softmax(log p / T) is least (Guo et al. 2017, section 4.2).
+    """The temperature T > 0 that minimizes the negative log-likelihood of softmax(logits / T) (Guo et al. 2017).
 
-    It is convex in 1 / T, so that the one minimum is found. Where every prediction is right there is none: the T that
-    is returned leaves next to no loss. The largest of ``TEMPERATURES`` tells of a network that knows nothing.
+    The loss is convex in 1 / T. It has no minimum if every prediction is correct; the result is then a small T whose
+    loss is nearly 0. A network that has learned nothing gets the upper end of ``TEMPERATURES``.
 
     Args:
-        log_probabilities: (N, C) logits, or log-probabilities, which differ from them by a constant for each image.
+        log_probabilities: (N, C) logits or log-probabilities.
         labels: (N,) int64.
     """
 
     def loss(log_temperature: float) -> float:
-        return float(F.nll_loss(temper(log_probabilities, float(np.exp(log_temperature))), labels))
+        return float(F.nll_loss(scale(log_probabilities, float(np.exp(log_temperature))), labels))
 
     found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-7})
     return float(np.exp(found.x))
 
 
-def temper(log_probabilities: Tensor, temperature: float) -> Tensor:
-    """(N, C): the log-probabilities after division by a temperature; the order of the classes stays."""
+def scale(log_probabilities: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities (N, C) after division of the logits by a temperature."""
     return torch.log_softmax(log_probabilities / temperature, dim=1)
 
 
-def top(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each image the probability of the class that is named, (N,) float32 in [0, 1], and whether it is right."""
-    best, predicted = log_probabilities.max(dim=1)
-    return best.exp().float().clamp(max=1), predicted == labels
+def confidence_and_correct(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability of the predicted class, (N,) float32 in [0, 1], and whether the prediction is correct, (N,)."""
+    highest, predicted = log_probabilities.max(dim=1)
+    return highest.exp().float().clamp(max=1), predicted == labels
 
 
-def bin_of(confidence: Tensor) -> Tensor:
-    """(N,) int64: the bin of each confidence (N,) float32; a bin holds its lower end, and the last one 1 as well."""
-    ends = torch.linspace(0, 1, BINS + 1)
-    return (torch.bucketize(confidence, ends, right=True) - 1).clamp(max=BINS - 1)
+def bin_index(confidence: Tensor) -> Tensor:
+    """The bin of each confidence, (N,) int64. A bin includes its lower edge; the last bin also includes 1."""
+    edges = torch.linspace(0, 1, BINS + 1)
+    return (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=BINS - 1)
 
 
-def expected_calibration_error(log_probabilities: Tensor, labels: Tensor) -> float:
-    """The mean gap between confidence and accuracy over ``BINS`` bins, weighted by their images (Naeini et al. 2015).
+def calibration_terms(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(N,) float64 whose mean is the expected calibration error (Naeini et al. 2015).
 
-    Args:
-        log_probabilities: (N, C).
-        labels: (N,) int64.
+    The error is the mean of |confidence - accuracy| over the bins, weighted by their number of images. The term of an
+    image is its confidence minus its correctness (0 or 1), with the sign of its bin's gap. The spread of the terms
+    gives the standard error.
     """
-    # torchmetrics has a bin of its own for a probability of exactly 1.
-    below_1 = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
-    probabilities = log_probabilities.exp().float().clamp(max=below_1)
-    return float(multiclass_calibration_error(probabilities, labels, log_probabilities.shape[1], BINS, norm="l1"))
+    confidence, correct = confidence_and_correct(log_probabilities, labels)
+    gaps, bins = confidence.double() - correct.double(), bin_index(confidence)
+    signs = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, gaps).sign()
+    return signs[bins] * gaps

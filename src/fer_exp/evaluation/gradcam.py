@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM maps of its last convolution."""
+"""Grad-CAM maps of a network's last convolution."""
 
 import torch
 from captum.attr import LayerGradCam  # type: ignore[import-untyped]
@@ -9,48 +9,43 @@ from fer_exp.data.dataset import normalise
 from fer_exp.models.summary import eval_mode, list_layers
 
 
-def attention_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Map how much each place of a face speaks for a class: Grad-CAM (Selvaraju et al. 2017, section 3).
+def gradcam_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Compute how much each location of an image supports a class: Grad-CAM (Selvaraju et al. 2017, section 3).
 
-    The channels of the last convolution with more than one place are added up, each weighted by the mean gradient of
-    the class's logit with respect to it. What is positive of that is resampled to the size of the face (bilinear) and
-    divided by its own maximum: maps tell where, not how much, and cannot be compared by their height.
+    The channels of the last convolution whose output is larger than 1x1 are summed, weighted by the mean gradient of
+    the class's logit. The positive part is resized to the image (bilinear) and divided by its maximum, so that values
+    of different images cannot be compared.
 
     Args:
-        network: maps normalised faces (K, 1, 48, 48) to logits (K, C). Run in evaluation mode, and left as it was.
-        images: (K, 1, 48, 48) uint8, at least one; all go through the network at once.
-        targets: class to explain of each image, (K,) int64.
+        network: maps normalised images (K, C, S, S) to logits. It runs in evaluation mode and is left unchanged.
+        images: (K, C, S, S) uint8, K > 0.
+        targets: the class to explain for each image, (K,) int64.
 
     Returns:
-        (K, 48, 48) float32 in [0, 1], on the images' device; all 0 where nothing speaks for the class.
+        (K, S, S) float32 in [0, 1], on the images' device; 0 everywhere if nothing supports the class.
 
     Raises:
-        ValueError: the network has no such convolution, as a transformer.
+        ValueError: the network has no such convolution, for example a transformer.
     """
     device = next(network.parameters()).device
     with eval_mode(network):
         grad_cam = LayerGradCam(network, _last_convolution(network, images.shape[1:]))
-        faces = normalise(images).to(device)
-        maps = grad_cam.attribute(faces, targets.to(device), relu_attributions=True).detach()
-    # A network that diverged says nothing either.
-    maps = maps.float().nan_to_num(0, posinf=0)
+        maps = grad_cam.attribute(normalise(images).to(device), targets.to(device), relu_attributions=True).detach()
+    maps = maps.float().nan_to_num(0, posinf=0)  # a diverged network
     maps = F.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
     highest = maps.amax(dim=(1, 2), keepdim=True)
     return (maps / highest.where(highest > 0, 1)).to(images.device)
 
 
-def _last_convolution(network: nn.Module, input_shape: torch.Size) -> nn.Conv2d:
-    for layer in reversed(list_layers(network, input_shape)):
+def _last_convolution(network: nn.Module, image_shape: torch.Size) -> nn.Conv2d:
+    for layer in reversed(list_layers(network, image_shape)):
         module = network.get_submodule(layer.name)
-        if isinstance(module, nn.Conv2d) and max(layer.output_shape[1:]) > 1 and not _cuts_patches(module):
+        if isinstance(module, nn.Conv2d) and max(layer.output_shape[1:]) > 1 and not _is_patch_embedding(module):
             return module
-    raise ValueError(
-        f"{type(network).__name__} has no convolution of more than 1x1 places, but for what only cuts a face into "
-        "patches: Grad-CAM explains convolutional networks only"
-    )
+    raise ValueError(f"{type(network).__name__} has no convolution with an output larger than 1x1 to explain")
 
 
-def _cuts_patches(convolution: nn.Conv2d) -> bool:
-    """Whether no two kernels overlap, as in the first layer of a transformer: what it finds are not features yet."""
+def _is_patch_embedding(convolution: nn.Conv2d) -> bool:
+    """Whether kernels do not overlap, as in the first layer of a vision transformer."""
     sides = zip(convolution.kernel_size, convolution.stride, strict=True)
     return all(1 < kernel <= stride for kernel, stride in sides)

@@ -1,4 +1,4 @@
-"""The images of an evaluation: those reported on, and those that the run was trained and selected on."""
+"""The images of an evaluation: the evaluated ones, and those that the run was trained and validated on."""
 
 import hashlib
 import logging
@@ -13,7 +13,7 @@ from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.dataset import CHUNK_SIZE, ImageDataset
 from fer_exp.data.sources.class_folders import Layout, within
 from fer_exp.errors import UserError
-from fer_exp.evaluation.provenance import Provenance
+from fer_exp.evaluation.protocol import Provenance
 from fer_exp.files import expand_path, printable
 
 log = logging.getLogger(__name__)
@@ -25,194 +25,185 @@ FOLDERS = f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"
 
 @dataclass(frozen=True)
 class Images:
-    """What an evaluation looks at.
+    """The images of an evaluation.
 
     Attributes:
-        split: ``train``, ``selection``, ``validation``, ``test``, or a folder as it was given.
-        folder: where the reported images lie.
-        reported: the images that are reported on.
-        train: those that the run was trained on; None where it is not known where they lie.
-        selection: those that the run was validated on; None where it is not known where they lie.
-        root: the data folder of the run; None where it is not known.
-        holds_out: whether ``selection`` was held out of train/.
+        split: ``train``, ``selection``, ``validation``, ``test``, or a folder.
+        folder: of the evaluated images.
+        evaluated: the evaluated images.
+        train: the run's training images; None if unknown.
+        selection: the images that the run validated on; None if unknown.
+        root: the run's data folder; None if unknown.
+        is_held_out: whether ``selection`` was held out of train/.
     """
 
     split: str
     folder: Path
-    reported: ImageDataset
+    evaluated: ImageDataset
     train: ImageDataset | None
     selection: ImageDataset | None
     root: Path | None
-    holds_out: bool = False
+    is_held_out: bool = False
 
     @property
-    def place(self) -> Path:
-        """Where the reported images lie, relative to the data folder if they lie in it."""
+    def location(self) -> Path:
+        """The folder of the evaluated images, relative to the data folder if it is inside it."""
         if self.root is not None and self.folder.is_relative_to(self.root):
             return self.folder.relative_to(self.root)
         return self.folder
 
 
 def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> ImageDataModule:
-    """The data of a run, with the settings that are ``given`` in place of its own.
+    """Build the data module of a run, with ``given`` keys in place of the run's own.
 
     Args:
-        run: the run's group ``data``, resolved; empty where it is not known. Drawn faces give way to a ``root``.
+        run: the run's config group ``data``; empty if unknown. A given ``root`` replaces synthetic images.
         given: keys of ``ImageDataModule``.
 
     Raises:
-        UserError: they make no such data.
+        UserError: the data module refuses the keys.
     """
-    settings = {"_target_": FOLDERS, "root": "", "batch_size": 1, "seed": 0} if not run or "root" in given else {}
-    keep = run if not settings or run.get("_target_") == FOLDERS else {}
-    # What an evaluation has no use for, and what may have gone since.
-    keep = {key: value for key, value in keep.items() if key not in ("soft_labels", "balanced_sampling")}
-    if keep.get("root") and "root" not in given and not expand_path(keep["root"]).is_dir():
-        log.info(
-            "The run's data folder %s is not there; data.root=DIR tells where its data lie.", printable(keep["root"])
-        )
-        keep["root"] = ""
-    node = {**settings, **keep, "batch_size": 1, **given}  # no training batch is cut
-    data: ImageDataModule = build_checked(node, "data", ImageDataModule)
+    base = {"_target_": FOLDERS, "root": "", "seed": 0} if not run or "root" in given else {}
+    own = run if not base or run.get("_target_") == FOLDERS else {}
+    # Evaluation needs neither soft labels nor sampling, and their files may be gone.
+    own = {key: value for key, value in own.items() if key not in ("soft_labels", "balanced_sampling")}
+    if own.get("root") and "root" not in given and not expand_path(own["root"]).is_dir():
+        log.info("The run's data folder %s does not exist; data.root=DIR replaces it.", printable(own["root"]))
+        own["root"] = ""
+    data: ImageDataModule = build_checked({**base, **own, "batch_size": 1, **given}, "data", ImageDataModule)
     return data
 
 
 def load_images(data: ImageDataModule, split: str) -> Images:
-    """Load what ``split`` names, and what the run was trained and selected on.
+    """Load a split, and the images that the run was trained and validated on.
 
     Args:
-        data: those of the run; with an empty ``root`` only a folder can be loaded.
-        split: one of ``SPLITS``, or a folder that holds the class folders.
+        data: of the run; with an empty ``root`` only a folder can be loaded.
+        split: one of ``SPLITS``, or a folder of class folders.
 
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
     if not data.root:
-        split = _name(split, None)
-        if split in SPLITS:
-            raise UserError(f"split={split}: it is not known where the data of this checkpoint lie; give data.root=DIR")
-        return Images(split, Path(split), data.load_folder(split, Path(split)), None, None, None)
+        name = _split_name(split, None)
+        if name in SPLITS:
+            raise UserError(f"split={name}: the data of this checkpoint was not found; give data.root=DIR")
+        return Images(name, Path(name), data.load_folder(name, Path(name)), None, None, None)
     data.setup()
     layout, train, selection = data.layout, data.train_set, data.val_set
-    split = _name(split, layout)
-    if split == "validation" and data.val_fraction and layout.validation.name.lower() in TEST_NAMES:
+    name = _split_name(split, layout)
+    is_held_out = data.val_fraction > 0
+    if name == "validation" and is_held_out and layout.validation.name.lower() in TEST_NAMES:
         raise UserError(
-            f"split=validation: there is no such folder, and {printable(layout.validation)} is the run's test. "
-            "split=selection reports on the images held out of train/, and split=test on the test, once."
+            f"split=validation: there is no such folder; {printable(layout.validation)} is the run's test set. Use "
+            "split=selection for the images held out of train/, or split=test for the one report on the test set."
         )
-    if split == "train":
-        return Images(split, layout.train, train, train, selection, layout.root, data.val_fraction > 0)
-    if split == "selection" or (split == "validation" and not data.val_fraction):
-        folder = layout.train if data.val_fraction else layout.validation
-        return Images(split, folder, selection, train, selection, layout.root, data.val_fraction > 0)
-    # A list may leave files out of train/ and validation/; of a test nothing is left out.
-    folder, left_out = Path(split), frozenset[str]()
-    if split == "validation":
+    if name == "train":
+        return Images(name, layout.train, train, train, selection, layout.root, is_held_out)
+    if name == "selection" or (name == "validation" and not is_held_out):
+        folder = layout.train if is_held_out else layout.validation
+        return Images(name, folder, selection, train, selection, layout.root, is_held_out)
+    folder, excluded = Path(name), frozenset[str]()
+    if name == "validation":
         folder = layout.validation
-        left_out = within(layout, folder, data.excluded(layout))
-    elif split == "test":
+        excluded = within(layout, folder, data.excluded(layout))
+    elif name == "test":
         folder = _test_folder(layout)
-        if (
-            not data.val_fraction and folder.resolve() == layout.validation.resolve()
-        ):  # whatever a list leaves out there
+        if not is_held_out and folder.resolve() == layout.validation.resolve():
             raise UserError(
-                f"split=test: {printable(folder)} takes the place of validation/: these are the images that the run was "  # noqa: E501
-                "selected on, and no test. Report on others, or on split=validation, which says so."
+                f"split=test: the run was validated on {printable(folder)}, so it is no test set. Use another test "
+                "set, or split=validation."
             )
-    reported = data.load_folder(split, folder, left_out)
-    return Images(split, folder, reported, train, selection, layout.root, data.val_fraction > 0)
+    evaluated = data.load_folder(name, folder, excluded)
+    return Images(name, folder, evaluated, train, selection, layout.root, is_held_out)
 
 
-def _name(split: str, layout: Layout | None) -> str:
-    """A folder by the name that it has as a split of the data, where it is one."""
+def _split_name(split: str, layout: Layout | None) -> str:
+    """``split``; for the folder of a split of the data, the name of that split."""
     if split in SPLITS:
         return split
     folder = expand_path(split)
     if not folder.is_dir():
         raise UserError(f"split={printable(split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
+    folders = {}
     if layout is not None:
-        places = {"train": layout.train, "validation": layout.validation}
-        if test := _find_test(layout):
-            places = {"test": test, **places}
-        return next((name for name, place in places.items() if place.resolve() == folder.resolve()), str(folder))
-    return str(folder)
+        test = _find_test(layout)
+        folders = {**({"test": test} if test else {}), "train": layout.train, "validation": layout.validation}
+    return next((name for name, place in folders.items() if place.resolve() == folder.resolve()), str(folder))
 
 
 def _find_test(layout: Layout) -> Path | None:
-    beside = sorted(layout.train.parent.iterdir())
-    return next((place for place in beside if place.name.lower() in TEST_NAMES and place.is_dir()), None)
+    siblings = sorted(layout.train.parent.iterdir())
+    return next((folder for folder in siblings if folder.name.lower() in TEST_NAMES and folder.is_dir()), None)
 
 
 def _test_folder(layout: Layout) -> Path:
     if (folder := _find_test(layout)) is None:
         raise UserError(
-            f"split=test: {printable(layout.train.parent)} holds no folder test/; give the folder of the test images, "
+            f"split=test: {printable(layout.train.parent)} has no folder test/; give the folder of the test images: "
             "split=DIR protocol=official"
         )
     return folder
 
 
-def examine(
-    images: Images, origin: Provenance, validated_in: str | None, precision: str
+def find_caveats(
+    images: Images, provenance: Provenance, validated_in: str | None, precision: str
 ) -> tuple[dict[str, int], list[str]]:
-    """What has to be known of the images beside the protocol.
+    """Compare the images with those of the run.
 
     Args:
         images: of the evaluation.
-        origin: of the weights.
-        validated_in: the precision in which the run was validated; None where it is not known.
+        provenance: of the weights.
+        validated_in: precision of the run's validation; None if unknown.
         precision: of the evaluation.
 
     Returns:
-        How many of the reported images have the pixels of a ``train`` or a ``selection`` image; and notes, a sentence
+        Number of evaluated images with the same pixels as a ``train`` or a ``selection`` image; and caveats, a sentence
         each.
     """
-    notes, found = [], {}
-    for name, others, known, in_words in (
-        ("train", images.train, origin.train, "trained"),
-        ("selection", images.selection, origin.selection, "validated"),
+    notes, copies = [], {}
+    for name, others, recorded, verb in (
+        ("train", images.train, provenance.train, "trained"),
+        ("selection", images.selection, provenance.selection, "validated"),
     ):
         if others is None:
             continue
-        if known is not None and others.fingerprint != known:
-            notes.append(
-                f"The images that the data settings name are not those that the run was {in_words} on: they have "
-                "changed, or others are given."
-            )
-        if others.fingerprint != images.reported.fingerprint:
-            found[name] = copies(images.reported, others)
-            if found[name]:
+        if recorded is not None and others.fingerprint != recorded:
+            notes.append(f"The {name} images changed: the run was {verb} on others.")
+        if others.fingerprint != images.evaluated.fingerprint:
+            copies[name] = count_copies(images.evaluated, others)
+            if copies[name]:
                 notes.append(
-                    f"{found[name]:,} of the {len(images.reported):,} images have exactly the pixels of one that the "
-                    f"run was {in_words} on."
+                    f"{copies[name]:,} of the {len(images.evaluated):,} images have the same pixels as an image that "
+                    f"the run was {verb} on."
                 )
     if images.selection is None:
         notes.append(
-            "No temperature could be fitted, and no copies of training images be looked for, as it is not known where "
-            "the run's data lie; data.root=DIR tells."
+            "The run's data was not found, so no temperature was fitted and no copies of training images were counted; "
+            "data.root=DIR sets its folder."
         )
-    elif images.selection.fingerprint == images.reported.fingerprint:
-        notes.append("The temperature was fitted on the images reported on: the figures at T are optimistic.")
+    elif images.selection.fingerprint == images.evaluated.fingerprint:
+        notes.append("The temperature was fitted on the evaluated images: metrics at T are optimistic.")
     else:
-        on = "the images held out of train/" if images.holds_out else "validation/"
-        notes.append(f"The temperature was fitted on {on} ({len(images.selection):,} images).")
-    if precision != "32-true":
-        notes.append(f"The figures are computed in {precision}.")
+        source = "the images held out of train/" if images.is_held_out else "validation/"
+        notes.append(f"The temperature was fitted on {source} ({len(images.selection):,} images).")
     if validated_in not in (None, precision):
         notes.append(
-            f"The run was validated in {validated_in}, and this is {precision}: its record may differ a little."
+            f"Computed in {precision}; the run was validated in {validated_in}: small differences are expected."
         )
-    return found, notes
+    elif precision != "32-true":
+        notes.append(f"Computed in {precision}.")
+    return copies, notes
 
 
-def copies(reported: ImageDataset, others: ImageDataset) -> int:
-    """How many of ``reported`` have exactly the pixels of one of ``others``; images that show nothing do not count."""
-    known = {digest for digest, is_blank in _digests(others) if not is_blank}
-    return sum(digest in known for digest, _ in _digests(reported))
+def count_copies(images: ImageDataset, others: ImageDataset) -> int:
+    """Number of ``images`` with the same pixels as one of ``others``; images of a single gray value do not count."""
+    known = {digest for digest, constant in _digests(others) if not constant}
+    return sum(digest in known for digest, _ in _digests(images))
 
 
-def _digests(images: ImageDataset) -> Iterator[tuple[bytes, bool]]:
-    for start in range(0, len(images), CHUNK_SIZE):
-        faces = images.images[start : start + CHUNK_SIZE].squeeze(1).numpy()
-        for face, is_blank in zip(faces, is_constant(faces), strict=True):
-            yield hashlib.sha256(face).digest(), bool(is_blank)
+def _digests(dataset: ImageDataset) -> Iterator[tuple[bytes, bool]]:
+    for start in range(0, len(dataset), CHUNK_SIZE):
+        chunk = dataset.images[start : start + CHUNK_SIZE].squeeze(1).numpy()
+        for image, constant in zip(chunk, is_constant(chunk), strict=True):
+            yield hashlib.sha256(image).digest(), bool(constant)

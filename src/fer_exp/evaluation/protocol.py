@@ -1,224 +1,253 @@
-"""Under which rules a figure was obtained, and the refusal of those that were not kept.
+"""Evaluation protocols: which images a result is about, how the weights were selected, and what may be reported.
 
-A figure says little without the images it is of, how the weights were chosen, and whether the same images had a part
-in that choice. Five protocols are known, and a figure never stands without the name of its own:
+Every result names its protocol:
 
-- ``folders``: trained on train/, epoch selected on validation/, reported on validation/. Optimistic.
-- ``held_out``: epoch selected on images held out of train/, reported on validation/, which no choice of the run saw.
-- ``official``: reported on a test folder, once for each run.
-- ``training``: reported on the images of the training. A fit, no result.
-- ``other``: any other folder, or weights of which it is not known how they were selected. Such looks are counted,
-  and an official report of the same images tells of them.
+- ``folders``: trained on train/, epoch selected on validation/, evaluated on validation/. Optimistic.
+- ``held_out``: epoch selected on images held out of train/, evaluated on validation/, which the run never used.
+- ``official``: evaluated on a test set, once per run.
+- ``training``: evaluated on the training images. It shows the fit, not the generalization.
+- ``other``: any other images, or weights of unknown selection. A later official report counts these evaluations.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fer_exp.errors import UserError
-from fer_exp.evaluation.provenance import Provenance
 from fer_exp.files import replacing
 
 PROTOCOLS = ("folders", "held_out", "official", "other", "training")
-# How a face is shown, and the words for it; all but the first are test-time augmentation (TTA).
-VIEWS: Mapping[str, str] = {
-    "single": "single view",
-    "flip": "TTA: mirrored",
-    "ten_crop": "TTA: ten crops",
-}
-LEDGER = "reported.json"  # in the folder of a run: the images of no split of its own that it was reported on
+TTA = {"none": "no TTA", "flip": "TTA: horizontal flip", "ten_crop": "TTA: ten crops"}  # test-time augmentation
+LEDGER = "reported.json"  # in the run's folder: its evaluations on images outside its own splits
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the evaluated weights were trained and selected.
+
+    Attributes:
+        checkpoint: file of the weights.
+        run: folder of the run's record; None without a record.
+        weights: ``best`` or ``last``; otherwise the checkpoint's file name.
+        epoch: of the weights, from 1.
+        epochs: number that the run trained; None without a record.
+        selected_by: the metric whose best epoch this is; None if the epoch was not selected, or unknown.
+        val_fraction: fraction of train/ held out for validation; 0 for validation/, None without a record.
+        train: fingerprint of the training images; None if unknown.
+        selection: fingerprint of the images that the run validated on; None if unknown.
+    """
+
+    checkpoint: Path
+    run: Path | None
+    weights: str
+    epoch: int | None
+    epochs: int | None
+    selected_by: str | None
+    val_fraction: float | None
+    train: str | None
+    selection: str | None
+
+    @property
+    def selected_on(self) -> str:
+        """The images whose metric selected the epoch."""
+        if self.selected_by and self.selected_by.startswith("train_"):
+            return "train/"
+        return f"{self.val_fraction:.0%} of train/, held out" if self.val_fraction else "validation/"
+
+    @property
+    def is_selected_by_validation(self) -> bool:
+        """Whether a validation metric selected the epoch."""
+        return self.selected_by is not None and self.selected_on != "train/"
+
+    @property
+    def description(self) -> str:
+        """The weights and their selection: ``epoch 4 of 9, best val_loss on validation/``."""
+        epoch = "unknown epoch" if self.epoch is None else f"epoch {self.epoch}"
+        if self.run is None:
+            return f"{epoch}, selection unknown (no run record)"
+        epoch += f" of {self.epochs}"
+        if self.weights not in ("best", "last"):
+            return f"{epoch}, selection unknown ({self.weights} is neither best.ckpt nor last.ckpt)"
+        if self.selected_by is None:
+            return f"{epoch}, not selected by a metric"
+        return f"{epoch}, best {self.selected_by} on {self.selected_on}"
 
 
 @dataclass(frozen=True)
 class EvalSplit:
-    """The images that are reported on.
+    """The evaluated images.
 
     Attributes:
-        split: ``train``, ``selection``, ``validation``, ``test``, or a folder as it was given.
+        name: ``train``, ``selection``, ``validation``, ``test``, or a folder.
         fingerprint: of the images.
-        place: the folder where they lie, relative to the data folder if it lies there.
+        location: their folder, relative to the data folder if it is inside it.
     """
 
-    split: str
+    name: str
     fingerprint: str
-    place: str
+    location: str
 
 
-def choose_protocol(wanted: str, reported: EvalSplit, origin: Provenance) -> str:
-    """The protocol that images and run are fit for; ``wanted``, unless that is ``auto``, must be it.
+def choose_protocol(requested: str, split: EvalSplit, provenance: Provenance) -> str:
+    """The protocol that fits the run and the images. A ``requested`` protocol other than ``auto`` must be that one.
 
     Raises:
-        UserError: ``wanted`` is another, or test images had a part in the training.
+        UserError: ``requested`` does not fit, or a test set was used in training.
     """
-    fit = _fit(reported, origin)
-    if wanted == "official" and fit == "other":  # a test folder may lie anywhere
-        fit = "official"
-    part = {origin.train: "trained", origin.selection: "selected"}.get(reported.fingerprint)
-    if part and (reported.split == "test" or wanted == "official"):
+    fitting = _fitting_protocol(split, provenance)
+    if requested == "official" and fitting == "other":  # a test set may be any folder
+        fitting = "official"
+    use = {provenance.train: "trained", provenance.selection: "validated"}.get(split.fingerprint)
+    if use and (split.name == "test" or requested == "official"):
         raise UserError(
-            f"split={reported.split}: these are the images that the run was {part} on, and no test. Report on others, "
-            "or under the protocol that says so."
+            f"split={split.name}: the run was {use} on these images, so they are no test set. Use another split, or "
+            "another protocol."
         )
-    if fit == "official" and origin.run is None:
+    if fitting == "official" and provenance.run is None:
         raise UserError(
-            "protocol=official: a run is reported on test images once, and its record keeps that: give run=DIR instead "
-            f"of ckpt={origin.checkpoint}"
+            "protocol=official: a test set is reported once per run, which needs the run's record. Give run=DIR "
+            f"instead of ckpt={provenance.checkpoint}"
         )
-    if wanted not in ("auto", fit):
-        why = _why_not(wanted, reported, origin)
-        raise UserError(f"protocol={wanted}: {why}. For split={reported.split} of this run, expected auto or {fit}.")
-    return fit
+    if requested not in ("auto", fitting):
+        reason = _mismatch(requested, split, provenance)
+        raise UserError(
+            f"protocol={requested}: {reason}. For split={split.name} of this run, expected auto or {fitting}."
+        )
+    return fitting
 
 
-def _fit(reported: EvalSplit, origin: Provenance) -> str:
-    if reported.split == "train" or reported.fingerprint == origin.train:
+def _fitting_protocol(split: EvalSplit, provenance: Provenance) -> str:
+    if split.name == "train" or split.fingerprint == provenance.train:
         return "training"
-    if reported.split == "test":
+    if split.name == "test":
         return "official"
-    if reported.fingerprint == origin.selection:
-        return "folders" if origin.val_fraction == 0 else "other"
-    if reported.split == "validation" and origin.val_fraction:
+    if split.fingerprint == provenance.selection:
+        return "folders" if provenance.val_fraction == 0 else "other"
+    if split.name == "validation" and provenance.val_fraction:
         return "held_out"
     return "other"
 
 
-def _why_not(wanted: str, reported: EvalSplit, origin: Provenance) -> str:
-    if origin.run is None:
-        return "it is not known how these weights were selected (no run record); give run=DIR"
-    if wanted == "held_out" and not origin.val_fraction:
-        return "this run was trained with data.val_fraction=0, and its epoch selected on validation/"
-    if wanted == "folders" and origin.val_fraction:
-        return f"this run was selected on {origin.selected_on} (data.val_fraction={origin.val_fraction})"
+def _mismatch(requested: str, split: EvalSplit, provenance: Provenance) -> str:
+    if provenance.run is None:
+        return "it is unknown how these weights were selected (no run record); give run=DIR"
+    if requested == "held_out" and not provenance.val_fraction:
+        return "this run was trained with data.val_fraction=0 and validated on validation/"
+    if requested == "folders" and provenance.val_fraction:
+        return f"this run was validated on {provenance.selected_on} (data.val_fraction={provenance.val_fraction})"
     return {
-        "folders": "these images are not those that the run was selected on",
-        "held_out": "it reports on split=validation, where the run did not see it",
-        "official": "it reports on split=test, or another folder that the run did not see",
-        "training": "these images are not those that the run was trained on",
-        "other": "these images have a protocol of their own",
-    }[wanted]
+        "folders": "the run was not validated on these images",
+        "held_out": "it needs split=validation",
+        "official": "it needs split=test, or a folder of images that the run did not use",
+        "training": "the run was not trained on these images",
+        "other": "another protocol fits these images",
+    }[requested]
 
 
-def state(protocol: str, reported: EvalSplit, origin: Provenance, looks: int = 0) -> str:
-    """What has to be said next to each figure of a protocol: the images, the selection, and what that does.
+def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, earlier: int = 0) -> str:
+    """Sentences that belong next to every result: protocol, weights, images, and what this means for the result.
 
     Args:
         protocol: its name.
-        reported: the images.
-        origin: of the weights.
-        looks: how often the run was reported on these images before, under no protocol's rules.
+        split: the evaluated images.
+        provenance: of the weights.
+        earlier: number of earlier evaluations of this run on the same images under protocol ``other``.
     """
-    where = f"{reported.place}/" if reported.split in ("train", "validation", "test") else reported.split
-    if protocol == "training" and origin.train not in (None, reported.fingerprint):
-        verdict = "other or changed images in the place of those that it was trained on: no result"
+    if protocol == "training" and provenance.train not in (None, split.fingerprint):
+        meaning = "These are not the images that the run was trained on: they changed, or are others."
     elif protocol == "training":
-        verdict = "the images that it was trained on: a fit, no result"
-    elif reported.fingerprint == origin.selection:
-        seen = "selected" if origin.selected_by and not origin.is_selected_by_training else "validated"
-        verdict = f"{seen} on the images it is reported on: optimistic"
+        meaning = "The run was trained on these images: this shows the fit, not the generalization."
+    elif split.fingerprint == provenance.selection and provenance.is_selected_by_validation:
+        meaning = "These images selected the epoch: the result is optimistic."
+    elif split.fingerprint == provenance.selection:
+        meaning = "The run was validated on these images: settings chosen by them make the result optimistic."
     elif protocol == "held_out":
-        verdict = "which no choice of this run saw"
+        meaning = "The run did not use these images."
     elif protocol == "official":
-        before = f", after {looks} {'look' if looks == 1 else 'looks'} under no protocol's rules" if looks else ""
-        verdict = f"once{before}"
+        times = f", after {earlier} earlier evaluation{'s' * (earlier != 1)} under protocol other" if earlier else ""
+        meaning = f"This is the run's one report on this test set{times}."
     else:
-        verdict = "under no protocol's rules"
-    return f"Protocol {protocol}: {origin.in_words}; reported on {where}, {verdict}."
+        meaning = "No rule protects this result from selection."
+    location = split.location if split.name not in ("train", "validation", "test") else f"{split.location}/"
+    return f"Protocol {protocol}. Weights: {provenance.description}. Images: {location}. {meaning}"
 
 
-def refuse_second_report(run: Path, fingerprint: str) -> None:
-    """See to it that a run was not reported on these test images before.
-
-    Raises:
-        UserError: it was, or its ledger cannot be read; quotes the first report.
-    """
-    first = _read_ledger(run)[0].get(fingerprint)
-    if first is not None:
-        raise UserError(
-            f"{run}: this run was reported on these {first.get('images')} test images on "
-            f"{str(first.get('time'))[:10]}, with an accuracy of {first.get('accuracy'):.2%} ({first.get('weights')} "
-            f"weights, {first.get('view')}): see {first.get('output')}. A second look would be a choice by the test "
-            "images; that first figure stands."
-        )
-
-
-def record_report(run: Path, fingerprint: str, report: Mapping[str, Any]) -> None:
-    """Enter a report in the run's ledger.
+class Ledger:
+    """The evaluations of one run on images outside its own splits, in the file ``LEDGER`` of the run's folder.
 
     Args:
         run: folder of the run.
-        fingerprint: of the test images.
-        report: images, accuracy, weights, view, output.
+
+    Attributes:
+        reports: official reports by fingerprint of the test set.
+        others: number of evaluations under protocol ``other``, by fingerprint.
 
     Raises:
-        UserError: the ledger cannot be read or written.
+        UserError: the file cannot be read.
     """
-    reports, looks = _read_ledger(run)
-    reports[fingerprint] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **report}
-    try:
-        _write_ledger(run, reports, looks)
-    except OSError as error:
-        raise UserError(
-            f"{run / LEDGER} cannot be written ({error.strerror or error}); nothing is reported."
-        ) from error
 
+    def __init__(self, run: Path) -> None:
+        self.path = run / LEDGER
+        self.reports: dict[str, dict[str, Any]] = {}
+        self.others: dict[str, int] = {}
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            for key, report in content["reports"].items():
+                self.reports[key] = {**report, "accuracy": float(report["accuracy"])}
+            self.others = {key: int(count) for key, count in content["others"].items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.path} cannot be read ({error}). It lists the reports on test sets; restore it."
+            ) from error
 
-def reports_on_others(run: Path, fingerprint: str) -> Iterator[str]:
-    """In words, the reports of a run on other test images.
+    def check_unreported(self, fingerprint: str) -> None:
+        """Check that the run has no official report on this test set.
 
-    Raises:
-        UserError: the ledger cannot be read.
-    """
-    for key, report in _read_ledger(run)[0].items():
-        if key != fingerprint:
-            yield (
-                f"The run was reported on {report.get('images')} other test images on {str(report.get('time'))[:10]}, "
-                f"with an accuracy of {report['accuracy']:.2%}: see {report.get('output')}."
+        Raises:
+            UserError: it has one; quotes its result.
+        """
+        if (report := self.reports.get(fingerprint)) is not None:
+            raise UserError(
+                f"{self.path.parent}: this run was already reported on these test images: {_summary(report)}. A test "
+                "set is reported once per run, because choosing between two results would make it a validation set."
             )
 
+    def notes(self, fingerprint: str) -> list[str]:
+        """A sentence for each official report on another test set."""
+        others = [report for key, report in self.reports.items() if key != fingerprint]
+        return [f"The run was also reported on another test set: {_summary(report)}." for report in others]
 
-def looks_before(run: Path, fingerprint: str) -> int:
-    """How often a run was reported on these images under no protocol's rules.
+    def add_report(self, fingerprint: str, report: Mapping[str, Any]) -> None:
+        """Record an official report: images, accuracy, weights, tta, output.
 
-    Raises:
-        UserError: the ledger cannot be read.
-    """
-    return _read_ledger(run)[1].get(fingerprint, 0)
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.reports[fingerprint] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **report}
+        self._write()
 
+    def add_other(self, fingerprint: str) -> None:
+        """Count an evaluation under protocol ``other``.
 
-def note_look(run: Path, fingerprint: str) -> None:
-    """Note that a run was reported on these images under no protocol's rules, where its folder can be written.
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.others[fingerprint] = self.others.get(fingerprint, 0) + 1
+        self._write()
 
-    Raises:
-        UserError: the ledger cannot be read.
-    """
-    reports, looks = _read_ledger(run)
-    with suppress(OSError):
-        _write_ledger(run, reports, {**looks, fingerprint: looks.get(fingerprint, 0) + 1})
-
-
-def _write_ledger(run: Path, reports: Mapping[str, Any], looks: Mapping[str, int]) -> None:
-    content = {"schema": 1, "reports": reports, "looks": looks}
-    with replacing(run / LEDGER) as draft:
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    def _write(self) -> None:
+        content = {"schema": 2, "reports": self.reports, "others": self.others}
+        with replacing(self.path) as draft:
+            draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_ledger(run: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The reports on test images, and the number of looks under no protocol's rules, by fingerprints."""
-    path = run / LEDGER
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        reports = {
-            str(key): dict(report, accuracy=float(report["accuracy"])) for key, report in content["reports"].items()
-        }
-        return reports, {str(key): int(count) for key, count in content.get("looks", {}).items()}
-    except FileNotFoundError:
-        return {}, {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): it tells on which test images this run was reported. Bring it back, "
-            "or, if it is lost, move it away and say so next to the next figure."
-        ) from error
+def _summary(report: Mapping[str, Any]) -> str:
+    return (
+        f"{report.get('images')} images on {str(report.get('time'))[:10]}, accuracy {report['accuracy']:.2%} "
+        f"({report.get('weights')} weights, tta={report.get('tta')}), see {report.get('output')}"
+    )

@@ -1,68 +1,71 @@
-"""An evaluation in words, numbers and pictures: each says which images it is of, and how the weights were selected."""
+"""Write an evaluation: ``evaluation.html``, ``evaluation.md``, ``metrics.json``, ``predictions.csv`` and plots."""
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from fer_exp.data.dataset import ImageDataset
-from fer_exp.errors import UserError, one_line
-from fer_exp.evaluation.calibration import BINS, temper, top
-from fer_exp.evaluation.gradcam import attention_maps
-from fer_exp.evaluation.protocol import VIEWS
-from fer_exp.evaluation.provenance import Provenance
-from fer_exp.evaluation.scores import LEVEL, Interval, Scores
-from fer_exp.files import printable, replacing
-from fer_exp.plots.images import gradcam_figure, mistakes_figure
-from fer_exp.plots.per_class import per_class_figure
-from fer_exp.plots.reliability import Panel, reliability_figure
-from fer_exp.plots.run import confusion_figure
-from fer_exp.plots.sheet import shortened
-from fer_exp.plots.style import render
+from fer_exp.errors import UserError
+from fer_exp.evaluation.calibration import BINS
+from fer_exp.evaluation.pictures import Pictures, make_pictures
+from fer_exp.evaluation.protocol import TTA, EvalSplit, Provenance
+from fer_exp.evaluation.scores import LEVEL, Estimate, Scores
+from fer_exp.files import csv_cell, markdown_text, printable, replacing
+from fer_exp.plots.evaluation import inline_svg
+from fer_exp.plots.style import save_plot
 from fer_exp.plots.tables import markdown_table
 from fer_exp.runs.checkpoint import LoadedModel
 from fer_exp.runs.record import for_json
 
-EVALUATION, TABLE, PREDICTIONS = "evaluation.json", "evaluation.md", "predictions.csv"
-SCHEMA = 1
-MOST_MISTAKES = 32  # on the sheet
-ATTENDED = 3  # images of each class whose attention is shown
+PAGE, MARKDOWN, METRICS_FILE, PREDICTIONS = "evaluation.html", "evaluation.md", "metrics.json", "predictions.csv"
+SCHEMA = 2
+_PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "ece_calibrated")
+_LABELS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "nll": "NLL",
+    "ece": "ECE",
+    "temperature": "temperature T",
+    "nll_calibrated": "NLL at T",
+    "ece_calibrated": "ECE at T",
+}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation came to.
+    """The result of an evaluation.
 
     Attributes:
-        origin: of the weights.
+        provenance: of the weights.
         protocol: its name.
-        statement: images, selection and protocol, in a sentence.
-        notes: what else has to be known, a sentence each.
-        split: of the reported images.
-        place: the folder where they lie, relative to the data folder if it lies there.
-        images: the reported images.
-        copies: how many of them have the pixels of a ``train`` or a ``selection`` image.
-        log_probabilities: (N, C) for each view.
-        scores: for each view.
+        statement: protocol, weights and images in sentences.
+        notes: caveats, a sentence each.
+        split: the evaluated images: name and folder.
+        images: the evaluated images.
+        copies: number of evaluated images with the same pixels as a ``train`` or a ``selection`` image.
+        log_probabilities: (N, C) by the name of the test-time augmentation (TTA).
+        scores: by the same names.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        environment: versions, device, precision.
+        environment: versions, device, precision, commit.
+        time: of the evaluation, UTC, ISO 8601.
     """
 
-    origin: Provenance
+    provenance: Provenance
     protocol: str
     statement: str
     notes: Sequence[str]
-    split: str
-    place: Path
+    split: EvalSplit
     images: ImageDataset
     copies: Mapping[str, int]
     log_probabilities: Mapping[str, Tensor]
@@ -70,154 +73,47 @@ class Evaluation:
     resamples: int
     seed: int
     environment: Mapping[str, Any]
+    time: str
 
     @property
-    def view(self) -> str:
-        """The one that pictures and predictions are of."""
+    def tta(self) -> str:
+        """The test-time augmentation of plots and predictions: the first one given."""
         return next(iter(self.scores))
 
-    def heading(self, separator: str = ", ") -> str:
-        """Split, protocol, selection and view, for a picture."""
-        split = Path(self.split).name if self.protocol in ("official", "other") else self.split
-        return separator.join(
-            (
-                f"{shortened(printable(split), lambda short: len(short) <= 24)} ({self.protocol}), {VIEWS[self.view]}",
-                self.origin.in_short,
-            )
-        )
+    @property
+    def subtitle(self) -> str:
+        """Images, protocol, TTA and epoch, for a plot."""
+        epoch = "" if self.provenance.epoch is None else f", epoch {self.provenance.epoch}"
+        return f"{printable(Path(self.split.name).name)} ({self.protocol}), {TTA[self.tta]}{epoch}"
 
 
-def describe(evaluation: Evaluation) -> dict[str, Any]:
-    """The evaluation as plain values, for ``evaluation.json``."""
-    origin, images = evaluation.origin, evaluation.images
-    return {
-        "schema": SCHEMA,
-        "protocol": evaluation.protocol,
-        "statement": evaluation.statement,
-        "notes": list(evaluation.notes),
-        "weights": {
-            "checkpoint": str(origin.checkpoint),
-            "run": None if origin.run is None else str(origin.run),
-            "name": origin.weights,
-            "epoch": origin.epoch,
-            "selection": origin.in_words,
-        },
-        "images": {
-            "split": evaluation.split,
-            "folder": str(evaluation.place),
-            "number": len(images),
-            "classes": list(images.classes),
-            "fingerprint": images.fingerprint,
-            "copies": dict(evaluation.copies),
-        },
-        "intervals": {
-            "level": LEVEL,
-            "method": "percentile bootstrap over images",
-            "resamples": evaluation.resamples,
-            "seed": evaluation.seed,
-        },
-        "calibration_bins": BINS,
-        "environment": dict(evaluation.environment),
-        "views": {view: _describe_scores(view, evaluation, scores) for view, scores in evaluation.scores.items()},
-    }
+@dataclass(frozen=True)
+class Table:
+    """A table of text; ``shades`` holds a fraction for each cell that is shaded in the HTML report, else None."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    shades: Sequence[Sequence[float | None]] | None = None
 
 
-def _describe_scores(view: str, evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
-    classes = evaluation.images.classes
-    return {
-        "test_time_augmentation": view != "single",
-        **{name: interval._asdict() for name, interval in scores.overall.items()},
-        "temperature": scores.temperature,
-        "per_class": {
-            name: {
-                **{figure: intervals[c]._asdict() for figure, intervals in scores.per_class.items()},
-                "support": scores.support[c],
-            }
-            for c, name in enumerate(classes)
-        },
-        "confusion": scores.confusion.tolist(),
-        "confusion_normalised": _normalised(scores).tolist(),
-    }
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: heading, paragraphs, a table, and the names of its plots."""
+
+    heading: str
+    text: Sequence[str]
+    table: Table | None = None
+    plots: Sequence[str] = ()
 
 
-def _normalised(scores: Scores) -> NDArray[np.float64]:
-    """(C, C): each row as shares of its true class; NaN for a class without images."""
-    with np.errstate(invalid="ignore"):
-        shares: NDArray[np.float64] = scores.confusion / scores.confusion.sum(axis=1, keepdims=True)
-    return shares
+def write_report(evaluation: Evaluation, model: LoadedModel, folder: Path, theme: str) -> list[str]:
+    """Write all files of an evaluation.
 
-
-def format_report(evaluation: Evaluation) -> str:
-    """The evaluation as Markdown that is printable as it stands: what the command prints, and ``evaluation.md``."""
-    scores = evaluation.scores[evaluation.view]
-    classes = evaluation.images.classes
-    lines = [evaluation.statement, *(f"Note: {note}" for note in evaluation.notes), ""]
-    overall = markdown_table(
-        ["view", "accuracy", "balanced accuracy", "macro-F1", "NLL", "ECE", "T", "NLL at T", "ECE at T"],
-        [_overall_row(view, of_view) for view, of_view in evaluation.scores.items()],
-        "lrrrrrrrr",
-    )
-    lines.append(overall)
-    lines += ["", f"By class, {VIEWS[evaluation.view]}:", ""]
-    by_class = markdown_table(
-        ["class", "images", "precision", "recall", "F1"],
-        [
-            [name, f"{support:,}", *(_share(scores.per_class[figure][c]) for figure in ("precision", "recall", "f1"))]
-            for c, (name, support) in enumerate(zip(classes, scores.support, strict=True))
-        ],
-        "lrrrr",
-    )
-    lines.append(by_class)
-    lines += ["", f"Confusion matrix, {VIEWS[evaluation.view]}: images, and their share of the true class.", ""]
-    shares = _normalised(scores)
-    confusion = markdown_table(
-        ["true \\ predicted", *classes],
-        [
-            [name, *(f"{n:,} ({share:.1%})" for n, share in zip(scores.confusion[c], shares[c], strict=True))]
-            for c, name in enumerate(classes)
-        ],
-        "l" + "r" * len(classes),
-    )
-    lines += [
-        confusion,
-        "",
-        f"{len(evaluation.images):,} images. Brackets: {LEVEL:.0%} bootstrap intervals over the images, "
-        f"{evaluation.resamples:,} resamples, seed {evaluation.seed}; they do not tell how far another seed of the "
-        "training would move a figure. NLL: mean negative log-likelihood, nats. ECE: expected calibration error, "
-        f"{BINS} bins of equal width; resampling adds to it, so that its bracket lies high. T: the temperature "
-        "that the logits are divided by. TTA: test-time augmentation, the mean of the probabilities of several views.",
-    ]
-    return "\n".join(lines)
-
-
-def _overall_row(view: str, scores: Scores) -> list[str]:
-    overall, temperature = scores.overall, scores.temperature
-    calibrated = ["n/a"] * 3
-    if temperature is not None:
-        calibrated = [f"{temperature:.2f}", _number(overall["nll_calibrated"]), _share(overall["ece_calibrated"])]
-    return [
-        VIEWS[view],
-        _share(overall["accuracy"]),
-        _share(overall["balanced_accuracy"]),
-        _share(overall["macro_f1"]),
-        _number(overall["nll"]),
-        _share(overall["ece"]),
-        *calibrated,
-    ]
-
-
-def _share(figure: Interval) -> str:
-    if np.isnan(figure.value):
-        return "n/a"
-    return f"{figure.value:.2%} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
-
-
-def _number(figure: Interval) -> str:
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def write_report(evaluation: Evaluation, trained: LoadedModel, folder: Path) -> list[str]:
-    """Write all files of an evaluation to ``folder``: its figures first, and then the pictures, which take a while.
+    Args:
+        evaluation: the result.
+        model: the evaluated network, for the Grad-CAM maps.
+        folder: where to write.
+        theme: ``plots.theme``, of the PNG files.
 
     Returns:
         What could not be drawn, a sentence each.
@@ -225,115 +121,231 @@ def write_report(evaluation: Evaluation, trained: LoadedModel, folder: Path) -> 
     Raises:
         UserError: the folder cannot be written.
     """
+    pictures = make_pictures(evaluation, model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / PREDICTIONS) as draft:
-            write_predictions(draft, evaluation)
-        with replacing(folder / TABLE) as draft:
-            draft.write_text(f"# Evaluation\n\n{format_report(evaluation)}\n", encoding="utf-8")
-        with replacing(folder / EVALUATION) as draft:
+            _write_predictions(draft, evaluation)
+        with replacing(folder / METRICS_FILE) as draft:
             content = json.dumps(for_json(describe(evaluation)), indent=2, allow_nan=False)
             draft.write_text(content + "\n", encoding="utf-8")
-        figures, omitted = _draw(evaluation, trained)
-        for name, draw in figures.items():
-            with replacing(folder / f"{name}.png") as draft:
-                draft.write_bytes(render(draw, "light"))
+        written = [
+            name
+            for name, (title, draw) in pictures.plots.items()
+            if save_plot(folder / f"{name}.png", partial(draw, title, evaluation.subtitle), theme)
+        ]
+        with replacing(folder / MARKDOWN) as draft:
+            draft.write_text(_markdown(evaluation, written), encoding="utf-8")
+        with replacing(folder / PAGE) as draft:
+            draft.write_text(_html(evaluation, pictures, written), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: the evaluation cannot be written there ({error.strerror or error})") from error
-    return omitted
+    return [*pictures.omitted, *(f"{name}.png could not be drawn." for name in pictures.plots if name not in written)]
 
 
-def write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """Write one row an image: its file, its label, and the probability of each class, before any calibration.
-
-    Those of the training images can be learned from, as ``data.soft_labels``.
-    """
-    images, log_probabilities = evaluation.images, evaluation.log_probabilities[evaluation.view]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "label", *images.classes])
-        for name, label, row in zip(
-            images.files, images.labels.tolist(), log_probabilities.exp().tolist(), strict=True
-        ):
-            writer.writerow(
-                [
-                    printable((evaluation.place / name).as_posix()),
-                    images.classes[label],
-                    *(f"{probability:.6f}" for probability in row),
-                ]
-            )
-
-
-def _draw(evaluation: Evaluation, trained: LoadedModel) -> tuple[dict[str, Callable[[], Figure]], list[str]]:
-    images, scores = evaluation.images, evaluation.scores[evaluation.view]
-    log_probabilities = evaluation.log_probabilities[evaluation.view]
-    classes, heading, omitted = images.classes, evaluation.heading(), []
-    confidence, correct = top(log_probabilities, images.labels)
-    predicted = log_probabilities.argmax(dim=1)
-    figures: dict[str, Callable[[], Figure]] = {
-        "confusion_matrix": lambda: confusion_figure(scores.confusion, classes, "Confusion matrix", heading),
-        "reliability": lambda: reliability_figure(_panels(evaluation), f"Reliability diagram\n{heading}", BINS),
-        "per_class": lambda: per_class_figure(
-            {{"f1": "F1"}.get(name, name): intervals for name, intervals in scores.per_class.items()},
-            classes,
-            scores.support,
-            "Precision, recall and F1 by class",
-            heading,
-        ),
+def describe(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as plain values, for ``metrics.json``."""
+    provenance, images = evaluation.provenance, evaluation.images
+    return {
+        "schema": SCHEMA,
+        "time": evaluation.time,
+        "protocol": evaluation.protocol,
+        "statement": evaluation.statement,
+        "notes": list(evaluation.notes),
+        "weights": {
+            "checkpoint": str(provenance.checkpoint),
+            "run": None if provenance.run is None else str(provenance.run),
+            "name": provenance.weights,
+            "epoch": provenance.epoch,
+            "selected_by": provenance.selected_by,
+        },
+        "images": {
+            "split": evaluation.split.name,
+            "location": evaluation.split.location,
+            "count": len(images),
+            "classes": list(images.classes),
+            "fingerprint": evaluation.split.fingerprint,
+            "copies": dict(evaluation.copies),
+        },
+        "intervals": {"level": LEVEL, "resamples": evaluation.resamples, "seed": evaluation.seed},
+        "calibration_bins": BINS,
+        "environment": dict(evaluation.environment),
+        "tta": {name: _describe_scores(scores, images.classes) for name, scores in evaluation.scores.items()},
     }
 
-    wrong = torch.nonzero(~correct).squeeze(1)
-    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MOST_MISTAKES]]
-    if len(worst):
-        figures["mistakes"] = lambda: mistakes_figure(
-            images.images[worst].numpy(),
-            [printable(images.files[i]) for i in worst.tolist()],
-            [classes[label] for label in images.labels[worst].tolist()],
-            [classes[label] for label in predicted[worst].tolist()],
-            confidence[worst].numpy(),
-            f"The surest of {len(wrong):,} mistakes",
-            heading,
-        )
-    else:
-        omitted.append("No image is mistaken, so that there is no picture of mistakes.")
 
-    shown = _some_of_each(images, evaluation.seed)
-    try:
-        maps = attention_maps(
-            trained.network, images.images[shown].to(trained.device), predicted[shown].to(trained.device)
-        )
-    except (UserError, ValueError, RuntimeError) as error:  # as of a last convolution that the logits do not come from
-        omitted.append(f"There is no picture of the network's attention: {one_line(error)}")
-    else:
-        figures["attention"] = lambda: gradcam_figure(
-            images.images[shown].numpy(),
-            maps.cpu().numpy(),
-            [classes[label] for label in images.labels[shown].tolist()],
-            [f"{classes[predicted[i]]} {100 * confidence[i]:.0f} %" for i in shown.tolist()],
-            "Grad-CAM: evidence for the predicted class",
-            heading,
-        )
-    return figures, omitted
+def _describe_scores(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        **{name: estimate._asdict() for name, estimate in scores.overall.items()},
+        "temperature": scores.temperature,
+        "per_class": {
+            name: {
+                "support": scores.support[c],
+                **{metric: estimates[c]._asdict() for metric, estimates in scores.per_class.items()},
+            }
+            for c, name in enumerate(classes)
+        },
+        "confusion": scores.confusion.tolist(),
+    }
 
 
-def _panels(evaluation: Evaluation) -> list[Panel]:
-    scores, labels = evaluation.scores[evaluation.view], evaluation.images.labels
-    answers = {"ece": ("as trained", evaluation.log_probabilities[evaluation.view])}
-    if scores.temperature is not None:
-        tempered = temper(evaluation.log_probabilities[evaluation.view], scores.temperature)
-        answers["ece_calibrated"] = (f"temperature {scores.temperature:.2f}", tempered)
-    panels = []
-    for name, (words, log_probabilities) in answers.items():
-        confidence, correct = top(log_probabilities, labels)
-        panels.append(Panel(words, confidence.numpy(), correct.numpy(), scores.overall[name].value))
-    return panels
+def _write_predictions(path: Path, evaluation: Evaluation) -> None:
+    """Write one row per image: file, label, predicted class, and the probability of each class before calibration.
+
+    Rows of training images can be training targets: ``data.soft_labels``.
+    """
+    images, probabilities = evaluation.images, evaluation.log_probabilities[evaluation.tta].exp()
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "label", "predicted", *map(csv_cell, images.classes)])
+        for name, label, row in zip(images.files, images.labels.tolist(), probabilities.tolist(), strict=True):
+            names = (
+                csv_cell(f"{evaluation.split.location}/{name}"),
+                images.classes[label],
+                images.classes[np.argmax(row)],
+            )
+            writer.writerow([*names, *(f"{probability:.6f}" for probability in row)])
 
 
-def _some_of_each(images: ImageDataset, seed: int) -> Tensor:
-    """Indices of a few random images of each class, class by class."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = []
-    for label in range(len(images.classes)):
-        members = torch.nonzero(images.labels == label).squeeze(1)
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:ATTENDED]])
-    return torch.cat(chosen)
+def make_sections(evaluation: Evaluation) -> list[Section]:
+    """The report's content after its statement and caveats."""
+    scores = evaluation.scores[evaluation.tta]
+    tta = TTA[evaluation.tta]
+    return [
+        Section("Metrics", _undefined_notes(scores, evaluation.images.classes), _overall_table(evaluation)),
+        Section(f"Classes ({tta})", [], _class_table(scores, evaluation.images.classes), ["per_class"]),
+        Section(
+            f"Confusion matrix ({tta})",
+            ["Rows are true classes, columns are predicted classes. Percentages are of the true class."],
+            _confusion_table(scores, evaluation.images.classes),
+            ["confusion_matrix"],
+        ),
+        Section(f"Calibration ({tta})", [_calibration_sentence(scores)], plots=["reliability"]),
+        Section("Most confident errors", [], plots=["mistakes"]),
+        Section(
+            "Grad-CAM",
+            ["Regions that support the predicted class. Each map has its own scale."],
+            plots=["gradcam"],
+        ),
+        Section(
+            "How it was measured",
+            [
+                f"Brackets are {LEVEL:.0%} confidence intervals over the {len(evaluation.images):,} images. They do "
+                "not include how much another training seed would change the result. Accuracy, precision, recall and "
+                "F1: Wilson intervals. Balanced accuracy: combined from the recalls. Macro-F1: bootstrap with "
+                f"{evaluation.resamples:,} resamples, seed {evaluation.seed}. NLL and ECE: normal intervals.",
+                f"NLL: mean negative log-likelihood in nats. ECE: expected calibration error in {BINS} bins of equal "
+                "width; with few images it is biased upwards. T: the temperature that divides the logits. TTA: "
+                "test-time augmentation, the mean of the probabilities over several versions of each image.",
+            ],
+        ),
+    ]
+
+
+def _overall_table(evaluation: Evaluation) -> Table:
+    def cell(name: str, scores: Scores) -> str:
+        if name == "temperature":
+            return "not fitted" if scores.temperature is None else f"{scores.temperature:.2f}"
+        if name not in scores.overall:
+            return "not fitted"
+        return _percent(scores.overall[name]) if name in _PERCENT else _number(scores.overall[name])
+
+    rows = [[label, *(cell(name, scores) for scores in evaluation.scores.values())] for name, label in _LABELS.items()]
+    return Table(["metric", *(TTA[name] for name in evaluation.scores)], rows)
+
+
+def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
+    rows = [
+        [name, f"{support:,}", *(_percent(scores.per_class[m][c], brief=True) for m in ("precision", "recall", "f1"))]
+        for c, (name, support) in enumerate(zip(classes, scores.support, strict=True))
+    ]
+    return Table(["class", "images", "precision", "recall", "F1"], rows)
+
+
+def _confusion_table(scores: Scores, classes: Sequence[str]) -> Table:
+    fractions = scores.confusion / np.maximum(scores.confusion.sum(axis=1, keepdims=True), 1)
+    rows = [
+        [name, *(f"{count:,} ({100 * fraction:.0f} %)" for count, fraction in zip(*cells, strict=True))]
+        for name, *cells in zip(classes, scores.confusion.tolist(), fractions.tolist(), strict=True)
+    ]
+    return Table(["true \\ predicted", *classes], rows, [[None, *row] for row in fractions.tolist()])
+
+
+def _calibration_sentence(scores: Scores) -> str:
+    sentence = f"Expected calibration error {_percent(scores.overall['ece'])}"
+    if scores.temperature is None:
+        return f"{sentence}."
+    return f"{sentence}; {_percent(scores.overall['ece_calibrated'])} at temperature {scores.temperature:.2f}."
+
+
+def _undefined_notes(scores: Scores, classes: Sequence[str]) -> list[str]:
+    """Which classes the averages exclude."""
+    notes = []
+    for average, metric, reason in (
+        ("Balanced accuracy", "recall", "has no images"),
+        ("Macro-F1", "f1", "has no images and no predictions"),
+    ):
+        undefined = [name for name, e in zip(classes, scores.per_class[metric], strict=True) if math.isnan(e.value)]
+        if undefined:
+            defined = len(classes) - len(undefined)
+            notes.append(
+                f"{average} is the mean over {defined} of {len(classes)} classes: {', '.join(undefined)} {reason}."
+            )
+    return notes
+
+
+def _percent(estimate: Estimate, brief: bool = False) -> str:
+    if math.isnan(estimate.value):
+        return "undefined"
+    value, low, high = (100 * part for part in estimate)
+    return f"{value:.1f} % [{low:.0f}, {high:.0f}]" if brief else f"{value:.2f} % [{low:.1f}, {high:.1f}]"
+
+
+def _number(estimate: Estimate) -> str:
+    return f"{estimate.value:.4f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def format_report(evaluation: Evaluation) -> str:
+    """The report without plots, for the terminal."""
+    return "\n\n".join(_blocks(evaluation, printable, []))
+
+
+def _markdown(evaluation: Evaluation, plots: Sequence[str]) -> str:
+    return "\n\n".join(["# Evaluation", *_blocks(evaluation, markdown_text, plots, "## ")]) + "\n"
+
+
+def _blocks(evaluation: Evaluation, escape: Callable[[object], str], plots: Sequence[str], mark: str = "") -> list[str]:
+    blocks = [escape(evaluation.statement), *(f"Note: {escape(note)}" for note in evaluation.notes)]
+    for section in make_sections(evaluation):
+        images = [f"![{name.replace('_', ' ')}]({name}.png)" for name in section.plots if name in plots]
+        if (section.text and not section.plots) or section.table or images:
+            blocks += [mark + section.heading, *map(escape, section.text)]
+        if section.table:
+            header, *rows = ([escape(cell) for cell in row] for row in (section.table.header, *section.table.rows))
+            blocks.append(markdown_table(header, rows, "l" + "r" * (len(header) - 1)))
+        blocks += images
+    return blocks
+
+
+def _html(evaluation: Evaluation, pictures: Pictures, plots: Sequence[str]) -> str:
+    environment = Environment(
+        loader=PackageLoader("fer_exp", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    scores = evaluation.scores[evaluation.tta]
+    return environment.get_template("evaluation/report.html.jinja").render(
+        evaluation=evaluation,
+        nbsp=lambda text: text.replace(" %", "\u00a0%").replace(", ", ",\u00a0"),
+        name=printable((evaluation.provenance.run or evaluation.provenance.checkpoint).name),
+        headline={_LABELS[name]: _percent(scores.overall[name]) for name in ("accuracy", "macro_f1", "ece")},
+        sections=make_sections(evaluation),
+        svg={
+            name: inline_svg(partial(pictures.plots[name][1], "", ""), pictures.plots[name][0])
+            for name in ("per_class", "reliability")
+            if name in plots
+        },
+        pictures=pictures,
+    )

@@ -173,7 +173,7 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> t
     Args:
         width: inches.
         height: inches below the heading.
-        title: wrapped where it is too long.
+        title: wrapped where it is too long; an empty one leaves no space for a heading.
         subtitle: smaller, wrapped likewise.
 
     Returns:
@@ -184,7 +184,7 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> t
     subtitle = wrap(subtitle, width - 2 * MARGIN, TEXT) if subtitle else ""
     subtitle_top = MARGIN + _text_height(title, TITLE)
     heading = subtitle_top + (_text_height(subtitle, TEXT) if subtitle else 0) + MARGIN / 2
-    heading = math.ceil(heading * DPI) / DPI  # whole pixels, for sheets of images
+    heading = math.ceil(heading * DPI) / DPI if title else 0  # whole pixels, for sheets of images
     total = heading + height
     below = height / total
     figure = Figure(

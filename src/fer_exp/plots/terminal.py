@@ -24,6 +24,8 @@ class ConsoleHandler(logging.Handler):
         """Print one record."""
         try:
             rich.get_console().print(self.format(record), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        except SystemExit:  # rich's answer to a closed terminal or pipe; the log file continues
+            pass
         except Exception:  # as every logging handler: a broken pipe must not end a training
             self.handleError(record)
 

@@ -6,25 +6,20 @@ Imports at the top are light: torch is imported where a file is read.
 import zipfile
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from fer_exp.config.instantiate import build_checked
-from fer_exp.config.schema import ACCELERATORS, PRECISIONS, is_whole
 from fer_exp.data.sources.class_folders import CLASSES
-from fer_exp.errors import UserError, join_first, one_line
-from fer_exp.files import expand_path
+from fer_exp.errors import UserError, one_line
 from fer_exp.runs.folder import run_of
-from fer_exp.runs.record import SUMMARY, config_diff, read_summary, record_folders
+from fer_exp.runs.record import config_diff
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-WEIGHTS = ("best", "restored", "last")
 _OWN = "network."  # what the names of the network's weights begin with in a checkpoint
 _HALVES = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # what torch autocasts to
 
@@ -66,86 +61,6 @@ class LoadedModel:
         with autocast:
             logits: Tensor = self.network(faces.contiguous(memory_format=_order(self.settings)))
         return logits
-
-
-def check_source(cfg: DictConfig) -> None:
-    """See to it that the settings name one network, and a way to let it work.
-
-    Raises:
-        UserError: they do not.
-    """
-    if (cfg.run is None) == (cfg.ckpt is None):
-        raise UserError("give either run=DIR, the folder of a run, or ckpt=FILE, a checkpoint")
-    if cfg.weights not in WEIGHTS:
-        raise UserError(f"weights={cfg.weights}: expected one of {', '.join(WEIGHTS)}")
-    if cfg.ckpt is not None and cfg.weights != "best":
-        raise UserError(f"weights={cfg.weights}: ckpt={cfg.ckpt} tells which; give run=DIR weights={cfg.weights}")
-    if not is_whole(cfg.batch_size, at_least=1):
-        raise UserError(f"batch_size={cfg.batch_size}: expected a whole number from 1 up")
-    if cfg.trainer.accelerator not in ACCELERATORS:
-        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}")
-    if cfg.trainer.precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={cfg.trainer.precision}: expected one of {', '.join(PRECISIONS)}")
-
-
-def find_checkpoint(cfg: DictConfig) -> tuple[Path, Path | None, Mapping[str, Any]]:
-    """The checkpoint that ``run`` and ``weights``, or ``ckpt``, name; the run that it is of, and its summary.
-
-    Returns:
-        The checkpoint; the run's folder, or None where there is no record; its summary, empty where there is none.
-
-    Raises:
-        UserError: there is no such run, or it cannot be read.
-    """
-    if cfg.ckpt is not None:
-        checkpoint = expand_path(cfg.ckpt)
-        run = run_of(checkpoint)
-        if checkpoint.resolve().parent.name != "checkpoints" or not (run / SUMMARY).exists():
-            return checkpoint, None, {}
-    else:
-        run = expand_path(cfg.run)
-        checkpoint = run / "checkpoints" / f"{cfg.weights}.ckpt"
-    try:
-        summary = read_summary(run)
-    except FileNotFoundError as error:
-        below = [str(folder) for folder in record_folders(run)]
-        rather = f"; it holds runs: {join_first(below, 3)}" if below else ""
-        raise UserError(f"run={cfg.run}: expected the folder of a run, with its {SUMMARY}{rather}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run}: the run's record cannot be read ({error})") from error
-    if cfg.run is not None and not checkpoint.is_file():
-        there = ", ".join(name for name in WEIGHTS if (checkpoint.parent / f"{name}.ckpt").is_file()) or "none"
-        raise UserError(f"weights={cfg.weights}: {checkpoint} is not there; expected one of those there are: {there}")
-    return checkpoint, run, summary
-
-
-def load_network(path: Path, accelerator: str, precision: str) -> tuple[LoadedModel, str]:
-    """Read a checkpoint, and make its network ready to answer.
-
-    Args:
-        path: of the checkpoint.
-        accelerator: ``trainer.accelerator``.
-        precision: ``trainer.precision``.
-
-    Returns:
-        The network; and device and precision with the reasons for them, in words.
-
-    Raises:
-        UserError: the machine does not have what is wanted, or the checkpoint cannot be read.
-    """
-    import torch
-
-    from fer_exp.training.hardware import choose_accelerator, choose_precision, device_name, keep_freed_memory
-
-    accelerator, why_accelerator = choose_accelerator(accelerator)
-    precision, why_precision = choose_precision(precision, accelerator)
-    if accelerator == "cpu":
-        keep_freed_memory()
-    if accelerator == "cuda" and precision == "32-true":
-        torch.backends.cudnn.allow_tf32 = False  # which convolutions take by default, with 10 bits of float32's 23
-    trained = replace(read_checkpoint(path), precision=precision)
-    trained.network.to(accelerator)
-    return trained, f"Device: {device_name(accelerator)} ({why_accelerator}). Precision: {precision} ({why_precision})."
 
 
 def read_checkpoint(path: Path) -> LoadedModel:

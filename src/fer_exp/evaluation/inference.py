@@ -1,0 +1,113 @@
+"""Load a trained network and compute its log-probabilities, averaged over test-time augmentation (TTA)."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import ten_crop
+
+from fer_exp.data.dataset import ImageDataset, normalise
+from fer_exp.data.loaders import ValidationBatches
+from fer_exp.errors import UserError
+from fer_exp.plots.terminal import progress_bar
+from fer_exp.runs.checkpoint import LoadedModel, read_checkpoint
+from fer_exp.training.hardware import choose_accelerator, choose_precision, device_name, keep_freed_memory
+
+CROP = 11 / 12  # of the image's side: 44 of 48 pixels
+
+
+def load_model(path: Path, accelerator: str, precision: str) -> tuple[LoadedModel, str]:
+    """Read a checkpoint and move its network to the device.
+
+    Args:
+        path: checkpoint file.
+        accelerator: ``trainer.accelerator``.
+        precision: ``trainer.precision``.
+
+    Returns:
+        The model, and a sentence with device and precision for the log.
+
+    Raises:
+        UserError: the device or precision is not available, or the checkpoint cannot be read.
+    """
+    accelerator, accelerator_reason = choose_accelerator(accelerator)
+    precision, precision_reason = choose_precision(precision, accelerator)
+    if accelerator == "cpu":
+        keep_freed_memory()
+    if accelerator == "cuda" and precision == "32-true":
+        torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: 10 bits of mantissa instead of 23
+    model = replace(read_checkpoint(path), precision=precision)
+    model.network.to(accelerator)
+    device = device_name(accelerator)
+    return model, f"Device: {device} ({accelerator_reason}). Precision: {precision} ({precision_reason})."
+
+
+def predict_dataset(model: LoadedModel, dataset: ImageDataset, tta: str, batch_size: int) -> Tensor:
+    """Log-probabilities (N, C) of a dataset; see ``log_probabilities``."""
+    batches = (images for images, _ in ValidationBatches(dataset, batch_size, model.device))
+    with progress_bar(f"{len(dataset):,} images, tta={tta}") as progress:
+        return log_probabilities(model, batches, tta, len(dataset), progress)
+
+
+def _flip(images: Tensor) -> Sequence[Tensor]:
+    return images, images.flip(-1)
+
+
+def _ten_crop(images: Tensor) -> Sequence[Tensor]:
+    """Corners, centre and their mirror images (Krizhevsky et al. 2012), resized to the input size."""
+    side = images.shape[-1]
+    crops = ten_crop(images, [round(CROP * side)] * 2)
+    return [F.interpolate(crop, (side, side), mode="bilinear", align_corners=False) for crop in crops]
+
+
+# Functions from normalized images (N, C, S, S) to a list of versions of the same shape.
+_VERSIONS: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = {
+    "none": lambda images: [images],
+    "flip": _flip,
+    "ten_crop": _ten_crop,
+}
+
+
+@torch.inference_mode()
+def log_probabilities(
+    model: LoadedModel,
+    batches: Iterable[Tensor],
+    tta: str,
+    count: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """Log of the class probabilities, averaged over the versions of each image.
+
+    Args:
+        model: the network, on its device.
+        batches: images (B, C, S, S) uint8.
+        tta: a key of ``protocol.TTA``.
+        count: number of images.
+        progress: called with (images done, count).
+
+    Returns:
+        (N, C) float64 on the CPU.
+
+    Raises:
+        UserError: an output is not finite.
+    """
+    parts, done = [], 0
+    for batch in batches:
+        versions = _VERSIONS[tta](normalise(batch.to(model.device)))
+        # float64 on the CPU: Apple GPUs have none.
+        outputs = torch.stack([model.logits(images).cpu().double().log_softmax(dim=1) for images in versions])
+        parts.append(outputs.logsumexp(dim=0) - math.log(len(outputs)))
+        done += len(batch)
+        progress(done, count)
+    result = torch.cat(parts)
+    if not bool(result.isfinite().all()):
+        hint = ", or trainer.precision=32-true" if model.precision == "16-mixed" else ""  # overflows at 65504
+        raise UserError(
+            f"{model.path}: the network's outputs are not finite. Expected the checkpoint of a run that did not "
+            f"diverge{hint}."
+        )
+    return result

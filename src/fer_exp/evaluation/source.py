@@ -1,0 +1,114 @@
+"""Find the checkpoint that ``run`` and ``weights``, or ``ckpt``, name. No heavy imports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fer_exp.config.schema import ACCELERATORS, PRECISIONS, is_whole, plain
+from fer_exp.errors import UserError, join_first
+from fer_exp.evaluation.protocol import Provenance
+from fer_exp.files import expand_path, printable
+from fer_exp.runs.folder import run_of
+from fer_exp.runs.record import SUMMARY, read_summary, record_folders
+
+if TYPE_CHECKING:
+    from fer_exp.runs.checkpoint import LoadedModel
+
+WEIGHTS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint and the record of its run.
+
+    Attributes:
+        checkpoint: the file.
+        run: folder of the run; None without a record.
+        summary: content of the record; empty without a record.
+    """
+
+    checkpoint: Path
+    run: Path | None
+    summary: Mapping[str, Any]
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The run's config group ``data``; empty without a record."""
+        config = OmegaConf.create(dict(self.summary.get("config") or {}))
+        return plain(OmegaConf.create(OmegaConf.to_container(config.data, resolve=True))) if "data" in config else {}
+
+    def provenance(self, model: "LoadedModel") -> Provenance:
+        """How the model's weights were trained and selected.
+
+        Raises:
+            UserError: another run than that of the record wrote the checkpoint.
+        """
+        if self.run is not None and model.settings.get("run_id", self.summary["run_id"]) != self.summary["run_id"]:
+            raise UserError(
+                f"{self.checkpoint}: another run than {self.run} wrote this checkpoint. Give the run that wrote it, or "
+                "move the file to another folder to use it without a record."
+            )
+        fingerprint = model.settings.get("fingerprint") or {}
+        weights = self.checkpoint.stem if self.run and self.checkpoint.stem in WEIGHTS else self.checkpoint.name
+        return Provenance(
+            checkpoint=self.checkpoint,
+            run=self.run,
+            weights=weights,
+            epoch=model.epoch,
+            epochs=self.summary.get("epochs"),
+            selected_by=self.summary["monitor"] if self.run and weights == "best" else None,
+            val_fraction=float(self.data.get("val_fraction", 0)) if self.run else None,
+            train=fingerprint.get("train"),
+            selection=fingerprint.get("validation"),
+        )
+
+
+def check_source_keys(cfg: DictConfig) -> None:
+    """Check the keys that evaluate, predict and export share.
+
+    Raises:
+        UserError: a value is invalid.
+    """
+    if (cfg.run is None) == (cfg.ckpt is None):
+        raise UserError("give either run=DIR, the folder of a run, or ckpt=FILE, a checkpoint")
+    if cfg.weights not in WEIGHTS:
+        raise UserError(f"weights={cfg.weights}: expected one of {', '.join(WEIGHTS)}")
+    if cfg.ckpt is not None and cfg.weights != "best":
+        raise UserError(f"weights={cfg.weights}: works with run=DIR only; ckpt={cfg.ckpt} is one file")
+    if not is_whole(cfg.batch_size, at_least=1):
+        raise UserError(f"batch_size={cfg.batch_size}: expected an integer from 1")
+    if cfg.trainer.accelerator not in ACCELERATORS:
+        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}")
+    if cfg.trainer.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: expected one of {', '.join(PRECISIONS)}")
+
+
+def find_source(cfg: DictConfig) -> Source:
+    """The checkpoint that ``cfg`` names, with its run's record.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or the record cannot be read.
+    """
+    if cfg.ckpt is not None:
+        checkpoint = expand_path(cfg.ckpt)
+        run = run_of(checkpoint)
+        if checkpoint.absolute().parent.name != "checkpoints" or not (run / SUMMARY).exists():
+            return Source(checkpoint, None, {})
+    else:
+        run = expand_path(cfg.run)
+        checkpoint = run / "checkpoints" / f"{cfg.weights}.ckpt"
+    try:
+        summary = read_summary(run)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        below = [printable(folder) for folder in record_folders(run)]
+        hint = f"; it contains runs: {join_first(below, 3)}" if below else ""
+        raise UserError(f"run={printable(run)}: expected the folder of a run, with {SUMMARY}{hint}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{printable(run)}: the run's record cannot be read ({error})") from error
+    if cfg.run is not None and not checkpoint.is_file():
+        existing = ", ".join(name for name in WEIGHTS if (checkpoint.parent / f"{name}.ckpt").is_file()) or "none"
+        raise UserError(f"weights={cfg.weights}: {printable(checkpoint)} does not exist; existing weights: {existing}")
+    return Source(checkpoint, run, summary)
