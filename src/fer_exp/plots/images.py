@@ -105,7 +105,7 @@ def sheet_figure(rows: Sequence[Row], title: str, subtitle: str = "", panels: bo
             if panels:
                 corner = (x - _GAP, top - _GAP)
                 size = (group_width + 2 * _GAP, height + lines * _LINE + 2 * _GAP)
-                axes.add_patch(Rectangle(corner, *size, facecolor=theme().faint, alpha=0.5, linewidth=0))
+                axes.add_patch(Rectangle(corner, *size, facecolor=theme().faint, alpha=0.5, linewidth=0, zorder=-1))
             for tile in group:
                 _draw_tile(axes, tile, (x, top), (width, height), tile_width)
                 x += tile_width + _GAP

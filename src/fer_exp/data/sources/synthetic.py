@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer_exp.data.decode import SIZE
-
-_SPLITS = ("train", "validation")
 VERSION = 2  # increase it when a change draws other images for the same seed
+SIZE = 48  # pixels
+CHUNK_SIZE = 64  # images that are drawn at once
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
 # 0 is a relaxed face, 1 or -1 is the full movement. An expression with several rows is shown in one of these ways.
@@ -82,61 +81,51 @@ def draw_images(labels: NDArray[np.integer], seeds: Sequence[Sequence[int]]) -> 
 
 
 def write_faces(
-    root: Path,
-    train: int = 2800,
-    validation: int = 700,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    root: Path, train: int, validation: int, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Draw a training and a validation set into `root/{train,validation}/<class>/<00000>.png`.
+    """Write images to ``root/{train,validation}/CLASS/00000.png``, or do nothing if they are already there.
 
-    A face depends on the seed, its split, its class and its number alone: the same arguments give the same
-    files, a larger set begins with the faces of a smaller one, and no face is in both splits. The set appears
-    under `root` when it is complete and not before. A set that is already there is left as it is.
+    An image depends on the seed, its split and its place: a larger dataset begins with the images of a smaller one.
+    ``root`` appears when all images are written.
 
     Args:
-        root: the folder to make.
-        train: number of training faces, shared out evenly over the seven classes.
-        validation: number of validation faces, likewise.
-        seed: non-negative.
-        progress: called after each face with the number of faces drawn and of faces in all.
+        root: folder to create.
+        train: number of training images, distributed evenly among the classes.
+        validation: number of validation images, distributed likewise.
+        seed: seed of the images.
+        progress: called with (images written, images in total).
 
     Raises:
-        ValueError: a split has too few faces to show every class.
-        FileExistsError: `root` is there and holds something else.
+        ValueError: a split has fewer images than classes.
+        FileExistsError: ``root`` has other content.
     """
-    counts = dict(zip(_SPLITS, (train, validation), strict=True))
-    for split, count in counts.items():
-        if count < len(CLASSES):
-            raise ValueError(f"{split}={count} is too few: give at least {len(CLASSES)}, one face a class")
-    if (root / _SPLITS[0]).is_dir():
+    counts = {"train": train, "validation": validation}
+    if min(counts.values()) < len(CLASSES):
+        raise ValueError(f"expected at least {len(CLASSES)} training and validation images, one per class")
+    if (root / "train").is_dir():
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"{root} holds no drawn faces but something else: choose another folder")
-
+        raise FileExistsError(f"{root} has other content: choose another folder")
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as workshop:
-        # A folder inside the temporary one, because the latter can be read by its owner only.
-        draft = Path(workshop) / root.name
-        done, total = 0, sum(counts.values())
-        for i, (split, count) in enumerate(counts.items()):
-            for j, expression in enumerate(CLASSES):
-                folder = draft / split / expression
-                folder.mkdir(parents=True)
-                number = count // len(CLASSES) + (j < count % len(CLASSES))
-                for start in range(0, number, 64):
-                    places = range(start, min(start + 64, number))
-                    images = draw_images(np.full(len(places), j), [[seed, i, j, k] for k in places])
-                    for k, image in zip(places, images, strict=True):
-                        Image.fromarray(image).save(folder / f"{k:05d}.png")
-                    done += len(places)
-                    if progress is not None:
-                        progress(done, total)
+    done, total = 0, sum(counts.values())
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
+        draft = Path(temporary) / root.name  # a folder inside, because only the owner can read the temporary one
+        for s, (split, count) in enumerate(counts.items()):
+            for name in CLASSES:
+                (draft / split / name).mkdir(parents=True)
+            for start in range(0, count, CHUNK_SIZE):
+                places = np.arange(start, min(start + CHUNK_SIZE, count))
+                images = draw_images(places % len(CLASSES), [[seed, s, int(k)] for k in places])
+                for k, image in zip(places, images, strict=True):
+                    file = draft / split / CLASSES[k % len(CLASSES)] / f"{k // len(CLASSES):05d}.png"
+                    Image.fromarray(image).save(file)
+                done += len(places)
+                if progress is not None:
+                    progress(done, total)
         try:
             draft.rename(root)
         except OSError:
-            # Another process was first with the same set: drop this one.
-            if not (root / _SPLITS[0]).is_dir():
+            if not (root / "train").is_dir():  # otherwise another process was faster
                 raise
 
 
