@@ -1,25 +1,25 @@
-"""The compare command: its two ways of writing an option, and what it says of a mistake."""
+"""The compare command: its options, where the report goes, and its messages."""
 
 import json
 import sys
 
 import pytest
 
-from fer_exp.compare import main, parse_arguments
+from fer_exp import compare
 from fer_exp.runs.record import RunRecord
 from fer_exp.runs.sweep_record import write_sweep
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; returns (exit status, what was printed)."""
+    """Run the command in an empty folder; returns (exit status, output)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["fer_exp.compare", *arguments])
         status = 0
         try:
-            main()
+            compare.main()
         except SystemExit as exit_:
             status = exit_.code
         printed = capsys.readouterr()
@@ -30,10 +30,10 @@ def command(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """A sweep of two networks with two seeds, its learning rate the same."""
+    """A sweep of two networks with two seeds and one learning rate."""
     folder = tmp_path / "swept"
     for job, (model, seed) in enumerate([("small", 0), ("small", 1), ("large", 0), ("large", 1)]):
-        accuracy = {"small": 0.5, "large": 0.6}[model] + seed / 100
+        accuracy = {"small": 0.5, "large": 0.6}[model] + seed / 100 + (job == 3) / 500
         row = {
             "epoch": 1, "step": 10, "lr": 0.1, "train_loss": 1.0, "train_acc": 0.5, "val_loss": 1.0,
             "val_acc": accuracy, "val_macro_f1": accuracy, "train_seconds": 1.0, "val_seconds": 0.1,
@@ -47,31 +47,28 @@ def sweep(tmp_path):
     return folder
 
 
-def test_an_option_can_be_written_as_the_training_takes_it():
-    dashes = parse_arguments(
-        ["a", "b", "--group-by", "optimizer,optimizer.lr", "--target", "0.6", "--baseline", "adam"]
-    )
-    equals = parse_arguments(["a", "b", "group_by=optimizer,optimizer.lr", "target=0.6", "baseline=adam"])
+def test_an_option_can_be_written_as_an_override():
+    dashes = compare.parse_arguments(["a", "b", "--group-by", "optimizer,optimizer.lr", "--baseline", "--x=-1"][:4])
+    equals = compare.parse_arguments(["a", "b", "group_by=optimizer,optimizer.lr"])
     assert dashes == equals
     assert equals.group_by == ["optimizer", "optimizer.lr"]
-    assert [str(place) for place in equals.places] == ["a", "b"]
+    assert compare.parse_arguments(["a", "baseline=-1"]).baseline == "-1"
+    assert compare.parse_arguments(["a", "--baseline", "false"]).baseline == "false"
 
 
-def test_a_sweep_is_grouped_by_what_it_swept_and_its_report_lies_beside_its_runs(command, sweep):
+def test_a_sweep_is_grouped_by_what_it_swept_and_holds_its_report(command, sweep):
     status, printed = command("swept")
     assert status == 0
-    assert "large is ahead of small by 10.0 points" in printed
+    assert printed.index("large") < printed.index("small")
     assert (sweep / "report.html").exists()
+    assert not (sweep / "comparison.tex").exists()
+    assert command(".", "--latex", "--output", "swept")[0] == 0  # found from above, too
+    assert (sweep / "comparison.tex").exists()
 
 
-def test_what_was_swept_is_also_known_from_above_the_sweep(command, sweep, tmp_path):
-    printed = command(".")[1]
-    assert "large is ahead of small by 10.0 points" in printed
-
-
-def test_a_swept_key_that_no_run_has_is_passed_over(command, sweep):
+def test_a_swept_key_that_no_run_has_is_ignored(command, sweep):
     write_sweep(sweep, swept=["optimizer.momentum", "model"])
-    assert "large is ahead of small by 10.0 points" in command("swept")[1]
+    assert "large" in command("swept")[1]
 
 
 def test_what_a_study_tuned_may_differ_between_groups(command, sweep):
@@ -80,38 +77,63 @@ def test_what_a_study_tuned_may_differ_between_groups(command, sweep):
         summary = json.loads(path.read_text())
         summary["config"]["optimizer"]["lr"] = 0.2
         path.write_text(json.dumps(summary))
-    assert "are not compared: they differ in optimizer.lr too" in command("swept")[1]
-    write_sweep(sweep, tuned=["optimizer.lr"])
-    assert "large is ahead of small by 10.0 points" in command("swept")[1]
+    assert "not compared" in command("swept")[1]
+    write_sweep(sweep, tuned=["optimizer.lr"], arms={"small": [0, 1], "large": [2, 3]})
+    assert "not compared" not in command("swept")[1]
 
 
-def test_the_report_of_other_runs_gets_a_folder_of_its_own(command, sweep, tmp_path):
+def test_the_report_of_several_folders_gets_its_own(command, sweep, tmp_path):
     assert command("swept/0", "swept/2", "group_by=model")[0] == 0
     assert len(list(tmp_path.glob("outputs/comparisons/*/report.html"))) == 1
-    assert command("swept", "--output", "mine", "--baseline", "large", "--measure", "final")[0] == 0
-    assert "large" in (tmp_path / "mine/comparison.md").read_text()
+    arguments = ("swept", "--output", "mine", "--baseline", "small", "--measure", "final", "title=Which network?")
+    assert command(*arguments)[0] == 0
+    assert "Which network?" in (tmp_path / "mine/comparison.md").read_text()
+
+
+def test_watch_repeats_until_all_runs_have_ended(command, sweep, monkeypatch):
+    summary = json.loads((sweep / "3/summary.json").read_text())
+    (sweep / "3/summary.json").write_text(json.dumps({**summary, "status": "running"}))
+    pages = []
+
+    def finish(seconds):
+        pages.append((sweep / "report.html").read_text())
+        (sweep / "3/summary.json").write_text(json.dumps({**summary, "epochs": 1}))
+
+    monkeypatch.setattr(compare.time, "sleep", finish)
+    assert command("swept", "--watch")[0] == 0
+    assert ['http-equiv="refresh"' in page for page in pages] == [True]
+    assert 'http-equiv="refresh"' not in (sweep / "report.html").read_text()
+
+
+def test_ctrl_c_ends_with_one_line(command, sweep, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare.time, "sleep", interrupt)
+    write_sweep(sweep, jobs=5)
+    status, printed = command("swept", "--watch")
+    assert status == 130
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "named"),
     [
-        (["nowhere"], "nowhere: there is no such folder"),
-        (
-            ["swept", "group_by=optimizer.momentun"],
-            "group_by=optimizer.momentun: no run has such a key; there are model",
-        ),
-        (["swept", "baseline=medium"], "baseline=medium: there is no such group; there are small, large"),
-        (["swept", "target=60"], "target=60.0: expected an accuracy in (0, 1], e.g. target=0.6"),
-        (["empty"], "empty: no run is recorded there"),
-        (["swept", "output=swept/sweep.json"], "swept/sweep.json: the report cannot be written there"),
+        (["nowhere"], ["nowhere"]),
+        (["swept", "group_by=optimizer.momentun"], ["optimizer.momentun", "model"]),
+        (["swept", "baseline=medium"], ["medium", "large, small"]),
+        (["swept", "target=60"], ["60", "0.6"]),
+        (["swept", "metric=val_auc"], ["val_auc", "val_acc"]),
+        (["empty"], ["empty"]),
+        (["swept", "output=swept/sweep.json"], ["swept/sweep.json"]),
     ],
     ids=" ".join,
 )
-def test_a_mistake_gets_one_message(command, sweep, tmp_path, arguments, said):
+def test_a_mistake_gets_one_message(command, sweep, tmp_path, arguments, named):
     (tmp_path / "empty").mkdir()
     status, printed = command(*arguments)
     assert status == 1
-    assert said in printed
+    assert all(text in printed for text in named)
     assert "Traceback" not in printed
 
 

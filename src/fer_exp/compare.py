@@ -1,11 +1,13 @@
 """Compare recorded runs: ``python -m fer_exp.compare outputs/sweeps/DIR``.
 
-Reads run records and nothing else: of one sweep or many, old ones, or copies from another machine.
+Reads run records and nothing else: of one sweep or several, or copies from another machine.
 """
 
 import argparse
 import re
+import shutil
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from fer_exp.errors import UserError
 from fer_exp.plots.terminal import print_any_sign
+from fer_exp.runs.record import SUMMARY
 from fer_exp.runs.sweep_record import SWEEP
 
 if TYPE_CHECKING:
     from fer_exp.comparison.load import Measure
 
-_OPTION = re.compile(r"(group_by|target|baseline|measure|output)=(.*)")
+WATCH_SECONDS = 30
+_OPTION = re.compile(r"(group_by|target|baseline|measure|metric|title|output)=(.*)", re.DOTALL)
 
 
 def compare_folders(
@@ -28,6 +32,10 @@ def compare_folders(
     target: float | None = None,
     baseline: str | None = None,
     measure: "Measure | None" = None,
+    metric: str = "val_acc",
+    title: str | None = None,
+    with_latex: bool = False,
+    refresh: int | None = None,
 ) -> None:
     """Compare all runs in and below ``places``, print the answer, and write the report to ``output``.
 
@@ -36,57 +44,66 @@ def compare_folders(
         output: the report's folder.
         group_by: keys whose values make the groups; None for the arms of studies, or what the sweeps swept, and the
             optimizer otherwise.
-        target: the val_acc of time-to-target, a fraction; None for one that suits the runs.
-        baseline: label of the group that the others are compared with; None for the first that has a result.
-        measure: ``best`` or ``final``, the epoch that the answer is about; None for the one that suits the runs.
+        target: the score of time-to-target, a fraction; None for one that suits the runs.
+        baseline: label of the group that the others are compared with; None for the best.
+        measure: ``best`` or ``final``, the epoch that scores are from; None for the one that suits the runs.
+        metric: name of the metric that is the score.
+        title: of the report.
+        with_latex: also write a table and a paragraph on methods for a paper.
+        refresh: seconds after which a browser loads the page again.
 
     Raises:
-        UserError: there are no runs, or no such key or group, or the report cannot be written.
+        UserError: there are no runs, no such key or group, or the report cannot be written.
     """
     from fer_exp.comparison.analysis import compare
-    from fer_exp.comparison.load import find_runs, find_swept
-    from fer_exp.comparison.report import format_answer, write_report
+    from fer_exp.comparison.grouping import default_keys
+    from fer_exp.comparison.load import find_records
+    from fer_exp.comparison.report import HTML, render_text, write_report
 
     if target is not None and not 0 < target <= 1:
-        raise UserError(f"target={target}: expected an accuracy in (0, 1], e.g. target=0.6")
-    runs, notes = find_runs(places)
-    if group_by is None:
-        # Of what was swept, that which runs have: a group that was deleted, for one, has no value.
-        swept = [key for key in find_swept(places) if any(run.value(key) is not None for run in runs)]
-        group_by = ["arm"] if all(run.value("arm") for run in runs) else swept or ["optimizer"]
-    comparison = compare(runs, group_by, target, baseline, measure, notes)
+        raise UserError(f"target={target}: expected a fraction in (0, 1], e.g. target=0.6")
+    records = find_records(places)
+    comparison = compare(records, group_by or default_keys(records), target, baseline, measure, metric)
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        written = write_report(comparison, output)
+        report, written = write_report(comparison, output, title, with_latex, refresh)
     except OSError as error:
         raise UserError(
-            f"{output}: the report cannot be written there ({error.strerror or error}); choose another --output"
+            f"{output}: cannot write the report ({error.strerror or error}); choose another --output"
         ) from error
-    print(format_answer(comparison))
-    print(f"\nWritten to {output}: {', '.join(path.name for path in written)}")
+    print(render_text(report, shutil.get_terminal_size((100, 24)).columns))
+    names = ", ".join(path.name for path in written if path.parent == output)
+    print(f"\nReport: {output / HTML} (also {names.replace(HTML + ', ', '')}, figures/)")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; ``key=value``, as the training takes it, means ``--key value``."""
+    """Parse the command line; ``key=value``, as for training, means ``--key value``."""
     parser = argparse.ArgumentParser(
         prog="python -m fer_exp.compare",
-        description="Compare recorded runs: which choice is better, by how much, how sure.",
-        epilog="Options can also be given as the training takes them: group_by=optimizer.lr target=0.6",
+        description="Compare recorded runs: which group is best, by how much, and how sure that is.",
+        epilog="Options can also be written as overrides: group_by=optimizer.lr target=0.6",
     )
     parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="a run, a sweep, or a folder above them")
     parser.add_argument(
         "--group-by",
         metavar="KEY[,KEY]",
-        type=lambda text: [key.strip() for key in text.split(",")],
-        help="keys whose values make the groups, e.g. optimizer, model, optimizer.lr; folder: the name of the folder "
-        "that a run's lies in; arm: that of its study (default: what was swept, of studies the arm)",
+        type=lambda text: [key.strip() for key in text.split(",") if key.strip()],
+        help="keys whose values make the groups, e.g. optimizer, model, optimizer.lr; folder: the sweep's folder; arm: "
+        "the study's arm (default: what was swept; the arm for studies)",
     )
-    parser.add_argument("--target", type=float, metavar="ACC", help="val_acc of time-to-target, e.g. 0.6")
-    parser.add_argument("--baseline", metavar="GROUP", help="the group the others are compared with (default: first)")
+    parser.add_argument("--baseline", metavar="GROUP", help="compare every group with this one (default: the best)")
+    parser.add_argument("--metric", default="val_acc", metavar="NAME", help="the score (default: val_acc)")
     parser.add_argument(
         "--measure",
         choices=("best", "final"),
-        help="the epoch that the answer is about (default: final where no early stopping ended the runs, else best)",
+        help="the epoch of the score (default: final if no run stopped early, otherwise best)",
+    )
+    parser.add_argument("--target", type=float, metavar="SCORE", help="score of time-to-target, e.g. 0.6")
+    parser.add_argument("--title", help="of the report")
+    parser.add_argument(
+        "--latex", action="store_true", help="also write comparison.tex: a table and a methods paragraph"
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help=f"repeat every {WATCH_SECONDS} s until all runs have ended"
     )
     parser.add_argument(
         "--output",
@@ -97,24 +114,66 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     words: list[str] = []
     for word in arguments:
         option = _OPTION.fullmatch(word)
-        words += [f"--{option[1].replace('_', '-')}", option[2]] if option else [word]
+        words += [f"--{option[1].replace('_', '-')}={option[2]}"] if option else [word]
     return parser.parse_args(words)
 
 
+def watch(given: argparse.Namespace, output: Path) -> None:
+    """Keep the report current until no run is unfinished and no job is missing."""
+    seen: dict[Path, float] = {}
+    while True:
+        summaries = [path for place in given.places for path in place.rglob(SUMMARY)]
+        times = {path: path.stat().st_mtime for path in summaries if path.exists()}
+        is_running = _is_running(given.places, summaries)
+        if times != seen:
+            seen = times
+            print(f"{datetime.now():%H:%M:%S}")
+            _compare(given, output, WATCH_SECONDS if is_running else None)
+        if not is_running:
+            return
+        time.sleep(WATCH_SECONDS)
+
+
+def _is_running(places: Sequence[Path], summaries: Sequence[Path]) -> bool:
+    from fer_exp.comparison.load import UnreadableRecordError, read_run
+    from fer_exp.runs.sweep_record import read_sweep
+
+    jobs = 0
+    for path in (path for place in places for path in place.rglob(SWEEP)):
+        jobs += read_sweep(path.parent).get("jobs") or 0
+    if len(summaries) < max(jobs, 1):
+        return True
+    for path in summaries:
+        try:
+            if read_run(path.parent).status == "running":
+                return True
+        except UnreadableRecordError:  # half written, or damaged: the report says which
+            continue
+    return False
+
+
+def _compare(given: argparse.Namespace, output: Path, refresh: int | None = None) -> None:
+    options = (given.group_by, given.target, given.baseline, given.measure, given.metric, given.title, given.latex)
+    compare_folders(given.places, output, *options, refresh)
+
+
 def main() -> None:
-    """The command; exits with status 1 where the runs cannot be compared."""
+    """Run the command; exit with status 1 if the runs cannot be compared."""
     print_any_sign()
     given = parse_arguments(sys.argv[1:])
     output = given.output
     if output is None:
         is_sweep = len(given.places) == 1 and (given.places[0] / SWEEP).exists()
-        time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-        output = given.places[0] if is_sweep else Path("outputs/comparisons") / time
+        now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+        output = given.places[0] if is_sweep else Path("outputs/comparisons") / now
     try:
-        compare_folders(given.places, output, given.group_by, given.target, given.baseline, given.measure)
+        watch(given, output) if given.watch else _compare(given, output)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

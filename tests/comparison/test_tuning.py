@@ -1,96 +1,59 @@
-import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from fer_exp.comparison.tuning import score, tune
+from fer_exp.comparison.analysis import compare
+from fer_exp.comparison.load import Records
+from fer_exp.comparison.sweeps import Arm
+from fer_exp.comparison.tuning import is_boundary, tune
 
 
-def trial(make_run, accuracy, status="completed", **settings):
-    settings = {key.replace("__", "."): value for key, value in settings.items()}
-    return make_run("sgd", 0, accuracy, status, settings={"data.val_fraction": 0.2, **settings})
+@pytest.fixture
+def make_trial(make_run):
+    def make(name, lr, score, seed=0, fraction=0.1, status="completed"):
+        settings = {"optimizer.lr": lr, "data.val_fraction": fraction}
+        run = make_run(name, seed, [score], status, settings)
+        return replace(run, arm=Arm(Path("study"), name, ("optimizer",), ("optimizer.lr",)))
+
+    return make
 
 
-def test_the_winner_is_the_best_trial(make_run):
-    trials = [
-        trial(make_run, (0.3, 0.5), optimizer__lr=0.01),
-        trial(make_run, (0.6, 0.4), optimizer__lr=0.1),
-        trial(make_run, (0.2, 0.2), optimizer__lr=1.0),
+def test_the_winner_is_the_first_trial_with_the_highest_score(make_trial):
+    trials = [make_trial("adam", lr, score) for lr, score in ((0.1, 0.4), (0.2, 0.6), (0.3, 0.6), (0.4, 0.2))]
+    tuning = tune("adam", trials, "final")
+    assert tuning.winner is trials[1]
+    assert (tuning.varied, tuning.boundary_hits) == (("optimizer.lr",), ())
+
+
+def test_a_failed_trial_never_wins_but_extends_the_range(make_trial):
+    trials = [make_trial("adam", lr, 0.5) for lr in (0.1, 0.2)] + [make_trial("adam", 0.3, 0.9, status="failed")]
+    tuning = tune("adam", trials, "final")
+    assert tuning.winner is trials[0]
+    assert tuning.boundary_hits == ("optimizer.lr",)
+
+
+@pytest.mark.parametrize(
+    ("value", "tried", "hit"),
+    [
+        (1, [1, 2, 3], True), (3, [1, 2, 3], True), (2, [1, 2, 3], False), (1, [1, 2], False),
+        ("a", ["a", "b", "c"], False), (True, [True, False, True], False),
+    ],
+)  # fmt: skip
+def test_a_boundary_is_the_end_of_a_range_of_numbers(value, tried, hit):
+    assert is_boundary(value, tried) == hit
+
+
+def test_trials_choose_and_other_runs_report(make_trial):
+    trials = [make_trial(name, lr, lr) for name in ("adam", "sgd") for lr in (0.1, 0.2, 0.3)]
+    reports = [
+        make_trial(name, lr, score, seed, fraction=0.0)
+        for name, lr, score in (("adam", 0.2, 0.5), ("sgd", 0.3, 0.4))
+        for seed in (1, 2)
     ]
-    best, final = tune("sgd", trials, "best"), tune("sgd", trials, "final")
-    assert (best.label, best.trials) == ("sgd", tuple(trials))
-    assert best.winner is trials[1]
-    assert final.winner is trials[0]
-    assert best.varied == final.varied == ("optimizer.lr",)
-    assert best.edges == ()
-    assert final.edges == ("optimizer.lr",)
-
-
-def test_scores(make_run):
-    assert score(trial(make_run, (0.6, 0.4)), "best") == 0.6
-    assert score(trial(make_run, (0.6, 0.4)), "final") == 0.4
-    nan = {"val_loss": [1.0, math.nan], "train_loss": [1.0, math.nan]}
-    diverged = make_run("sgd", 0, (0.6, 0.14), "diverged", settings={"data.val_fraction": 0.2}, **nan)
-    assert score(diverged, "best") == score(diverged, "final") == 0.14  # as it ended
-
-
-def test_a_diverged_trial_loses_to_a_sound_one_but_a_failed_one_never_wins(make_run):
-    diverged = trial(make_run, (0.7, 0.14), "diverged", optimizer__lr=1.0)
-    sound = trial(make_run, (0.2, 0.15), optimizer__lr=0.1)
-    failed = trial(make_run, (0.9,), "failed", optimizer__lr=0.01)
-    assert tune("sgd", [diverged, failed, sound], "best").winner is sound
-    assert tune("sgd", [failed, diverged], "best").winner is diverged
-    nothing = tune("sgd", [failed], "best")
-    assert nothing.winner is None
-    assert (nothing.trials, nothing.edges) == ((failed,), ())
-
-
-def test_an_accuracy_that_is_lost_does_not_win(make_run):
-    lost = make_run("sgd", 0, (0.2,), "diverged", val_loss=[math.nan], train_loss=[math.nan])
-    lost.history["val_acc"][:] = math.nan
-    sound = trial(make_run, (0.1,))
-    assert tune("sgd", [lost, sound], "best").winner is sound
-
-
-def test_of_equals_the_first_wins(make_run):
-    first, second = trial(make_run, (0.5,), optimizer__lr=0.1), trial(make_run, (0.5,), optimizer__lr=0.2)
-    assert tune("sgd", [first, second], "best").winner is first
-    assert tune("sgd", [second, first], "best").winner is second
-
-
-@pytest.mark.parametrize(("best", "edges"), [(0, ("optimizer.lr",)), (1, ()), (2, ("optimizer.lr",))])
-def test_an_edge_is_the_lowest_or_highest_value_tried(make_run, best, edges):
-    trials = [trial(make_run, (0.9 if i == best else 0.1,), optimizer__lr=lr) for i, lr in enumerate((0.01, 0.1, 1.0))]
-    assert tune("sgd", trials, "best").edges == edges
-
-
-def test_a_value_whose_trial_failed_was_tried_too(make_run):
-    trials = [
-        trial(make_run, (0.5,), optimizer__lr=0.1),
-        trial(make_run, (0.4,), optimizer__lr=0.01),
-        trial(make_run, (), "failed", optimizer__lr=1.0),
-    ]
-    assert tune("sgd", trials, "best").edges == ()
-
-
-def test_only_ranges_of_numbers_have_edges(make_run):
-    trials = [
-        trial(make_run, (0.9,), optimizer__lr=1, optimizer__nesterov=True, monitor="val_acc", optimizer__clip=None),
-        trial(make_run, (0.1,), optimizer__lr=2, optimizer__nesterov=False, monitor="val_loss", optimizer__clip=1.0),
-        trial(make_run, (0.1,), optimizer__lr=3, optimizer__momentum=0.9, monitor="train_acc", optimizer__clip=2.0),
-    ]
-    found = tune("sgd", trials, "best")
-    assert {"monitor", "optimizer.clip", "optimizer.lr", "optimizer.nesterov", "optimizer.momentum"} == set(
-        found.varied
-    )
-    assert found.edges == ("optimizer.lr",)
-
-
-def test_a_choice_of_two_numbers_has_no_edges(make_run):
-    trials = [trial(make_run, (0.9 - m,), optimizer__momentum=m) for m in (0, 0.9, 0, 0.9)]
-    assert tune("sgd", trials, "best").edges == ()
-
-
-def test_what_a_failed_trial_did_not_live_to_see_is_not_varied(make_run):
-    failed = make_run("sgd", 0, (), "failed", facts={"environment": {}, "data": {}})
-    found = tune("sgd", [make_run("sgd", 0), failed], "best")
-    assert found.varied == ()
+    comparison = compare(Records([*trials, *reports], [], []), ["arm"])
+    assert [len(group.runs) for group in comparison.groups] == [2, 2]
+    assert comparison.differences[0].test.n == 2  # a tuned learning rate may differ
+    assert {t.label: t.winner.value("optimizer.lr") for t in comparison.tunings} == {"adam": 0.2, "sgd": 0.3}
+    assert comparison.tunings[0].best.value("optimizer.lr") == 0.3  # finished after the choice
+    assert not compare(Records(trials, [], []), ["optimizer", "optimizer.lr"]).tunings

@@ -217,4 +217,4 @@ def test_damaged_records_are_left_out_of_a_comparison_with_a_sentence_each(run_m
     assert (status, printed.count("Traceback")) == (0, 0), printed
     said = " ".join(printed.split())
     for name in ("empty", "deep", "cut", "zeros"):
-        assert said.count(f"runs/{name}: the record cannot be read (") == 1
+        assert said.count(f"runs/{name} is excluded: ") == 1

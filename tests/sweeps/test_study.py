@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fer_exp.comparison.analysis import compare
-from fer_exp.comparison.load import find_runs
+from fer_exp.comparison.load import find_records
 from fer_exp.errors import UserError
 from fer_exp.runs.record import RunRecord
 from fer_exp.runs.sweep_record import read_sweep
@@ -173,7 +173,7 @@ def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study,
     assert study(outcome)[1] == finals
     assert all(f["optimizer.lr"] != first["lr"] for f in finals if f["optimizer"] == "adam")
     assert "the best of" not in caplog.text
-    tunings = {tuning.label: tuning for tuning in compare(find_runs([tmp_path])[0], ["arm"]).trials}
+    tunings = {tuning.label: tuning for tuning in compare(find_records([tmp_path]), ["arm"]).tunings}
     assert tunings["adam"].winner.value("optimizer.lr") == finals[0]["optimizer.lr"]
     assert tunings["adam"].best.value("optimizer.lr") == first["lr"]
 
@@ -189,16 +189,16 @@ def test_arms_are_told_apart_by_their_names_where_their_fixed_settings_are_the_s
     sweep = read_sweep(tmp_path)
     assert (sweep["swept"], sweep["tuned"]) == (["optimizer"], ["optimizer.lr"])
     assert sweep["arms"] == {"low": [0, 1, 2, 9, 10], "high": [3, 4, 5, 11, 12], "default": [6, 7, 8, 13, 14]}
-    comparison = compare(find_runs([tmp_path])[0], ["arm"])
-    assert [group.label for group in comparison.groups] == list(arms)
-    chosen = {tuning.label: tuning.winner.value("optimizer.lr") for tuning in comparison.trials}
+    comparison = compare(find_records([tmp_path]), ["arm"])
+    assert {group.label for group in comparison.groups} == {*arms}
+    chosen = {tuning.label: tuning.winner.value("optimizer.lr") for tuning in comparison.tunings}
     assert chosen == {
         "low": max(trial["optimizer.lr"] for trial in trials[:3]),
         "high": max(trial["optimizer.lr"] for trial in trials[3:6]),
         "default": 0.01,
     }
     assert [final["optimizer.lr"] for final in finals] == [chosen[arm] for arm in arms for _ in range(2)]
-    assert all("2 paired seeds" in difference.sentence for difference in comparison.differences)
+    assert all(difference.test.n == 2 for difference in comparison.differences)
 
 
 def test_a_winner_on_the_edge_of_its_range_is_said(study, caplog):

@@ -1,71 +1,81 @@
-"""How numbers of a comparison are written: in percent, in seconds, or as a dash where there is none."""
+"""Numbers as a report shows them: fractions in %, differences in points, durations, a dash for no value."""
 
 import math
 
-from fer_exp.comparison.load import Setting
-from fer_exp.comparison.statistics import SummaryStats
+from fer_exp.comparison.settings import Setting
+from fer_exp.comparison.statistics import Summary
+from fer_exp.metrics import describe
 
-SHOWN = {"val_acc": "val_acc", "val_loss": "val_loss", "val_macro_f1": "macro-F1"}
-NOTHING = "\u2013"  # a dash, in a cell without a figure
-
-
-def mean(values: SummaryStats, name: str) -> str:
-    """Mean and standard deviation of the figure ``name``, with its unit."""
-    mean, std = plain(values.mean, name), plain(values.std, name)
-    unit = "" if name == "val_loss" or not math.isfinite(values.mean) else " %"
-    return (mean if std == NOTHING else f"{mean} ± {std}") + unit
+NO_VALUE = "\u2013"
 
 
-def plain(value: float, name: str) -> str:
-    """A figure without its unit: accuracies and macro-F1 in percent."""
+def is_percent(name: str) -> bool:
+    """Whether the metric ``name`` is a fraction that is shown in %."""
+    return describe(name).unit == "%"
+
+
+def number(value: float, name: str) -> str:
+    """A value of the metric ``name`` without its unit."""
     if not math.isfinite(value):
-        return NOTHING if math.isnan(value) else "∞" if value > 0 else "-∞"
-    return f"{value:.3f}" if name == "val_loss" else f"{100 * value:.1f}"
+        return NO_VALUE if math.isnan(value) else "∞" if value > 0 else "-∞"
+    return f"{100 * value:.1f}" if is_percent(name) else f"{value:.4f}"
 
 
-def signed(value: float, name: str) -> str:
-    """As ``plain``, a gain with its sign."""
-    return ("+" if value > 0 else "") + plain(value, name)
+def score(value: float, name: str) -> str:
+    """A value of the metric ``name`` with its unit."""
+    return number(value, name) + (" %" if is_percent(name) and math.isfinite(value) else "")
+
+
+def mean_std(values: Summary, name: str) -> str:
+    """Mean ± standard deviation, without the unit."""
+    return number(values.mean, name) + ("" if math.isnan(values.std) else f" ± {number(values.std, name)}")
+
+
+def difference(value: float, name: str) -> str:
+    """A difference with its sign, in points for a metric in %."""
+    if not math.isfinite(value):
+        return NO_VALUE
+    return f"{100 * value:+.2f}" if is_percent(name) else f"{value:+.4f}"
 
 
 def interval(low: float, high: float, name: str) -> str:
-    """Both ends of an interval, with their signs."""
-    return NOTHING if math.isnan(low) or math.isnan(high) else f"[{signed(low, name)}, {signed(high, name)}]"
+    """Both ends of the interval of a difference."""
+    return NO_VALUE if math.isnan(low) else f"[{difference(low, name)}, {difference(high, name)}]"
+
+
+def unit(name: str) -> str:
+    """The unit of a difference of the metric ``name``, for a header."""
+    return ", points" if is_percent(name) else ""
 
 
 def p_value(value: float) -> str:
-    """To three places, and no closer to zero than they tell."""
-    return NOTHING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def points(fraction: float) -> str:
-    """A fraction in percent: a whole number as such."""
-    return f"{100 * fraction:.1f}".removesuffix(".0")
+    """A p value to three decimals."""
+    return NO_VALUE if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def count(value: float) -> str:
-    """A number of epochs or steps; a median of runs most of which missed is never."""
+    """A number of epochs or steps; infinity is a target that was not reached."""
     if not math.isfinite(value):
-        return NOTHING if math.isnan(value) else "never"
+        return NO_VALUE if math.isnan(value) else "not reached"
     return f"{value:,.1f}".removesuffix(".0")
 
 
-def duration(seconds: float, missing: str = "∞") -> str:
-    """Seconds, in the unit that suits; ``missing`` for infinity."""
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits."""
     if not math.isfinite(seconds):
-        return NOTHING if math.isnan(seconds) else missing
+        return NO_VALUE if math.isnan(seconds) else "not reached"
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def setting(value: Setting) -> str:
-    """A setting as its configuration writes it."""
+    """A setting as a config file writes it."""
     if value is None:
-        return NOTHING
+        return NO_VALUE
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def plural(word: str, number: int) -> str:
-    """The word as it goes with the number."""
-    return word if number == 1 else f"{word}s"
+def plural(n: int, word: str) -> str:
+    """A count with its noun: ``1 run``, ``2 runs``."""
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"

@@ -1,347 +1,285 @@
-"""Run records, read for comparison: which runs there are, what each was set to, and what came of it."""
+"""Read run records for comparison: which runs there are, their settings and their results."""
 
-import csv
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from fer_exp.comparison.settings import Setting, flat_settings, flatten
+from fer_exp.comparison.sweeps import Arm, Sweep, find_arm, find_sweep, missing_jobs
 from fer_exp.errors import UserError
-from fer_exp.files import quote_override
 from fer_exp.metrics import describe
 from fer_exp.runs.record import (
     FINISHED,
     HISTORY,
-    NEUTRAL_KEYS,
     SUMMARY,
     Row,
-    best_row,
     digest,
-    history_columns,
-    is_batch_count,
     natural,
     read_history,
     read_summary,
-    record_folders,
 )
-from fer_exp.runs.sweep_record import SWEEP, read_sweep
+from fer_exp.runs.sweep_record import SWEEP
 
-Setting = str | int | float | bool | None
 Measure = Literal["best", "final"]
+MEASURES: tuple[Measure, Measure] = ("best", "final")
+Floats = NDArray[np.float64]
 
-FIGURES = ("val_acc", "val_loss", "val_macro_f1")
-# What may differ between runs whose results are averaged: the fingerprint tells the data, whatever their folder.
-_INCIDENTAL = (*NEUTRAL_KEYS, "seed", "logger", "data.root", "data.seed")
-# Settings whose outcome says more than the wish ("auto" is bf16 here and fp32 there), and what tells the outcome.
+# Settings whose outcome says more than the request: "auto" is bf16 on one machine and fp32 on another.
 RESOLVED = {"trainer.accelerator": "environment.device", "trainer.precision": "precision"}
-# Among the settings of a run, those that its configuration does not tell.
-OUTCOMES = ("data.fingerprint", "precision")
-NOT_RECORDED = "not recorded"
-
-# What reading files that are no record, or half of one, ends in.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    csv.Error,
-    yaml.YAMLError,
-)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """A run's place in a study.
-
-    Attributes:
-        study: the study's folder.
-        name: of the arm; in the record of an older study None.
-        fixed: the keys that tell the study's arms apart.
-        tuned: the keys that it chose for each arm by itself.
-    """
-
-    study: Path
-    name: str | None
-    fixed: tuple[str, ...]
-    tuned: tuple[str, ...]
+class UnreadableRecordError(Exception):
+    """A run record or a sweep file that is damaged or of another schema."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, as its record tells it.
+    """One run, read from its record.
 
     Attributes:
         folder: the run's folder.
-        summary: its ``summary.json``, without the configuration.
-        history: the columns of its ``history.csv``, each (E,) float64 for E epochs.
-        choices: the names of the groups' choices, e.g. ``{"optimizer": "sgd_nesterov"}``; empty in older records.
-        settings: everything that must agree between runs that are averaged, flat: ``{"optimizer.lr": 0.001, ...}``,
-            with the fingerprint of the data and the precision.
-        has_config: whether ``settings`` are the whole configuration. A record that was copied without its
-            ``.hydra/`` may tell network and optimizer only.
-        incidental: settings that say where a run was done, not what, such as ``data.root``.
-        arm: the arm of a study that it is of; None outside of studies.
+        status: one of ``runs.record.STATUSES``; a killed run is still ``running``.
+        seed: the seed.
+        history: columns of ``history.csv`` by name, each (E,) float64 for E epochs.
+        monitor: the metric that decides which epoch is the best.
+        best_epoch: the epoch of ``best.ckpt``, from 1; None if no epoch has finite losses.
+        choices: names of the chosen config groups, e.g. ``{"optimizer": "sgd"}``.
+        settings: everything that must agree between averaged runs, as flat keys (``optimizer.lr``), with the data's
+            fingerprint and the precision.
+        incidental: settings that do not change a result, such as ``data.root``.
+        facts: everything else in ``summary.json`` that is a single value, as flat keys (``environment.device``).
+        classes: class names.
+        class_counts: validation images per class, (C,), or None.
+        confusion: (C, C) of the validation images, rows are true classes; with the weights of ``best.ckpt``; or None.
+        warnings: what the run warned of.
+        span: time of the start and of the last update.
+        arm: the study's arm that the run belongs to, if any.
     """
 
     folder: Path
-    summary: Mapping[str, Any]
-    history: Mapping[str, NDArray[np.float64]]
+    status: str
+    seed: int
+    history: Mapping[str, Floats]
+    monitor: str
+    best_epoch: int | None
     choices: Mapping[str, str]
-    settings: Mapping[str, Setting]
-    has_config: bool
-    incidental: Mapping[str, Setting] = field(default_factory=dict, repr=False)
+    settings: Mapping[str, Setting] = field(repr=False)
+    incidental: Mapping[str, Setting] = field(repr=False)
+    facts: Mapping[str, Setting] = field(repr=False)
+    classes: tuple[str, ...]
+    class_counts: Floats | None
+    confusion: Floats | None
+    warnings: tuple[str, ...]
+    span: tuple[datetime, datetime] | None
     arm: Arm | None = None
-    _best: int = field(repr=False, kw_only=True)  # row of the best epoch; -1 where none is finite
-
-    @property
-    def status(self) -> str:
-        """As the record says; ``running`` is also what a killed run says of itself."""
-        return str(self.summary["status"])
-
-    @property
-    def counts(self) -> bool:
-        """Whether the run came to a result of its own: it ended by itself, divergence included."""
-        return self.status in FINISHED and self.epochs > 0
-
-    @property
-    def seed(self) -> int:
-        """The seed."""
-        return int(self.summary["seed"])
 
     @property
     def epochs(self) -> int:
         """Number of epochs trained."""
-        return len(self.history["epoch"])
+        return len(self.history.get("epoch", ()))
+
+    @property
+    def counts(self) -> bool:
+        """Whether the run has a result: it ended by itself, divergence included."""
+        return self.status in FINISHED and self.epochs > 0
 
     @property
     def held_out(self) -> bool:
-        """Whether the run was validated on a part of the training folder, to choose settings by."""
+        """Whether the run was validated on a part of the training images, to choose settings."""
         return bool(self.settings.get("data.val_fraction"))
 
-    @cached_property
-    def span(self) -> tuple[datetime, datetime] | None:
-        """When the run started and when its record was last written; None in older records."""
-        started, updated = self.summary.get("started"), self.summary.get("updated")
-        return (_time(started), _time(updated)) if started and updated else None
-
-    @cached_property
-    def train_seconds(self) -> float:
-        """Seconds of training, those of validation left out."""
-        return float(self.history["train_seconds"].sum())
+    @property
+    def train_seconds(self) -> Floats:
+        """Seconds of training up to the end of each epoch, without validation, (E,)."""
+        return np.cumsum(self.history.get("train_seconds", np.full(self.epochs, np.nan)))
 
     @property
     def total_seconds(self) -> float:
-        """Seconds from start to end; of a run that was killed, for which none were written, those of its epochs."""
-        seconds = self.summary["seconds"]
-        return float(max(seconds["total"], seconds["train"] + seconds["validation"]))
+        """Seconds from start to end; for a killed run those of its epochs."""
+        seconds = [self.facts.get(f"seconds.{part}") for part in ("total", "train", "validation")]
+        total, train, validation = (float(each) if isinstance(each, int | float) else 0.0 for each in seconds)
+        return max(total, train + validation)
 
     def value(self, key: str) -> Setting:
-        """What the run has for ``key``: a group's choice, a setting, or a fact of the summary; None if nothing.
+        """Return the run's value for ``key``: a choice, a setting, or a fact of the summary; None if it has none.
 
-        ``folder`` is the name of the folder that the run's own lies in: that of its sweep; ``arm`` names that of its
-        study.
+        ``folder`` is the name of the sweep's folder; ``arm`` is the name of the study's arm.
         """
         if key == "folder":
             return self.folder.absolute().parent.name
         if key == "arm":
             return self.arm.name if self.arm else None
         key = RESOLVED.get(key, key)
-        if key in self.choices:
-            return self.choices[key]
-        if key in self.settings:
-            return self.settings[key]
-        if key in self.incidental:
-            return self.incidental[key]
-        fact: Any = self.summary
-        for part in key.split("."):
-            fact = fact.get(part) if isinstance(fact, Mapping) else None
-        if isinstance(fact, Mapping):  # a group of an older record, named by its class
-            fact = fact.get("name")
-        return fact if isinstance(fact, str | int | float | None) else json.dumps(fact)
+        sources: tuple[Mapping[str, Setting], ...] = (self.choices, self.settings, self.incidental, self.facts)
+        return next((source[key] for source in sources if key in source), None)
 
-    def told(self, key: str) -> Setting:
-        """``value``, or "not recorded" where the record would not tell whether there was one."""
-        value = self.value(key)
-        return NOT_RECORDED if value is None and not self.has_config and key not in self.settings else value
+    def metric(self, measure: Measure, name: str) -> float:
+        """Return a metric at the best or at the last epoch; NaN if the run did not log it.
 
-    def figure(self, measure: Measure, name: str) -> float:
-        """A validation figure at the epoch of the best val_acc, or at the last epoch.
-
-        A run that diverged is scored as it ended, by what its lost network got, whatever it had reached before. A loss
-        that is not finite counts as infinity, and another figure that is not as 0.
+        A diverged run scores as it ended. A value that is not finite counts as the worst: infinity for a metric to
+        minimize, 0 for one to maximize.
         """
-        value = float(self.history[name][self._row(measure)])
+        if name not in self.history or not self.epochs:
+            return np.nan
+        row = self.best_row if measure == "best" and self.status != "diverged" else -1
+        value = float(self.history[name][row])
         worst = np.inf if describe(name).direction == "min" else 0.0
         return value if np.isfinite(value) else worst
 
     @property
-    def best_epoch(self) -> int | None:
-        """The epoch that ``figure("best", ...)`` is of, from 1; None where there is none."""
-        return int(self.history["epoch"][self._row("best")]) if self.epochs else None
+    def best_row(self) -> int:
+        """Index of the best epoch in ``history``; the last one if no epoch is the best."""
+        rows = np.flatnonzero(self.history["epoch"] == self.best_epoch)
+        return int(rows[0]) if len(rows) else -1
 
-    def _row(self, measure: Measure) -> int:
-        return self._best if measure == "best" and self.status != "diverged" else -1
+    def to_target(self, name: str, target: float) -> dict[str, float]:
+        """Return epochs, steps and seconds of training until the metric first reaches the target; infinity for a miss.
 
-    def to_target(self, target: float) -> dict[str, float]:
-        """Epochs, steps and seconds of training until val_acc is first ``target`` or more; infinity for a miss.
-
-        A run that diverged has missed it, whatever it had reached before.
+        A diverged run missed the target.
         """
-        reached = np.flatnonzero(self.history["val_acc"] >= target)
+        sign = -1 if describe(name).direction == "min" else 1
+        reached = np.flatnonzero(sign * self.history.get(name, np.empty(0)) >= sign * target)
         if self.status == "diverged" or not len(reached):
-            return {"epochs": np.inf, "steps": np.inf, "seconds": np.inf}
+            return dict.fromkeys(("epochs", "steps", "seconds"), np.inf)
         first = reached[0]
         return {
             "epochs": float(self.history["epoch"][first]),
             "steps": float(self.history["step"][first]),
-            "seconds": float(self.history["train_seconds"][: first + 1].sum()),
+            "seconds": float(self.train_seconds[first]),
         }
 
 
-def find_runs(places: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """Read every record in and below ``places``, each once, in the order of their names (2 before 10).
+@dataclass(frozen=True)
+class Records:
+    """What was found below some folders.
 
-    Returns:
-        The runs, and a sentence for each record that cannot be read and each sweep that is not complete.
+    Attributes:
+        runs: in the order of their folders' names (2 before 10).
+        sweeps: the sweeps among the folders.
+        messages: one for each record that is excluded and each sweep that is incomplete.
+    """
+
+    runs: list[Run]
+    sweeps: list[Sweep]
+    messages: list[str]
+
+
+def find_records(places: Iterable[Path]) -> Records:
+    """Read every record in and below ``places``, each once.
 
     Raises:
-        UserError: a place does not exist, or there is no record in any of them.
+        UserError: a place does not exist, or there is no readable record in any of them.
     """
     places = list(places)
-    runs: list[Run] = []
-    notes: list[str] = []
+    found = Records([], [], [])
     seen: set[str] = set()
-    sweeps: dict[Path, dict[str, Any] | None] = {}
+    known: dict[Path, Sweep | None] = {}
     for place in places:
         if not place.is_dir():
-            raise UserError(f"{place}: there is no such folder; expected a run's folder, a sweep's, or one above them")
-        for folder, names in _walk(place, seen, notes):
+            raise UserError(f"{place}: no such folder; expected the folder of a run or a sweep, or one above them")
+        for folder, names in _walk(place, seen, found.messages):
+            try:
+                sweep = find_sweep(folder, known)
+            except Exception as error:  # a damaged file can hold anything, and must not stop the others
+                sweep = None
+                found.messages.append(f"{folder / SWEEP} is ignored: {_reason(error)}")
+            if sweep and SWEEP in names:
+                found.sweeps.append(sweep)
+                found.messages.extend(missing_jobs(sweep))
             if SUMMARY in names:
                 try:
-                    runs.append(replace(read_run(folder), arm=_arm(folder, sweeps)))
-                except UNREADABLE as error:
-                    notes.append(f"{folder}: the record cannot be read ({_reason(error)}) and is left out.")
-            if SWEEP in names:
-                notes += _missing_jobs(folder)
-    if not runs:
-        found = "\n".join(notes)
-        raise UserError(
-            f"{', '.join(map(str, places))}: no run is recorded there (no {SUMMARY}); expected the folder of a run, "
-            f"of a sweep, or one above them, e.g. outputs/sweeps" + (f"\n{found}" if found else "")
+                    found.runs.append(replace(read_run(folder), arm=find_arm(folder, sweep)))
+                except UnreadableRecordError as error:
+                    found.messages.append(f"{folder} is excluded: {error}")
+    if not found.runs:
+        hint = (
+            f"{', '.join(map(str, places))}: no run record ({SUMMARY}) found; expected the folder of a run or a sweep"
         )
-    return runs, notes
-
-
-def find_swept(places: Iterable[Path]) -> list[str]:
-    """The keys that the sweeps in and below ``places`` swept; what cannot be read is left to ``find_runs`` to tell."""
-    swept: list[str] = []
-    seen: set[str] = set()
-    for place in places:
-        for folder, names in _walk(place, seen, []):
-            if SWEEP in names:
-                with suppress(*UNREADABLE):
-                    swept += read_sweep(folder).get("swept", [])
-    return list(dict.fromkeys(swept))
-
-
-def _arm(folder: Path, sweeps: dict[Path, dict[str, Any] | None]) -> Arm | None:
-    """What the sweep that a run's folder lies in tells of it; ``sweeps`` are those that were read before, or none."""
-    for above in folder.absolute().parents:
-        if above not in sweeps:
-            sweeps[above] = None
-            with suppress(*UNREADABLE):
-                sweeps[above] = read_sweep(above)
-        if sweep := sweeps[above]:
-            if not any(sweep.get(key) for key in ("arms", "tuned", "winners")):
-                return None
-            job = int(folder.name) if folder.name.isdecimal() else None
-            names = (name for name, jobs in sweep.get("arms", {}).items() if job in jobs)
-            return Arm(above, next(names, None), tuple(sweep.get("swept", [])), tuple(sweep.get("tuned", [])))
-    return None
+        raise UserError("\n".join([f"{hint}, e.g. outputs/sweeps/TIME", *found.messages]))
+    return found
 
 
 def read_run(folder: Path) -> Run:
     """Read one record.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error,
-            yaml.YAMLError: the files are not those of a record.
+        UnreadableRecordError: the record is damaged or of another schema.
     """
+    try:
+        return _read_run(folder)
+    except Exception as error:  # as above
+        raise UnreadableRecordError(_reason(error)) from error
+
+
+def _read_run(folder: Path) -> Run:
     summary = read_summary(folder)
-    if summary.get("seed") is None:
-        raise ValueError(f"{SUMMARY} lacks seed")
-    for key in ("started", "updated"):
-        if summary.get(key):
-            _time(summary[key])
-    rows: list[Row] = read_history(folder) if (folder / HISTORY).exists() else []
-    if summary["status"] in FINISHED and len(rows) != summary["epochs"]:
-        raise ValueError(f"{HISTORY} has {len(rows)} epochs, and {SUMMARY} says {summary['epochs']}")
-    # A run that was killed between its two files has an epoch more than the summary knows of.
-    if summary["status"] != "running" and summary.get("history") not in (None, digest(rows)):
-        raise ValueError(f"{HISTORY} is not the one that {SUMMARY} was written with")
-    history = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in history_columns(rows)}
-    best = best_row(rows, "val_acc")
-    config = summary.pop("config", None)
-    choices = summary.pop("choices", {})
-    if not all(isinstance(choice, str) for choice in choices.values()):
-        raise TypeError(f"its choices are {choices!r:.60}, which is of the wrong kind")
-    if config is None:
-        config, choices = _hydra_files(folder)
-    settings, incidental = _settings(summary, config)
+    rows = read_history(folder) if (folder / HISTORY).exists() else []
+    _check_history(summary, rows)
+    data, best = summary.get("data") or {}, summary.get("best") or {}
+    settings, incidental = flat_settings(summary)
+    classes = tuple(map(str, data.get("classes") or ()))
+    confusion = _numbers(summary.get("confusion"), (len(classes), len(classes)))
+    monitor = summary.get("monitor") or settings.get("monitor") or "val_acc"
+    own_keys = {"config", "choices", "confusion", "warnings", "history"}
     return Run(
-        folder,
-        summary,
-        history,
-        choices,
-        settings,
-        config is not None,
-        incidental,
-        _best=rows.index(best) if best else -1,
+        folder=folder,
+        status=summary["status"],
+        seed=_typed(summary, "seed", int),
+        history={name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in _columns(rows)},
+        monitor=str(monitor),
+        best_epoch=int(best["epoch"]) if best else None,
+        choices={str(key): str(name) for key, name in _typed(summary, "choices", dict, {}).items() if name},
+        settings=settings,
+        incidental=incidental,
+        facts=dict(flatten({key: value for key, value in summary.items() if key not in own_keys})),
+        classes=classes,
+        class_counts=_class_counts(data, confusion, classes),
+        confusion=confusion,
+        warnings=tuple(map(str, _typed(summary, "warnings", list, []))),
+        span=(_time(summary["started"]), _time(summary["updated"])) if summary.get("updated") else None,
     )
 
 
-def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """Settings that differ, as far as the records tell.
-
-    What a record leaves out for lack of its configuration is no difference, nor is an outcome that a failed run did
-    not live to see.
-    """
-    values: dict[str, set[Setting]] = {}
-    whole = [run.settings for run in runs if run.has_config]
-    for key in dict.fromkeys(key for settings in whole for key in settings):
-        values[key] = {settings.get(key) for settings in whole}
-    for run in runs:
-        if not run.has_config:
-            for key, value in run.settings.items():
-                values.setdefault(key, {None} if whole else set()).add(value)
-    for key in OUTCOMES:
-        values.get(key, set()).discard(None)
-    return sorted(key for key, of_key in values.items() if len(of_key) > 1)
+def _check_history(summary: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    if summary["status"] in FINISHED and len(rows) != summary["epochs"]:
+        raise ValueError(f"{HISTORY} has {len(rows)} epochs, {SUMMARY} {summary['epochs']}")
+    # A run that was killed between writing the two files has one epoch more than its summary.
+    if summary["status"] != "running" and summary.get("history") not in (None, digest(rows)):
+        raise ValueError(f"{HISTORY} and {SUMMARY} are not of the same run")
 
 
-def in_short(keys: Sequence[str], runs: Sequence[Run]) -> list[str]:
-    """Put a group's name for those of ``keys`` that its choice decides: ``scheduler`` for ``scheduler.factor`` etc."""
-    keys = list(keys)
-    for group in sorted({group for run in runs for group in run.choices}):
-        own = [key for key in keys if (key == group or key.startswith(f"{group}.")) and key not in OUTCOMES]
-        decided = {(run.choices.get(group), tuple(run.settings.get(key) for key in own)) for run in runs}
-        choices = {choice for choice, _ in decided}
-        if own and None not in choices and 1 < len(choices) == len(decided):
-            keys = sorted({group, *keys} - set(own) | {group})
-    return keys
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _class_counts(data: Mapping[str, Any], confusion: Floats | None, classes: tuple[str, ...]) -> Floats | None:
+    if confusion is not None:
+        return np.asarray(confusion.sum(1))
+    counts = (data.get("counts") or {}).get("validation")
+    return _numbers(list(counts.values()) if isinstance(counts, dict) else counts, (len(classes),))
+
+
+def _numbers(values: Any, shape: tuple[int, ...]) -> Floats | None:
+    if values is None:
+        return None
+    array: Floats = np.asarray(values, dtype=np.float64)
+    if array.shape != shape or not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(f"expected {' x '.join(map(str, shape))} counts, got {json.dumps(values)[:60]}")
+    return array
+
+
+def _typed(summary: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
+    value = default if summary.get(key) is None else summary[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{key} in {SUMMARY} is {value!r:.60}, expected {kind.__name__}")
+    return value
 
 
 def _time(text: str) -> datetime:
@@ -350,100 +288,22 @@ def _time(text: str) -> datetime:
 
 
 def _reason(error: BaseException) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
 
 
-def _settings(
-    summary: Mapping[str, Any], config: Mapping[str, Any] | None
-) -> tuple[dict[str, Setting], dict[str, Setting]]:
-    """``Run.settings`` and ``Run.incidental``."""
-    if config is None:
-        # An older record without its .hydra/: the groups that the summary tells.
-        groups = {group: summary[group] for group in ("optimizer", "model") if group in summary}
-        config = {g: {k: v for k, v in values.items() if k != "name"} for g, values in groups.items()}
-    else:
-        config = dict(config)
-    incidental: dict[str, Setting] = {}
-    settings: dict[str, Setting] = {}
-    for key, value in _flatten(config):
-        (incidental if key.startswith(_INCIDENTAL) else settings)[key] = value
-    if not settings.get("data.val_fraction"):
-        settings.pop("data.val_fraction", None)  # older records do not have the key
-    data = summary.get("data") or {}
-    fingerprint, soft_labels = data.get("fingerprint"), data.get("soft_labels")  # by content: a file may be rewritten
-    softly = f"+{soft_labels[:12]}" if soft_labels else ""
-    settings["data.fingerprint"] = (
-        fingerprint and f"{fingerprint['train'][:12]}{softly}/{fingerprint['validation'][:12]}"
-    )
-    settings["precision"] = (summary.get("environment") or {}).get("precision")
-    for key, value in (*settings.items(), *incidental.items()):
-        if not isinstance(value, Setting):
-            raise TypeError(f"its {key} is {value!r:.60}, which is of the wrong kind")
-    return settings, incidental
-
-
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Setting]]:
-    for name, value in node.items():
-        key = sys.intern(f"{prefix}{name}")  # one string for all of a thousand runs
-        if key in RESOLVED:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{key}.")
-        elif isinstance(value, list | tuple):
-            yield key, json.dumps(value)
-        elif is_batch_count(key, value):
-            yield key, f"{value} batches"
-        elif not (isinstance(value, str) and "${output_dir}" in value):
-            yield key, value
-
-
-def _hydra_files(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, str]]:
-    """The configuration of a record from before it was part of the summary."""
-    config = _yaml(folder / ".hydra/config.yaml")
-    if config is None:
-        return None, {}
-    hydra = _yaml(folder / ".hydra/hydra.yaml")
-    choices = hydra["hydra"]["runtime"]["choices"] if hydra else {}
-    chosen = {str(g): str(name) for g, name in choices.items() if name and not g.startswith("hydra/")}
-    return config, chosen
-
-
-def _yaml(path: Path) -> Mapping[str, Any] | None:
-    if not path.exists():
-        return None
-    content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path.name} holds no configuration")
-    return content
-
-
-def _missing_jobs(folder: Path) -> Iterator[str]:
-    try:
-        jobs = read_sweep(folder)["jobs"]
-        missing = 0 if jobs is None else jobs - sum(1 for _ in record_folders(folder))
-    except UNREADABLE as error:
-        yield f"{folder / SWEEP} cannot be read ({_reason(error)}): whether jobs are missing is not known."
-        return
-    if missing > 0:
-        yield (
-            f"{folder}: {missing} of {jobs} jobs have no record yet; the same command with "
-            f"{quote_override('hydra.sweep.dir', folder)} goes on."
-        )
-
-
-def _walk(place: Path, seen: set[str], notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
-    """Folders and the names of their files, each folder once; what lies inside a run's folder is not looked at.
+def _walk(place: Path, seen: set[str], messages: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    """Yield folders and the names of their files, each folder once, without the folders inside a run's.
 
     Args:
-        place: where to begin.
-        seen: real paths of the folders that were walked before; links that lead back, or round in a circle, end there.
-        notes: told of folders that may not be read.
+        place: where to start.
+        seen: real paths of the folders visited so far; ends links that lead back.
+        messages: gets one for each folder that cannot be read.
     """
 
-    def tell(error: OSError) -> None:
-        notes.append(f"{error.filename}: the folder cannot be read ({error.strerror}) and is left out.")
+    def report(error: OSError) -> None:
+        messages.append(f"{error.filename} is excluded: {error.strerror}")
 
-    for folder, subfolders, names in os.walk(place, followlinks=True, onerror=tell):
+    for folder, subfolders, names in os.walk(place, followlinks=True, onerror=report):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()

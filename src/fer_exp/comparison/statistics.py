@@ -1,21 +1,22 @@
-"""The arithmetic of a comparison: spreads over seeds, and differences between runs that share a seed."""
+"""Statistics of a comparison: spread over seeds, paired t-tests, Holm's correction, sample sizes, proportions."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-CONFIDENCE = 0.95
-RESAMPLES = 9999  # SciPy's default for the bootstrap
-_ROUNDING = 2e-7  # of the difference of two accuracies in float32, as older records have them
-_MOST_AT_ONCE = 1_000_000  # numbers that the bootstrap holds in memory
+ALPHA = 0.05
+POWER = 0.8
+MAX_SEEDS = 100  # a difference that needs more seeds is reported as "more than 100"
+_ROUNDING = 2e-7  # accuracies are computed in float32: smaller differences are rounding errors
 
 
 @dataclass(frozen=True)
-class SummaryStats:
-    """Mean, standard deviation (of a sample: n - 1), median and extremes of n values; infinities stay in."""
+class Summary:
+    """Mean, sample standard deviation, median, minimum and maximum of n values; infinities count as values."""
 
     n: int
     mean: float
@@ -25,85 +26,110 @@ class SummaryStats:
     max: float
 
 
-def spread(values: Sequence[float]) -> SummaryStats:
-    """Describe values; all NaN where there are none, ``std`` NaN where there is one or an infinity."""
+def summarize(values: Sequence[float]) -> Summary:
+    """Describe values. Everything is NaN for no values; ``std`` is NaN for one value or an infinite one."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
-        return SummaryStats(0, *[math.nan] * 5)
-    finite = bool(np.isfinite(array).all())
-    std = float(array.std(ddof=1)) if finite and len(array) > 1 else math.nan
-    return SummaryStats(
+        return Summary(0, *[math.nan] * 5)
+    std = float(array.std(ddof=1)) if len(array) > 1 and np.isfinite(array).all() else math.nan
+    return Summary(
         len(array), float(array.mean()), std, float(np.median(array)), float(array.min()), float(array.max())
     )
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """Mean of n paired differences, how sure it is, and what may be said.
+class PairedTest:
+    """Mean of paired differences with its t interval and the p value of the paired t-test.
 
     Attributes:
-        n: number of pairs.
-        mean: of the differences.
-        low: lower end of the bootstrap interval.
-        high: its upper end.
-        p_value: of Student's paired t-test; NaN below two pairs. Where all differences are the same, of the sign
-            test: there is no spread to set the mean against.
+        differences: one per pair.
+        mean: mean of the differences; NaN without pairs.
+        low: lower end of the 95 % t interval of the mean; NaN below two pairs.
+        high: upper end.
+        p_value: two-sided; NaN below two pairs.
     """
 
-    n: int
+    differences: tuple[float, ...]
     mean: float
     low: float
     high: float
     p_value: float
 
     @property
-    def is_constant(self) -> bool:
-        """Whether all differences are the same, so that ``p_value`` is the sign test's."""
-        return self.low == self.high
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the bootstrap interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
-    @property
-    def is_claimed(self) -> bool:
-        """Whether a difference may be claimed: interval and t-test must both say so.
-
-        The bootstrap alone is too sure of few pairs. Of three differences that are noise, all have the same sign
-        one time in four, and then no resample has a mean beyond zero. The t-test allows for that.
-        """
-        return self.excludes_zero and self.p_value < 1 - CONFIDENCE
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.differences)
 
 
-def paired_difference(differences: Sequence[float]) -> PairedDifference:
-    """Estimate the mean of paired differences.
+def paired_t_test(differences: Sequence[float]) -> PairedTest:
+    """Test whether the mean of paired differences is zero.
 
-    The interval is the percentile bootstrap over pairs (Efron & Tibshirani 1993, chapter 13), always with the same
-    resamples, so that a report that is made again says the same.
+    Equal differences have no spread that a t-test could use: their p value is that of the sign test, and they have
+    no interval.
 
     Args:
-        differences: one a pair. Where one is infinite or NaN there is no interval.
+        differences: one per pair, e.g. per seed; with a value that is not finite, mean and interval are NaN.
     """
     array = np.asarray(differences, dtype=np.float64)
+    pairs = tuple(map(float, array))
     if not len(array) or not np.isfinite(array).all():
-        return PairedDifference(len(array), *[math.nan] * 4)
-    if np.abs(array).max() <= _ROUNDING:  # level
-        array = np.zeros_like(array)
+        return PairedTest(pairs, *[math.nan] * 4)
     mean = float(array.mean())
-    if len(array) < 2:
-        return PairedDifference(1, mean, *[math.nan] * 3)
-    if np.ptp(array) <= _ROUNDING + 1e-9 * np.abs(array).max():  # all the same but for rounding: no spread to estimate
-        # Accuracies count images: two differences are easily the same by chance, and the t-test would be certain.
-        return PairedDifference(len(array), mean, mean, mean, 2.0 ** (1 - len(array)) if mean else 1.0)
-    interval = stats.bootstrap(
-        (array,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(1, _MOST_AT_ONCE // len(array)),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    p_value = float(stats.ttest_1samp(array, 0).pvalue)
-    return PairedDifference(len(array), mean, float(interval.low), float(interval.high), p_value)
+    if len(array) == 1:
+        return PairedTest(pairs, mean, *[math.nan] * 3)
+    if np.abs(array).max() <= _ROUNDING:
+        return PairedTest(pairs, 0.0, 0.0, 0.0, 1.0)
+    if np.ptp(array) <= _ROUNDING:
+        return PairedTest(pairs, mean, math.nan, math.nan, 2.0 ** (1 - len(array)))
+    result = stats.ttest_1samp(array, 0)
+    interval = result.confidence_interval(1 - ALPHA)
+    return PairedTest(pairs, mean, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def t_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the 95 % t intervals of the means over the first axis; NaN for one value."""
+    n = len(values)
+    if n < 2:
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+    half = stats.t.ppf(1 - ALPHA / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+    return values.mean(axis=0) - half, values.mean(axis=0) + half
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for the number of tests (Holm 1979). NaN stays NaN and does not count as a test."""
+    adjusted = [math.nan] * len(p_values)
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def seeds_needed(differences: Sequence[float], tests: int = 1) -> int | None:
+    """Return how many paired seeds give the t-test 80 % power, if the observed mean and spread are the true ones.
+
+    Args:
+        differences: the observed ones, one per pair.
+        tests: number of comparisons; each is tested at the level ``ALPHA / tests``.
+
+    Returns:
+        The number of seeds in all, at least 3; None if more than ``MAX_SEEDS`` are needed, or below two pairs.
+    """
+    observed = summarize(differences)
+    if observed.n < 2 or not math.isfinite(observed.std) or not observed.mean:
+        return None
+    if not observed.std:
+        return 3
+    effect = abs(observed.mean) / observed.std
+    for n in range(3, MAX_SEEDS + 1):
+        critical = stats.t.ppf(1 - ALPHA / tests / 2, n - 1)
+        if stats.nct.sf(critical, n - 1, effect * math.sqrt(n)) >= POWER:
+            return n
+    return None
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a proportion, which has a width at 0 and 1 too."""
+    interval = stats.binomtest(successes, n).proportion_ci(1 - ALPHA, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,23 +1,27 @@
-"""Choosing among trials: which settings of an optimizer were best, and whether its range was wide enough."""
+"""Trials of a study: which settings of an arm scored best, and whether the range of its search was wide enough."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from fer_exp.comparison.load import OUTCOMES, Measure, Run, differing_keys, in_short
+from fer_exp.comparison.grouping import default_measure
+from fer_exp.comparison.load import Measure, Run
+from fer_exp.comparison.settings import OUTCOMES, differing_keys, shorten_keys
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The trials of one group.
+    """The trials of one arm.
 
     Attributes:
-        label: the group's name.
+        label: the arm's name.
         measure: the epoch whose val_acc is the score.
         trials: all its trials, failed ones included.
-        winner: the one that was chosen; None if none came to a result.
-        best: the one with the highest score: another, where it came to its result after the choice.
-        varied: the settings that the trials differ in.
-        edges: those whose best value is the lowest or highest that was tried, so that a better may lie beyond.
+        winner: the trial whose settings were used; None if no trial has a result.
+        best: the trial with the highest score; not the winner if it finished after the choice.
+        varied: settings that differ between the trials.
+        boundary_hits: varied settings whose best value is the lowest or highest that was tried.
     """
 
     label: str
@@ -26,42 +30,51 @@ class Tuning:
     winner: Run | None
     best: Run | None
     varied: tuple[str, ...]
-    edges: tuple[str, ...]
-
-    @property
-    def is_overtaken(self) -> bool:
-        """Whether another trial has a higher score than the one that was chosen."""
-        if self.winner is None or self.best is None:
-            return False
-        return score(self.best, self.measure) > score(self.winner, self.measure)
+    boundary_hits: tuple[str, ...]
 
 
 def score(trial: Run, measure: Measure) -> float:
-    """The val_acc of a trial that came to a result, on the images held out of training."""
-    return trial.figure(measure, "val_acc")
+    """The val_acc of a trial, on images held out of training."""
+    value = trial.metric(measure, "val_acc")
+    return -math.inf if math.isnan(value) else value
 
 
 def tune(label: str, trials: Sequence[Run], measure: Measure, reporting: Sequence[Run] = ()) -> Tuning:
-    """Find the winner among the trials of one group: the highest score, the first of equals.
+    """Find the winner among the trials of one arm: the highest score, the first of equals.
 
     Args:
-        label: the group's name.
-        trials: of the group.
+        label: the arm's name.
+        trials: of the arm.
         measure: the epoch whose val_acc is the score.
-        reporting: the runs that were made with what was chosen, where there are any: they tell what that was.
+        reporting: runs made with the chosen settings, if there are any; they show what was chosen.
     """
-    varied = tuple(in_short(differing_keys(trials), trials))
+    varied = tuple(shorten_keys(differing_keys(trials), trials))
     with_result = [trial for trial in trials if trial.counts]
     best = max(with_result, key=lambda trial: score(trial, measure), default=None)
     settings = [key for key in varied if key not in OUTCOMES]
     reported = {tuple(run.value(key) for key in settings) for run in reporting}
     chosen = [trial for trial in with_result if tuple(trial.value(key) for key in settings) in reported]
     winner = max(chosen, key=lambda trial: score(trial, measure), default=best)
-    edges = tuple(key for key in varied if winner and _is_edge(winner.value(key), [t.value(key) for t in trials]))
-    return Tuning(label, measure, tuple(trials), winner, best, varied, edges)
+    hits = [key for key in varied if winner and is_boundary(winner.value(key), [trial.value(key) for trial in trials])]
+    return Tuning(label, measure, tuple(trials), winner, best, varied, tuple(hits))
 
 
-def _is_edge(value: object, tried: Sequence[object]) -> bool:
-    numbers = [v for v in tried if isinstance(v, int | float) and not isinstance(v, bool)]
-    # Of two values, a choice and no range, each would be at an end.
-    return len(numbers) == len(tried) and len(set(numbers)) > 2 and value in (min(numbers), max(numbers))
+def tune_arms(trials: Sequence[Run], reporting: Sequence[Run]) -> list[Tuning]:
+    """Return the trials of each arm of each study, with what was chosen from them."""
+    by_arm: dict[tuple[Path, str], list[Run]] = {}
+    for trial in trials:
+        if trial.arm:
+            by_arm.setdefault((trial.arm.study, trial.arm.name), []).append(trial)
+    measure = default_measure([trial for trial in trials if trial.counts])  # as the study chose
+    several = len({study for study, _ in by_arm}) > 1
+    tunings = []
+    for (study, name), members in by_arm.items():
+        chosen = [run for run in reporting if run.arm and (run.arm.study, run.arm.name) == (study, name)]
+        tunings.append(tune(f"{name} ({study.name})" if several else name, members, measure, chosen))
+    return tunings
+
+
+def is_boundary(value: object, tried: Sequence[object]) -> bool:
+    """Whether a number is the lowest or highest of those tried; two values are a choice and not a range."""
+    numbers = {v for v in tried if isinstance(v, int | float) and not isinstance(v, bool)}
+    return numbers == set(tried) and len(numbers) > 2 and value in (min(numbers), max(numbers))

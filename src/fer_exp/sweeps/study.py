@@ -156,7 +156,7 @@ class Study(Sweeper):
         self, jobs: Sequence[tuple[str, list[str]]], returned: Sequence[JobReturn], chosen: Mapping[str, list[str]]
     ) -> dict[str, list[str]]:
         """The winning overrides of each arm that is not among the ``chosen``, read from the trials' records."""
-        from fer_exp.comparison.analysis import default_measure
+        from fer_exp.comparison.grouping import default_measure
         from fer_exp.comparison.tuning import score, tune
 
         # Records are read by the folders that the launcher reports, wherever its jobs ran.
@@ -172,7 +172,7 @@ class Study(Sweeper):
                 log.error("%s: no trial came to a result; it cannot be run on fresh seeds.", name)
                 continue
             winners[name] = of_arm[tuning.winner]
-            edges = f" {', '.join(tuning.edges)}: at the end of what was tried." if tuning.edges else ""
+            edges = f" {', '.join(tuning.boundary_hits)}: at the end of what was tried." if tuning.boundary_hits else ""
             log.info(
                 "%s: the best of %d trials is %s (val_acc %.4f on images held out of training).%s",
                 name, self.trials, " ".join(winners[name]), score(tuning.winner, measure), edges,
@@ -187,11 +187,11 @@ def _numbers(first: int, arm: int, each: int) -> range:
 
 def _read_trial(folder: Path) -> "Run | None":
     """The record of a trial; None where it left none, because its disk was full or its folder removed."""
-    from fer_exp.comparison.load import UNREADABLE, read_run
+    from fer_exp.comparison.load import UnreadableRecordError, read_run
 
     try:
         return read_run(folder)
-    except UNREADABLE as error:
+    except UnreadableRecordError as error:
         log.error("%s: the record of this trial cannot be read (%s); it does not count.", folder, one_line(error))
         return None
 

@@ -1,0 +1,159 @@
+"""Sort runs into groups whose members differ in nothing but the seed."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fer_exp.comparison.load import RESOLVED, Measure, Records, Run
+from fer_exp.comparison.settings import OUTCOMES, Setting, differing_keys, shorten_keys
+from fer_exp.comparison.statistics import Summary, summarize
+from fer_exp.errors import join_first
+from fer_exp.files import printable
+from fer_exp.runs.record import natural
+
+MAX_NAMED = 5  # names in a sentence
+# Grouping by one of these asks for groups that were trained on different images.
+_IMAGE_KEYS = ("root", "source", "exclude", "ignore", "on_unreadable", "soft_labels", "train", "generator_seed")
+_DECIDE_IMAGES = frozenset({"folder", "data", *(f"data.{key}" for key in _IMAGE_KEYS)})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        label: the value of the keys it is grouped by.
+        runs: all its runs, also those without a result.
+        counted: the runs that the statistics are made of: one per seed, completed or diverged.
+        at_chance: whether its score is not above that of a constant guess.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+    counted: tuple[Run, ...]
+    at_chance: bool = False
+
+    def summary(self, measure: Measure, name: str) -> Summary:
+        """Describe a metric over the counted runs that logged it."""
+        values = [run.metric(measure, name) for run in self.counted]
+        return summarize([value for value in values if not math.isnan(value)])
+
+
+def make_groups(runs: Sequence[Run], group_by: Sequence[str], messages: list[str]) -> list[Group]:
+    """Group runs by the values of ``group_by``, in the order of their first runs.
+
+    Args:
+        runs: all runs.
+        group_by: keys of ``Run.value``.
+        messages: gets one for each group that is split and each seed that was repeated.
+    """
+    members = _split_unlike(_by_value(runs, group_by), messages)
+    return [Group(label, tuple(runs), _one_per_seed(label, runs, messages)) for label, runs in members]
+
+
+def default_measure(runs: Sequence[Run]) -> Measure:
+    """Return the last epoch if all runs trained for a fixed number of epochs, otherwise the best."""
+    fixed_budget = all("callbacks.early_stopping.patience" not in run.settings for run in runs)
+    return "final" if runs and fixed_budget else "best"
+
+
+def default_keys(records: Records) -> list[str]:
+    """Return the keys to group by if none are given: a study's arms, what the sweeps swept, or the optimizer."""
+    if all(run.arm for run in records.runs):
+        return ["arm"]
+    swept = dict.fromkeys(key for sweep in records.sweeps for key in sweep.swept)
+    return [key for key in swept if any(run.value(key) is not None for run in records.runs)] or ["optimizer"]
+
+
+def pairs(group: Group, other: Group) -> list[tuple[Run, Run]]:
+    """Return the counted runs of two groups that share a seed."""
+    others = {run.seed: run for run in other.counted}
+    return [(run, others[run.seed]) for run in group.counted if run.seed in others]
+
+
+def constant_guess(runs: Sequence[Run]) -> float:
+    """Return the accuracy of always guessing the most frequent validation class; NaN if it is not known."""
+    counts = next((run.class_counts for run in runs if run.class_counts is not None), None)
+    if counts is not None and counts.sum():
+        return float(counts.max() / counts.sum())
+    classes = next((run.classes for run in runs if run.classes), ())
+    return 1 / len(classes) if classes else math.nan
+
+
+def split_trials(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Return a study's trials and the runs that report; trials alone are compared like other runs."""
+    trials = [run for run in runs if run.held_out and run.arm is not None]
+    if len(trials) == len(runs):
+        return [], trials
+    return trials, [run for run in runs if not (run.held_out and run.arm is not None)]
+
+
+def unlike_keys(group: Group, other: Group, group_by: Sequence[str]) -> list[str]:
+    """Return the settings that differ between two groups without having been asked for by ``group_by``."""
+    runs = [*group.runs, *other.runs]
+    tuned = [{*run.arm.tuned, *(run.arm.fixed if "arm" in group_by else ())} if run.arm else set() for run in runs]
+    wanted = {RESOLVED.get(key, key) for key in (*group_by, *set.intersection(*tuned))}
+    return [key for key in differing_keys(runs) if not _is_asked_for(key, runs, wanted)]
+
+
+def _is_asked_for(key: str, runs: Sequence[Run], wanted: set[str]) -> bool:
+    if key == "data.fingerprint":  # accuracies on different validation images are never compared
+        validation = {str(run.settings.get(key)).partition("/")[2] for run in runs if run.settings.get(key)}
+        return len(validation) == 1 and not _DECIDE_IMAGES.isdisjoint(wanted)
+    if not wanted.isdisjoint({"experiment", "folder"}) and key not in OUTCOMES:
+        return True  # either may differ in any key
+    return any(key == name or key.startswith(f"{name}.") for name in wanted)
+
+
+def _by_value(runs: Sequence[Run], group_by: Sequence[str]) -> list[tuple[str, list[Run]]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_label(run, group_by), []).append(run)
+    return list(groups.items())
+
+
+def _label(run: Run, keys: Sequence[str]) -> str:
+    first, *others = keys
+    return ", ".join([_shown(run.value(first)), *(f"{key}={_shown(run.value(key))}" for key in others)])
+
+
+def _shown(value: Setting) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
+        return str(int(value))  # 1 and 1.0 are one value
+    return "none" if value is None else printable(value)
+
+
+def _split_unlike(grouped: Sequence[tuple[str, list[Run]]], messages: list[str]) -> Iterator[tuple[str, list[Run]]]:
+    """Split groups whose runs have different settings: only runs with equal settings are averaged."""
+    for label, members in grouped:
+        unlike = shorten_keys(differing_keys(members), members)
+        if not unlike:
+            yield label, members
+            continue
+        messages.append(
+            f"Runs of {label} differ in {join_first(unlike, MAX_NAMED)}; they are shown as groups of their own"
+        )
+        parts: dict[tuple[Setting, ...], list[Run]] = {}
+        for run in members:
+            parts.setdefault(tuple(run.value(key) for key in unlike), []).append(run)
+        names = [
+            ", ".join([label, *(f"{key}={_shown(value)}" for key, value in zip(unlike, values, strict=True))])
+            for values in parts
+        ]
+        if len(unlike) > 2 or len(set(names)) < len(names):
+            names = [f"{label} (variant {number})" for number in range(1, len(parts) + 1)]
+        yield from zip(names, parts.values(), strict=True)
+
+
+def _one_per_seed(label: str, members: Sequence[Run], messages: list[str]) -> tuple[Run, ...]:
+    """Return the runs with a result, the latest of each seed: repetitions of a seed are no new evidence."""
+    by_seed: dict[int, Run] = {}
+    repeated: set[int] = set()
+    with_result = (run for run in members if run.counts)
+    for run in sorted(with_result, key=lambda run: (bool(run.span), run.span, natural(str(run.folder)))):
+        if run.seed in by_seed:
+            repeated.add(run.seed)
+        by_seed[run.seed] = run
+    for seed in sorted(repeated):
+        messages.append(f"{label} has several runs with seed {seed}; only the latest counts: {by_seed[seed].folder}")
+    return tuple(by_seed[seed] for seed in sorted(by_seed))

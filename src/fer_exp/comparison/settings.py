@@ -1,0 +1,74 @@
+"""Settings of runs as flat keys, and which of them differ between runs."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fer_exp.runs.record import NEUTRAL_KEYS
+
+if TYPE_CHECKING:
+    from fer_exp.comparison.load import Run
+
+Setting = str | int | float | bool | None
+
+# What may differ between averaged runs. The fingerprint identifies the images, in whatever folder they are.
+_INCIDENTAL = (*NEUTRAL_KEYS, "seed", "logger", "data.root", "data.seed")
+# "auto" is replaced by its outcome: the device is a fact of the environment, the precision a setting.
+_REQUESTS = ("trainer.accelerator", "trainer.precision")
+# Among the settings of a run, those that its config does not hold.
+OUTCOMES = ("data.fingerprint", "precision")
+
+
+def flat_settings(summary: Mapping[str, Any]) -> tuple[dict[str, Setting], dict[str, Setting]]:
+    """Return the settings that decide a run's result, and the incidental ones, both as flat keys."""
+    settings: dict[str, Setting] = {}
+    incidental: dict[str, Setting] = {}
+    own_folder = summary["config"].get("output_dir")
+    for key, value in flatten(summary["config"]):
+        is_own_path = isinstance(value, str) and isinstance(own_folder, str) and own_folder in value
+        if key not in _REQUESTS and not is_own_path:
+            is_incidental = any(key == name or key.startswith(f"{name}.") for name in _INCIDENTAL)
+            (incidental if is_incidental else settings)[key] = value
+    data = summary.get("data") or {}
+    if fingerprint := data.get("fingerprint"):
+        soft_labels = f"+{data['soft_labels'][:12]}" if data.get("soft_labels") else ""
+        train, validation = fingerprint["train"][:12], fingerprint["validation"][:12]
+        settings["data.fingerprint"] = f"{train}{soft_labels}/{validation}"
+    precision = (summary.get("environment") or {}).get("precision")
+    settings["precision"] = None if precision is None else str(precision)
+    return settings, incidental
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """Yield dotted keys with their values; lists are JSON text."""
+    for name, value in node.items():
+        key = sys.intern(f"{prefix}{name}")  # one string for all of a thousand runs
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{key}.")
+        elif key.startswith("trainer.limit_") and isinstance(value, int):
+            yield key, f"{value} batches"  # to Lightning 1 is one batch and 1.0 all of them; to Python they are equal
+        else:
+            yield key, value if isinstance(value, Setting) else json.dumps(value)
+
+
+def differing_keys(runs: Sequence["Run"]) -> list[str]:
+    """Return the settings that differ between runs. An outcome that a failed run did not reach is no difference."""
+    values: dict[str, set[Setting]] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.settings):
+        values[key] = {run.settings.get(key) for run in runs}
+    for key in OUTCOMES:
+        values.get(key, set()).discard(None)
+    return sorted(key for key, different in values.items() if len(different) > 1)
+
+
+def shorten_keys(keys: Sequence[str], runs: Sequence["Run"]) -> list[str]:
+    """Replace the keys that a group's choice decides by the group: ``scheduler.factor`` etc. by ``scheduler``."""
+    keys = list(keys)
+    for group in sorted({group for run in runs for group in run.choices}):
+        own = [key for key in keys if (key == group or key.startswith(f"{group}.")) and key not in OUTCOMES]
+        decided = {(run.choices.get(group), tuple(run.settings.get(key) for key in own)) for run in runs}
+        choices = {choice for choice, _ in decided}
+        if own and None not in choices and 1 < len(choices) == len(decided):
+            keys = sorted({group, *keys} - set(own))
+    return keys

@@ -1,0 +1,81 @@
+"""What the ``sweep.json`` of a sweep or a study says of the runs below it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_exp.files import quote_override
+from fer_exp.runs.record import record_folders
+from fer_exp.runs.sweep_record import SWEEP, read_sweep
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep.
+
+    Attributes:
+        folder: the sweep's folder.
+        overrides: of its command line.
+        swept: keys that it swept.
+        tuned: keys that a study chose for each arm.
+        arms: for each arm of a study, the numbers of its jobs; empty for other sweeps.
+        jobs: number of jobs, if it is known.
+    """
+
+    folder: Path
+    overrides: tuple[str, ...]
+    swept: tuple[str, ...]
+    tuned: tuple[str, ...]
+    arms: dict[str, list[int]]
+    jobs: int | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A run's place in a study: the study's folder, the arm's name, the keys that arms fix and those they tune."""
+
+    study: Path
+    name: str
+    fixed: tuple[str, ...]
+    tuned: tuple[str, ...]
+
+
+def find_sweep(folder: Path, known: dict[Path, Sweep | None]) -> Sweep | None:
+    """Return the sweep that a folder lies in; ``known`` remembers the folders that were looked at.
+
+    Raises:
+        OSError, ValueError, TypeError, KeyError, AttributeError: the sweep's file is damaged.
+    """
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place not in known:
+            known[place] = None  # a damaged file is reported once
+            if (place / SWEEP).is_file():
+                known[place] = _parse(place, read_sweep(place))
+        if sweep := known[place]:
+            return sweep
+    return None
+
+
+def find_arm(folder: Path, sweep: Sweep | None) -> Arm | None:
+    """Return the study's arm that a run belongs to."""
+    if sweep is None or not folder.name.isdecimal():
+        return None
+    name = next((name for name, jobs in sweep.arms.items() if int(folder.name) in jobs), None)
+    return Arm(sweep.folder, name, sweep.swept, sweep.tuned) if name is not None else None
+
+
+def missing_jobs(sweep: Sweep) -> Iterator[str]:
+    """Yield a message if jobs of the sweep have no record yet."""
+    missing = (sweep.jobs or 0) - sum(1 for _ in record_folders(sweep.folder))
+    if missing > 0:
+        yield (
+            f"{sweep.folder}: {missing} of {sweep.jobs} jobs have no record yet; run the same command again with "
+            f"{quote_override('hydra.sweep.dir', sweep.folder)} to finish them"
+        )
+
+
+def _parse(folder: Path, content: dict[str, Any]) -> Sweep:
+    arms = {str(name): [int(job) for job in jobs] for name, jobs in (content.get("arms") or {}).items()}
+    texts = {key: tuple(map(str, content.get(key) or ())) for key in ("overrides", "swept", "tuned")}
+    return Sweep(folder, **texts, arms=arms, jobs=content.get("jobs"))

@@ -1,0 +1,167 @@
+"""Build SVG figures as text: elements, scales, ticks, axes, and the colours of groups.
+
+A figure inside a page takes its colours from the page's stylesheet, which follows the reader's light or dark theme.
+``standalone`` makes a file of it, with colours for white paper.
+"""
+
+import colorsys
+import html
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FONT_SIZE = 13.5
+# Told apart by most colour-blind readers, with a contrast of at least 3:1; more groups get colours around the circle.
+_LIGHT = ("#0072b2", "#d55e00", "#00855f", "#b3407f", "#8a6a00", "#6a51c8", "#5f6b76", "#8c4a2f")
+_DARK = ("#6bb8f0", "#ff9e5e", "#4fd0a5", "#f29ac7", "#e0c04c", "#b3a4ff", "#b8c2cc", "#e0a184")
+_DASHES = ("none", "7 3", "2 3")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values between ``low`` and ``high`` to pixels between ``start`` and ``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of a value; values outside are clipped to the ends."""
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        position = math.log(max(value, self.low)) if self.log else value
+        fraction = 0.5 if high == low else min(1.0, max(0.0, (position - low) / (high - low)))
+        return self.start + fraction * (self.end - self.start)
+
+
+def element(name: str, *children: str, **attributes: object) -> str:
+    """Return an element. ``class_`` is ``class``, other underscores are hyphens; None leaves an attribute out."""
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_text(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{given}>{''.join(children)}</{name}>" if children else f"<{name}{given}/>"
+
+
+def label(content: str, x: float, y: float, anchor: str | None = None, class_: str | None = None) -> str:
+    """Return a text; ``anchor`` is middle or end."""
+    return element("text", html.escape(content), x=x, y=y, text_anchor=anchor, class_=class_)
+
+
+def tooltip(content: str) -> str:
+    """Return a title, which browsers show when the pointer is over the element around it."""
+    return element("title", html.escape(content))
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+    """Return a straight line."""
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def points(xs: Sequence[float], ys: Sequence[float]) -> str:
+    """Return the ``d`` of a path through points; NaN interrupts it."""
+    parts, pen_down = [], False
+    for x, y in zip(xs, ys, strict=True):
+        if math.isnan(x) or math.isnan(y):
+            pen_down = False
+            continue
+        parts.append(f"{'L' if pen_down else 'M'}{_text(float(x))} {_text(float(y))}")
+        pen_down = True
+    return "".join(parts)
+
+
+def band(xs: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> str:
+    """Return the ``d`` of the area between two curves."""
+    known = [(x, a, b) for x, a, b in zip(xs, lows, highs, strict=True) if not math.isnan(a + b)]
+    if not known:
+        return ""
+    x, low, high = map(list, zip(*known, strict=True))
+    return points([*x, *x[::-1]], [*low, *high[::-1]]) + "Z"
+
+
+def nice_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return at most ``most`` round numbers between two values."""
+    if not high > low:
+        return [low]
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(step * k for k in (1, 2, 5, 10, 20, 50) if (high - low) / (step * k) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Return powers of ten between two positive values, with 3 times each of them if those are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [k * 10.0**power for power in powers for k in (1, 3) if low <= k * 10.0**power * (1 + 1e-9) <= high * 1.01]
+    return ticks if len(ticks) <= most else [tick for tick in ticks if math.log10(tick) % 1 < 1e-9]
+
+
+def text_width(text: str, size: float = FONT_SIZE) -> float:
+    """Estimate the width of a text in pixels; East Asian characters and emoji are wide."""
+    return size * sum(1.05 if unicodedata.east_asian_width(sign) in "WF" else 0.58 for sign in text)
+
+
+def fit(text: str, width: float, size: float = FONT_SIZE) -> str:
+    """Shorten a text to a width by an ellipsis in its middle: names often differ at their ends."""
+    if text_width(text, size) <= width:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        short = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+        if text_width(short, size) <= width:
+            return short
+    return "…"
+
+
+def figure(body: Sequence[str], width: float, height: float, description: str, **attributes: object) -> str:
+    """Return an ``<svg>`` with an accessible description and more attributes."""
+    return element(
+        "svg",
+        *body,
+        viewBox=f"0 0 {_text(width)} {_text(height)}",
+        width=width,
+        role="img",
+        aria_label=description,
+        **attributes,
+    )
+
+
+def standalone(svg: str, groups: int) -> str:
+    """Return the text of an SVG file, with its own stylesheet on white."""
+    style = element("style", stylesheet(groups), "svg{background:#fff}")
+    start = svg.index(">") + 1
+    opening = svg[:start].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{opening}{style}{svg[start:]}\n'
+
+
+def stylesheet(groups: int, ink: str = "#1b1f24", muted: str = "#57606a", grid: str = "#d8dee4") -> str:
+    """Return the CSS of all figures, with the light colours of the groups."""
+    rules = [
+        f"svg{{font:{FONT_SIZE}px system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif}}",
+        f"svg text{{fill:{ink}}}svg .t{{fill:{muted}}}svg .b{{font-weight:700}}",
+        f".grid{{stroke:{grid}}}.zero{{stroke:{ink}}}.chance{{stroke:{muted};stroke-dasharray:4 4}}",
+        ".ci,.mean{stroke:currentColor;stroke-width:2;fill:none;vector-effect:non-scaling-stroke}",
+        ".thin{stroke:currentColor;stroke-width:1;fill:none;vector-effect:non-scaling-stroke;opacity:.6}",
+        ".band{fill:currentColor;opacity:.15;stroke:none}.dot,.seed{stroke:currentColor}.dot{fill:currentColor}",
+        ".seed{fill:none;stroke-width:1.2}.open{stroke:currentColor;stroke-width:2;fill:none}",
+        ".end{font-size:11.5px}svg .g{fill:currentColor}",
+    ]
+    dashes = [f".g{n} .mean{{stroke-dasharray:{_DASHES[n // 8 % 3]}}}" for n in range(8, groups)]
+    return "".join([*rules, group_colors(groups), *dashes])
+
+
+def group_colors(groups: int, dark: bool = False) -> str:
+    """Return the CSS of the groups' colours, classes ``g0``, ``g1``, ..."""
+    fixed = _DARK if dark else _LIGHT
+    return "".join(f".g{n}{{color:{fixed[n] if n < len(fixed) else _color(n, dark)}}}" for n in range(groups))
+
+
+def _color(n: int, dark: bool) -> str:
+    red, green, blue = colorsys.hls_to_rgb(n * 0.381966 % 1, 0.72 if dark else 0.36, 0.55)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def _text(value: object) -> str:
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
