@@ -42,7 +42,7 @@ def test_larger_dataset_begins_with_the_smaller_one_and_no_image_repeats(tmp_pat
     assert counts == [5, 5, 4, 4, 4, 4, 4]
 
 
-@pytest.mark.parametrize("counts", [{"train": 6}, {"validation": 0}])
+@pytest.mark.parametrize("counts", [{"train": 6, "validation": 7}, {"train": 7, "validation": 0}])
 def test_too_few_images_are_refused(counts, tmp_path):
     with pytest.raises(ValueError, match="7"):
         write_faces(tmp_path / "faces", **counts)
