@@ -1,6 +1,7 @@
 """Evaluation, prediction and export as a user runs them."""
 
 import csv
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -9,10 +10,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from fer_exp import evaluate, predict
+from fer_exp import evaluate, export, predict
 from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.data.sources.synthetic import write_faces
 from fer_exp.evaluation.protocol import LEDGER
@@ -313,7 +315,38 @@ def test_a_mistake_in_a_prediction_gets_one_message(run_predict, trained, tmp_pa
     assert "Traceback" not in printed
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load")
+def test_a_run_is_exported(run_main, trained, data, tmp_path):
+    status, printed = run_main(export.main, f"run={trained / 'plain'}", "format=torchscript", "hydra.run.dir=model")
+    assert status == 0, printed
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.pt", "model.json", "export.log"}
+    details = json.loads((tmp_path / "model/model.json").read_text())
+    assert (details["classes"], details["run"]) == (list(CLASSES), str(trained / "plain"))
+    images = sorted((data / "validation").rglob("*.png"))
+    pixels = torch.from_numpy(np.stack([np.asarray(Image.open(image)) for image in images])[:, None])
+    probabilities = torch.jit.load(tmp_path / "model/model.pt")(pixels)
+    assert run_main(predict.main, f"run={trained / 'plain'}", f"images={data / 'validation'}", "output=out.csv")[0] == 0
+    expected = [[float(row[name]) for name in CLASSES] for row in read_rows(tmp_path / "out.csv")]
+    np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["run=nowhere", "format=torchscript"], "run=nowhere"),
+        (["run={run}", "format=tflite"], "format=tflite"),
+        (["run={run}", "format=onnx"], "pip install onnx"),
+    ],
+)
+def test_a_mistake_in_an_export_gets_one_message(run_main, trained, tmp_path, monkeypatch, arguments, part):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if "onnx" in name else find_spec(name, *_))
+    status, printed = run_main(export.main, *(argument.format(run=trained / "plain") for argument in arguments))
+    assert (status, part in printed, printed.count("Error: ")) == (1, True, 1)
+    assert [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
 def test_help_does_not_import_torch(child, tmp_path, command):
     program = f"import sys; from fer_exp.{command} import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
     done = child("-c", program, "--help", cwd=tmp_path)

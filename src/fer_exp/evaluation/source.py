@@ -78,6 +78,8 @@ def check_source_keys(cfg: DictConfig) -> None:
         raise UserError(f"weights={cfg.weights}: expected one of {', '.join(WEIGHTS)}")
     if cfg.ckpt is not None and cfg.weights != "best":
         raise UserError(f"weights={cfg.weights}: works with run=DIR only; ckpt={cfg.ckpt} is one file")
+    if "batch_size" not in cfg:  # export
+        return
     if not is_whole(cfg.batch_size, at_least=1):
         raise UserError(f"batch_size={cfg.batch_size}: expected an integer from 1")
     if cfg.trainer.accelerator not in ACCELERATORS:

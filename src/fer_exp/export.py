@@ -1,0 +1,91 @@
+"""Export a trained network: ``python -m fer_exp.export run=RUN format=onnx``.
+
+The imports at the top are light: ``--help`` and wrong keys are answered before torch is imported.
+"""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from fer_exp.cli import call, carry_out
+from fer_exp.config.schema import CONFIG_DIR, resolve
+from fer_exp.errors import UserError
+from fer_exp.evaluation.source import check_source_keys, find_source
+from fer_exp.files import printable
+from fer_exp.runs.folder import check_unused
+
+log = logging.getLogger(__name__)
+
+LOG = "export.log"
+REQUIREMENTS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torchscript": (), "state_dict": ()}
+
+
+def export(cfg: DictConfig) -> Path:
+    """Write the network that ``cfg`` names to ``cfg.output_dir``, and return the model file.
+
+    Raises:
+        UserError: a setting or the checkpoint is invalid, a package is missing, or the network cannot be exported.
+    """
+    folder = Path(cfg.output_dir)
+    validate(cfg, folder)
+    source = find_source(cfg)
+    log.info("Loading torch ...")
+
+    from fer_exp.evaluation.export import export_model
+    from fer_exp.runs.checkpoint import read_checkpoint
+
+    model = read_checkpoint(source.checkpoint)
+    provenance = source.provenance(model)
+    log.info("%s: %s.", printable(source.checkpoint), provenance.description)
+    shape = tuple(model.settings.get("image_shape") or (1, 48, 48))
+    facts = {
+        "format": cfg.format,
+        "classes": list(model.classes),
+        "image_shape": list(shape),
+        "input": "uint8 images (N, C, S, S), values 0 to 255",
+        "output": "probabilities (N, classes)" if cfg.format != "state_dict" else "logits (N, classes) of images / 255",
+        "model": dict(model.settings["model"]),
+        "checkpoint": str(source.checkpoint.absolute()),
+        "run": None if source.run is None else str(source.run.absolute()),
+        "run_id": model.settings.get("run_id"),
+        "weights": provenance.description,
+    }
+    try:
+        file = export_model(model.network, shape, cfg.format, folder, facts)
+    except OSError as error:
+        raise UserError(f"{printable(folder)}: cannot be written ({error.strerror or error})") from error
+    log.info("Written to %s: %s, model.json. Its outputs are those of the checkpoint.", printable(folder), file.name)
+    return file
+
+
+def validate(cfg: DictConfig, folder: Path) -> None:
+    """Check the settings and the installed packages, and that no file is overwritten.
+
+    Raises:
+        UserError: a value is invalid, a package is missing, or ``folder`` contains files.
+    """
+    resolve(cfg, {})
+    check_source_keys(cfg)
+    if cfg.format not in REQUIREMENTS:
+        raise UserError(f"format={cfg.format}: expected one of {', '.join(REQUIREMENTS)}")
+    if missing := [name for name in REQUIREMENTS[cfg.format] if importlib.util.find_spec(name) is None]:
+        raise UserError(f"format={cfg.format} needs packages that are not installed: pip install {' '.join(missing)}")
+    check_unused(folder, LOG)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="export")
+def run(cfg: DictConfig) -> None:
+    """Hydra's entry point."""
+    carry_out(export, cfg)
+
+
+def main() -> None:
+    """Run the command; exits with status 1 after a user error."""
+    call(run)
+
+
+if __name__ == "__main__":
+    main()
