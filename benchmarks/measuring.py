@@ -1,7 +1,7 @@
-"""What the benchmarks share: child processes, medians, the data, and words about the machine.
+"""What the benchmarks share: child processes, statistics over rounds, the data, and a description of the machine.
 
-Imports the standard library alone: a contender that lives in an environment of its own finds nothing else there, and
-the memory of this process counts towards what the system reports of its children.
+Imports only the standard library at the top: a contender can run in an environment without this project's packages, and
+the memory of this process counts towards the peak that the system reports for its children.
 """
 
 import argparse
@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fer_exp.data.sources.class_folders import Layout
-
-ROOT = Path(__file__).resolve().parents[1]  # child processes run here, where they find this package
+ROOT = Path(__file__).resolve().parents[1]  # working directory of child processes: `benchmarks` is importable there
+START = "FER_EXP_BENCHMARK_START"  # environment variable of a child process: time.time() when it was started
+SYNTHETIC = ROOT / "outputs" / "benchmark_images"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Finished:
 
     Attributes:
         seconds: from its start to its end.
-        peak_mib: the most memory that it had resident, in MiB.
+        peak_mib: peak resident memory in MiB.
         output: what it printed.
     """
 
@@ -41,22 +40,21 @@ class Finished:
 
 
 def run_python(*arguments: str, env: Mapping[str, str] | None = None) -> Finished:
-    """Run Python in a process of its own.
+    """Run Python in a child process.
 
     Args:
         arguments: of the interpreter.
-        env: environment variables beside those of this process.
+        env: additional environment variables.
 
     Raises:
-        RuntimeError: it failed; with the end of what it printed.
+        RuntimeError: it failed; the message holds the end of its output.
     """
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=ROOT, env=child_environment(env), stdout=output, stderr=output
         )
-        # Not process.wait(): the system's account of this one child says what memory it took.
-        _, status, usage = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)  # unlike process.wait(), it reports this child's peak memory
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
@@ -67,106 +65,97 @@ def run_python(*arguments: str, env: Mapping[str, str] | None = None) -> Finishe
 
 
 def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment variables of a child process: those of this one, and ``env``.
+    """Environment variables of a child process: those of this process and ``env``.
 
-    Whatever this process was told, the children keep what they compile: where nothing is kept, each import of torch and
-    Lightning compiles their sources again, which takes longer than all else that a start consists of.
+    Without ``PYTHONDONTWRITEBYTECODE``: children that cannot cache bytecode compile torch and Lightning at each start.
     """
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, **(env or {})}
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**own, **(env or {})}
 
 
 def last_lines(text: str, count: int = 15) -> str:
-    """The end of what a process printed, for the message that it failed."""
+    """The last ``count`` lines of a text."""
     return "\n".join(text.rstrip().splitlines()[-count:])
 
 
 @dataclass(frozen=True)
-class SummaryStats:
-    """The median of what was measured several times, the least and the most."""
+class Spread:
+    """Median, minimum and maximum over the rounds."""
 
     median: float
     least: float
     most: float
 
     def show(self, digits: int = 0, unit: float = 1) -> str:
-        """In words: ``439 [431..455]``; ``unit`` is what one is multiplied by (1000 for milliseconds)."""
+        """Format as ``439 [431..455]``, multiplied by ``unit`` (1000 for milliseconds)."""
         median, least, most = (f"{value * unit:,.{digits}f}" for value in (self.median, self.least, self.most))
         return f"{median} [{least}..{most}]"
 
 
-def spread(values: Sequence[float]) -> SummaryStats:
-    """Median, least and most of one value or more."""
-    return SummaryStats(statistics.median(values), min(values), max(values))
+def spread(values: Sequence[float]) -> Spread:
+    """Median, minimum and maximum."""
+    return Spread(statistics.median(values), min(values), max(values))
 
 
-def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """The median of the rounds' own ratios, of what was measured once a round of each."""
-    return spread([a / b for a, b in zip(theirs, ours, strict=True)]).median
+def median_ratio(values: Sequence[float], reference: Sequence[float]) -> float:
+    """Median of the ratios per round."""
+    return statistics.median(a / b for a, b in zip(values, reference, strict=True))
 
 
 def in_turn(names: Sequence[str], round_: int) -> list[str]:
-    """The order of a round: each begins with another, so that none always comes after the same one."""
+    """The order of a round: each round begins with the next name."""
     start = round_ % len(names)
     return [*names[start:], *names[:start]]
 
 
-def find_data(folder: Path | None) -> "Layout":
-    """The class folders that are measured with: those in ``folder``, or without one the drawn faces.
-
-    Raises:
-        UserError: there are none in ``folder``.
-    """
-    from fer_exp.data.sources.class_folders import find_splits
-
-    if folder is None:
-        # In a process of its own, as it imports torch.
-        drawn = run_python("-c", "from benchmarks.measuring import draw_faces; draw_faces()").output
-        folder = Path(drawn.splitlines()[-1])
-    return find_splits(folder.resolve())
-
-
-def draw_faces() -> None:
-    """Draw the built-in faces where that was not done yet, and print where they lie."""
-    from hydra import compose, initialize_config_dir
-
-    from fer_exp.config.instantiate import build
-    from fer_exp.config.schema import CONFIG_DIR
-
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        print(build(compose("train"), "data").find().root)
-
-
-def count_images(layout: "Layout") -> tuple[int, int]:
-    """Number of training and of validation images."""
-    from fer_exp.data.sources.class_folders import list_images
-
-    return len(list_images(layout.train).files), len(list_images(layout.validation).files)
-
-
-def make_parser(name: str, description: str, rounds: int, on_data: bool = True) -> argparse.ArgumentParser:
-    """The options of every benchmark; ``rounds`` is the default of how often each thing is measured."""
-    parser = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=description)
+def make_parser(name: str, description: str | None, rounds: int, on_data: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark; ``rounds`` is the default number of measurements."""
+    parser = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=(description or "").splitlines()[0])
     if on_data:
-        parser.add_argument("--data", type=Path, metavar="DIR", help="class folders; without it, the drawn faces")
+        parser.add_argument("--data", type=Path, metavar="DIR", help="class folders (default: synthetic images)")
     parser.add_argument("--rounds", type=int, default=rounds, help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     return parser
 
 
-def find_and_count(parser: argparse.ArgumentParser, folder: Path | None) -> tuple["Layout", tuple[int, int]]:
-    """The class folders that are measured with, and their images; a mistake ends the command."""
-    from fer_exp.errors import UserError
+def require_positive(parser: argparse.ArgumentParser, **options: int | None) -> None:
+    """Exit with a message if an option is given and below 1."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')}={value}: expected an integer from 1 up")
 
-    try:
-        layout = find_data(folder)
-    except UserError as error:
-        parser.error(str(error))
-    return layout, count_images(layout)
+
+def find_images(parser: argparse.ArgumentParser, folder: Path | None) -> tuple[Path, tuple[int, int]]:
+    """The data folder, and its numbers of training and validation images; without a folder, synthetic images."""
+    if folder is None:
+        folder = SYNTHETIC
+        if not folder.exists():
+            code = "import sys; from benchmarks.measuring import write_synthetic; write_synthetic(sys.argv[1])"
+            run_python("-c", code, str(folder))
+    counts = []
+    for split in ("train", "validation"):
+        if not (folder / split).is_dir():
+            parser.error(f"--data={folder}: expected a folder with train/ and validation/")
+        counts.append(sum(1 for path in (folder / split).rglob("*") if path.is_file()))
+    return folder.resolve(), (counts[0], counts[1])
+
+
+def write_synthetic(folder: str) -> None:
+    """Write 2,800 training and 700 validation images as class folders."""
+    from fer_exp.data.sources.synthetic import write_faces
+
+    draft = Path(f"{folder}.draft")
+    write_faces(draft, train=2800, validation=700, seed=0)
+    draft.rename(folder)
+
+
+def load_before() -> float | None:
+    """The load average before the benchmark: on a busy machine only ratios within one run are meaningful."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def describe_machine(load: float | None) -> dict[str, Any]:
-    """Device, cores, instruction sets that matter here, versions, and ``load_before``. Imports torch."""
+    """Device, cores, relevant instruction sets, versions, and ``load_before``. Imports torch."""
     import torch
 
     from fer_exp.training.hardware import available_cores, choose_accelerator, device_name
@@ -186,21 +175,24 @@ def describe_machine(load: float | None) -> dict[str, Any]:
 
 
 def format_machine(machine: Mapping[str, Any]) -> str:
-    """Two lines about the machine, from ``describe_machine``."""
+    """Two lines about the machine."""
     load = machine["load_before"]
-    instructions = ", ".join(machine["instructions"]) or "none of AVX2, AVX512 and AMX"
-    busy = "" if load is None else f"; load average before the benchmark began: {load:.1f}"
+    instructions = ", ".join(machine["instructions"]) or "no AVX2, AVX512 or AMX"
+    busy = "" if load is None else f"; load average before the benchmark: {load:.1f}"
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return f"{machine['device']}; {machine['cores']} cores; {instructions}{busy}\n{versions}"
 
 
-def load_before() -> float | None:
-    """Processes that wanted a core in the last minute: on a machine that does other work, figures say little."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+def report(path: Path | None, load: float | None, heading: str, table: str, results: Mapping[str, Any]) -> None:
+    """Print the machine, a heading and the table; write ``results`` as JSON if ``path`` is given."""
+    machine = describe_machine(load)
+    print(f"\n{format_machine(machine)}\n{heading}\n\n{table}")
+    if path:
+        write_json(path, {"machine": machine, **results})
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words as a table of text: the first row is its head, the first column stands left."""
+    """Rows as a text table: the first row is the header, the first column is left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -210,11 +202,6 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write what was measured, and what it was measured on."""
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def quoted(path: Path) -> str:
-    """A path as the value of an override, whatever its characters."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write indented JSON."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,28 +1,27 @@
-"""Whether an epoch's time is in proportion to its images: ``python -m benchmarks.scaling --data DIR``.
+"""Measure whether the epoch time is proportional to the images: ``python -m benchmarks.scaling --data DIR``.
 
-Trains ``fer_exp`` on an eighth, a quarter, a half and all of the training images, each with the same part of the
-validation images, in one process that is kept alive. The sizes take turns, so that other work on the machine meets
-all alike.
+Trains ``fer_exp`` on an eighth, a quarter, a half and all of the training images, each with the same fraction of the
+validation images, in one process. The sizes take turns.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from benchmarks.contenders.turns import UNMEASURED, Contender
+from benchmarks.contenders.turns import WARMUP_STEPS, Contender
 from benchmarks.measuring import (
     align,
-    describe_machine,
-    find_and_count,
-    format_machine,
+    find_images,
     in_turn,
     load_before,
     make_parser,
+    report,
+    require_positive,
     spread,
-    write_json,
 )
-from benchmarks.training import MODULES, OURS, epoch_batches, thread_variables
+from benchmarks.training import FER_EXP, MODULES, epoch_batches, thread_variables
 
-PARTS = {"1/8": 8, "1/4": 4, "1/2": 2, "all": 1}
+FRACTIONS = {"1/8": 8, "1/4": 4, "1/2": 2, "all": 1}
 
 
 @dataclass
@@ -30,11 +29,11 @@ class Epochs:
     """The epochs of one size.
 
     Attributes:
-        images: training images that were trained on.
+        images: training images.
         steps: training batches.
         validation: validation batches.
-        train: seconds of training, one a round.
-        val: seconds of validation, one a round.
+        train: seconds of training, once per round.
+        val: seconds of validation, once per round.
     """
 
     images: int
@@ -45,19 +44,19 @@ class Epochs:
 
 
 def measure(contender: Contender, sizes: Mapping[str, Epochs], rounds: int) -> None:
-    """Let the sizes take turns, and note what each took."""
-    contender.turn(UNMEASURED + 1, 1)
+    """Add the seconds of ``rounds`` epochs of each size."""
+    contender.turn(WARMUP_STEPS + 1, 1)
     for round_ in range(rounds):
         for name in in_turn(list(sizes), round_):
             size = sizes[name]
-            taken = contender.turn(size.steps, size.validation)
-            size.train.append(taken["train_seconds"])
-            size.val.append(taken["val_seconds"])
-        print(f"round {round_ + 1} of {rounds} is done", flush=True)
+            turn = contender.turn(size.steps, size.validation)
+            size.train.append(turn["train_seconds"])
+            size.val.append(turn["val_seconds"])
+        print(f"round {round_ + 1} of {rounds}", file=sys.stderr)
 
 
 def format_table(sizes: Mapping[str, Epochs]) -> str:
-    """The table: a row a size. In proportion is what has the same seconds an image in each."""
+    """A row for each size."""
     rows = [
         (
             name,
@@ -68,52 +67,46 @@ def format_table(sizes: Mapping[str, Epochs]) -> str:
         )
         for name, size in sizes.items()
     ]
-    return align([("part", "images", "training s", "training ms an image", "epoch with validation s"), *rows])
+    return align([("fraction", "images", "training s", "ms per image", "epoch with validation s"), *rows])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     load = load_before()
-    parser = make_parser("scaling", "Epochs of several lengths", rounds=3)
-    parser.add_argument("--images", type=int, metavar="N", help="what counts as all images (default: all)")
+    parser = make_parser("scaling", __doc__, rounds=3)
+    parser.add_argument("--images", type=int, metavar="N", help="images of the full epoch (default: all)")
     parser.add_argument("--batch-size", type=int, default=128, help="(default: 128)")
-    parser.add_argument("--threads", type=int, metavar="N", help="(default: as torch takes them)")
+    parser.add_argument("--threads", type=int, metavar="N", help="(default: torch's choice)")
     options = parser.parse_args(arguments)
-    layout, counts = find_and_count(parser, options.data)
+    require_positive(parser, rounds=options.rounds, batch_size=options.batch_size, threads=options.threads)
+    root, counts = find_images(parser, options.data)
     images = options.images or counts[0]
-    if not max(PARTS.values()) * options.batch_size <= images <= counts[0]:
+    if not max(FRACTIONS.values()) * options.batch_size <= images <= counts[0]:
         parser.error(
             f"an eighth of {images} images must fill a batch of {options.batch_size}, and there are {counts[0]}: "
-            f"give --images a number up to that, or a smaller --batch-size"
+            "change --images or --batch-size"
         )
-    if min(options.rounds, options.threads or 1) < 1:
-        parser.error("--rounds and --threads are whole numbers from 1 up")
     sizes = {}
-    for name, part in PARTS.items():
-        steps, validation = epoch_batches(images // part, counts, options.batch_size)
+    for name, divisor in FRACTIONS.items():
+        steps, validation = epoch_batches(images // divisor, counts, options.batch_size)
         sizes[name] = Epochs(steps * options.batch_size, steps, validation)
-    settings = {"root": str(layout.root), "batch_size": options.batch_size}
-    with Contender(MODULES[OURS], settings, env=thread_variables(options.threads)) as contender:
+    settings = {"root": str(root), "batch_size": options.batch_size}
+    with Contender(MODULES[FER_EXP], settings, env=thread_variables(options.threads)) as contender:
         measure(contender, sizes, options.rounds)
         facts = contender.facts
-    machine = describe_machine(load)
-    print(f"\n{format_machine(machine)}")
-    print(
-        f"Batches of {options.batch_size}, {facts['precision']}, {facts['threads']} threads; median of "
-        f"{options.rounds} rounds [least..most]\n"
+    report(
+        options.json,
+        load,
+        f"Batch size {options.batch_size}, {facts['precision']}, {facts['threads']} threads; median of "
+        f"{options.rounds} rounds [min..max]",
+        format_table(sizes),
+        {
+            "batch_size": options.batch_size,
+            "facts": facts,
+            "rounds": options.rounds,
+            "measured": {name: asdict(size) for name, size in sizes.items()},
+        },
     )
-    print(format_table(sizes))
-    if options.json:
-        write_json(
-            options.json,
-            {
-                "machine": machine,
-                "batch_size": options.batch_size,
-                "facts": facts,
-                "rounds": options.rounds,
-                "measured": {name: asdict(size) for name, size in sizes.items()},
-            },
-        )
 
 
 if __name__ == "__main__":

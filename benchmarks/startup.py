@@ -1,57 +1,49 @@
-"""What comes before training, and what a run holds in memory: ``python -m benchmarks.startup --data DIR``.
+"""Measure the time to the first step, and the memory of a run: ``python -m benchmarks.startup --data DIR``.
 
-Each figure is that of a process of its own, and the processes take turns, so that other work on the machine meets all
-alike. First come two that are not measured: they fill the cache of decoded images that the others start from, a
-temporary one, have Python compile what is imported, and bring it from the disk into memory.
+Each measurement is a new process, and the processes take turns. Two unmeasured ones run first: they fill a temporary
+cache of decoded images and Python's bytecode cache.
 """
 
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.measuring import (
-    Finished,
     align,
-    describe_machine,
-    find_and_count,
-    format_machine,
+    find_images,
     in_turn,
     load_before,
     make_parser,
-    quoted,
+    report,
+    require_positive,
     run_python,
     spread,
-    write_json,
 )
 
-IDLE = "import lightning"
-# What is said of the images would stand beside the figure.
 LOAD = """
 import logging, sys
 from benchmarks.startup import time_loading
 logging.disable()
 print(time_loading(sys.argv[1]))
 """
-STEPS, VALIDATION = 10, 5  # batches of the run whose memory is measured: they hold as much as an epoch's
+FIRST_STEP = "+callbacks.end._target_=benchmarks.callbacks.EndAtFirstStep"
+# A run of a few batches: it holds as much memory as a full epoch.
+SHORT_RUN = ("trainer.max_epochs=1", "trainer.limit_train_batches=10", "trainer.limit_val_batches=5")
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One thing that is measured.
-
-    Attributes:
-        unit: ``s`` or ``MiB``.
-        values: one a round.
-    """
+@dataclass
+class Measurement:
+    """The values of one row: seconds (``s``) or peak memory (``MiB``), once per round."""
 
     unit: str
-    values: list[float]
+    values: list[float] = field(default_factory=list)
 
 
 def time_loading(root: str) -> float:
-    """Load both splits as a run does; the seconds that it took, imports left out."""
+    """Seconds to load both splits as a run does, without imports."""
     from fer_exp.data.datamodule import ImageDataModule
 
     start = time.perf_counter()
@@ -59,106 +51,108 @@ def time_loading(root: str) -> float:
     return time.perf_counter() - start
 
 
-def measure(root: Path, rounds: int) -> dict[str, Figure]:
-    """Let the processes take turns.
+class Processes:
+    """The measured processes; each method runs some and adds to ``measurements``.
 
     Args:
-        root: the folder that holds both splits.
-        rounds: how often each is run.
-
-    Returns:
-        What each took, by its name in the table.
+        root: folder with both splits.
+        folder: for caches and runs.
     """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder, self.count = root, folder, 0
+        self.measurements: dict[str, Measurement] = {}
+        self.load(folder / "cache")
+        self.train(*SHORT_RUN)
+
+    def add(self, name: str, unit: str, value: float) -> None:
+        """Add a value to a row."""
+        self.measurements.setdefault(name, Measurement(unit)).values.append(value)
+
+    def load(self, cache: Path) -> float:
+        """Seconds to load the images with a cache folder."""
+        return float(run_python("-c", LOAD, str(self.root), env={"FER_EXP_CACHE": str(cache)}).output)
+
+    def train(self, *overrides: str) -> tuple[float, float]:
+        """Seconds and peak memory of a training command with the filled cache."""
+        self.count += 1
+        place = (f"data.root={self.root}", f"hydra.run.dir={self.folder}/run{self.count}")
+        env = {"FER_EXP_CACHE": str(self.folder / "cache")}
+        ended = run_python("-m", "fer_exp.train", "data=folders", *place, *overrides, env=env)
+        return ended.seconds, ended.peak_mib
+
+    def idle(self) -> None:
+        """A process that only imports lightning: the lower bound."""
+        ended = run_python("-c", "import lightning")
+        self.add("import lightning", "s", ended.seconds)
+        self.add("import lightning, peak memory", "MiB", ended.peak_mib)
+
+    def answers(self) -> None:
+        """Commands that need no torch, and an empty Hydra app over the same ``conf/``."""
+        self.add("empty Hydra app, --help", "s", run_python("-m", "benchmarks.empty_app", "--help").seconds)
+        for option in (("--help",), ("--cfg", "job")):
+            name = " ".join(("fer_exp.train", *option))
+            self.add(name, "s", run_python("-m", "fer_exp.train", *option).seconds)
+
+    def first_step(self) -> None:
+        """A training that ends where its first step would begin."""
+        self.add("start to first step, images cached", "s", self.train(FIRST_STEP)[0])
+
+    def loading(self) -> None:
+        """Loading the images, with an empty cache and again."""
+        self.count += 1
+        for state in ("empty", "filled"):
+            self.add(f"load the images, {state} cache", "s", self.load(self.folder / f"cache{self.count}"))
+
+    def run(self) -> None:
+        """A short run."""
+        self.add("run of 10 steps, peak memory", "MiB", self.train(*SHORT_RUN)[1])
+
+
+def measure(root: Path, rounds: int) -> dict[str, Measurement]:
+    """Let the processes take turns; the measurements, by row."""
     with tempfile.TemporaryDirectory() as folder:
-        warm = {"FER_EXP_CACHE": f"{folder}/cache"}
-        figures: dict[str, Figure] = {}
-
-        def note(name: str, unit: str, value: float) -> None:
-            figures.setdefault(name, Figure(unit, [])).values.append(value)
-
-        def train(*overrides: str) -> tuple[str, ...]:
-            return ("-m", "fer_exp.train", "data=folders", f"data.root={quoted(root)}", *overrides)
-
-        def load(cache: Path) -> float:
-            return float(run_python("-c", LOAD, str(root), env={"FER_EXP_CACHE": str(cache)}).output)
-
-        def idle(round_: int) -> None:
-            taken = run_python("-c", IDLE)
-            note("idle process that imports lightning", "s", taken.seconds)
-            note("idle process that imports lightning, peak", "MiB", taken.peak_mib)
-
-        def answers(round_: int) -> None:
-            note("fer_exp.train --help", "s", run_python("-m", "fer_exp.train", "--help").seconds)
-            note("fer_exp.train --cfg job", "s", run_python("-m", "fer_exp.train", "--cfg", "job").seconds)
-
-        def first_step(round_: int) -> None:
-            end = "+callbacks.end._target_=benchmarks.first_step.EndAtFirstStep"
-            taken = run_python(*train(end, f"hydra.run.dir={quoted(Path(folder, f'first{round_}'))}"), env=warm)
-            note("start to first step, images cached", "s", taken.seconds)
-
-        def loading(round_: int) -> None:
-            cache = Path(folder, f"cache{round_}")
-            note("loading the images, nothing cached", "s", load(cache))
-            note("loading the images, cached", "s", load(cache))
-
-        def train_for_a_moment(name: str) -> Finished:
-            return run_python(
-                *train(
-                    "trainer.max_epochs=1",
-                    f"trainer.limit_train_batches={STEPS}",
-                    f"trainer.limit_val_batches={VALIDATION}",
-                    f"hydra.run.dir={quoted(Path(folder, name))}",
-                ),
-                env=warm,
-            )
-
-        def run(round_: int) -> None:
-            note(f"run of {STEPS} steps, peak", "MiB", train_for_a_moment(f"run{round_}").peak_mib)
-
-        load(Path(warm["FER_EXP_CACHE"]))
-        train_for_a_moment("unmeasured")
-        turns = {turn.__name__: turn for turn in (idle, answers, first_step, loading, run)}
+        processes = Processes(root, Path(folder))
+        turns: dict[str, Callable[[], None]] = {
+            name: getattr(processes, name) for name in ("idle", "answers", "first_step", "loading", "run")
+        }
         for round_ in range(rounds):
             for name in in_turn(list(turns), round_):
-                turns[name](round_)
-            print(f"round {round_ + 1} of {rounds} is done", flush=True)
-    return figures
+                turns[name]()
+            print(f"round {round_ + 1} of {rounds}", file=sys.stderr)
+    return processes.measurements
 
 
-def format_table(figures: dict[str, Figure]) -> str:
-    """The table: a row a figure."""
+def format_table(measurements: dict[str, Measurement]) -> str:
+    """A row for each measurement, times before memory."""
     digits = {"s": 2, "MiB": 0}
     rows = [
-        (name, spread(figure.values).show(digits[figure.unit]), figure.unit)
-        for name, figure in sorted(figures.items(), key=lambda item: item[1].unit == "MiB")
+        (name, spread(each.values).show(digits[each.unit]), each.unit)
+        for name, each in sorted(measurements.items(), key=lambda item: item[1].unit == "MiB")
     ]
-    return align([("what", "median [least..most]", "unit"), *rows])
+    return align([("what", "median [min..max]", "unit"), *rows])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     load = load_before()
-    parser = make_parser("startup", "What comes before training", rounds=5)
+    parser = make_parser("startup", __doc__, rounds=5)
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error("--rounds: expected a whole number from 1 up")
-    layout, counts = find_and_count(parser, options.data)
-    figures = measure(layout.root, options.rounds)
-    machine = describe_machine(load)  # now: what this process imports would count towards its children's memory
-    print(f"\n{format_machine(machine)}")
-    print(f"{counts[0]:,} training and {counts[1]:,} validation images; {options.rounds} rounds\n")
-    print(format_table(figures))
-    if options.json:
-        write_json(
-            options.json,
-            {
-                "machine": machine,
-                "data": {"train": counts[0], "validation": counts[1]},
-                "rounds": options.rounds,
-                "measured": {name: asdict(figure) for name, figure in figures.items()},
-                "medians": {name: asdict(spread(figure.values)) for name, figure in figures.items()},
-            },
-        )
+    require_positive(parser, rounds=options.rounds)
+    root, counts = find_images(parser, options.data)
+    measurements = measure(root, options.rounds)
+    report(
+        options.json,
+        load,
+        f"{counts[0]:,} training and {counts[1]:,} validation images; {options.rounds} rounds",
+        format_table(measurements),
+        {
+            "data": {"train": counts[0], "validation": counts[1]},
+            "rounds": options.rounds,
+            "measured": {name: asdict(each) for name, each in measurements.items()},
+            "medians": {name: asdict(spread(each.values)) for name, each in measurements.items()},
+        },
+    )
 
 
 if __name__ == "__main__":

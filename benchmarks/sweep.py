@@ -1,111 +1,88 @@
-"""Whether a sweep's time is in proportion to its jobs: ``python -m benchmarks.sweep``.
+"""Measure whether the time of a sweep is proportional to its jobs: ``python -m benchmarks.sweep``.
 
-Runs sweeps of several lengths, seed after seed, each as the command that a person gives, from its start to its
-comparison, in a process of its own. The lengths take turns, so that other work on the machine meets all alike.
+Runs sweeps over seeds as commands, from process start to comparison. The numbers of jobs take turns.
 """
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measuring import (
     align,
-    describe_machine,
-    find_and_count,
-    format_machine,
-    in_turn,
+    find_images,
     load_before,
     make_parser,
-    quoted,
+    report,
+    require_positive,
     run_python,
     spread,
-    write_json,
 )
 
-STEPS, VALIDATION = 20, 5  # batches of a job's one epoch
+STEPS, VALIDATION = 20, 5  # batches of the one epoch of a job
 
 
-def measure(root: Path, lengths: Sequence[int], batch_size: int, rounds: int) -> dict[int, list[float]]:
-    """Let the sweeps take turns; one job, which fills the cache of decoded images, comes first and is not kept.
+def measure(root: Path, jobs: Sequence[int], batch_size: int, rounds: int) -> dict[int, list[float]]:
+    """Seconds of each sweep, once per round, by number of jobs. A first, unmeasured job fills the cache.
 
     Args:
-        root: the folder that holds both splits.
-        lengths: numbers of jobs.
-        batch_size: images a step.
-        rounds: how often each sweep is run.
-
-    Returns:
-        For each length the seconds of its sweeps, one a round.
+        root: folder with both splits.
+        jobs: numbers of jobs.
+        batch_size: of the training.
+        rounds: runs of each sweep.
     """
-    taken: dict[int, list[float]] = {length: [] for length in lengths}
+    seconds: dict[int, list[float]] = {count: [] for count in jobs}
     with tempfile.TemporaryDirectory() as folder:
 
-        def sweep(jobs: int, name: str) -> float:
+        def sweep(count: int, name: str) -> float:
             return run_python(
-                *("-m", "fer_exp.train", "-m", "data=folders"),
-                *(f"data.root={quoted(root)}", f"data.batch_size={batch_size}"),
+                *("-m", "fer_exp.train", "-m", "data=folders", f"data.root={root}", f"data.batch_size={batch_size}"),
                 *("callbacks=fixed_budget", "scheduler=none", "trainer.max_epochs=1"),
                 *(f"trainer.limit_train_batches={STEPS}", f"trainer.limit_val_batches={VALIDATION}"),
-                f"seed={','.join(map(str, range(jobs)))}",
-                f"hydra.sweep.dir={quoted(Path(folder, name))}",
+                f"seed={','.join(map(str, range(count)))}",
+                f"hydra.sweep.dir={folder}/{name}",
                 env={"FER_EXP_CACHE": f"{folder}/cache"},
             ).seconds
 
         sweep(1, "first")
         for round_ in range(rounds):
-            for length in (int(name) for name in in_turn([str(length) for length in lengths], round_)):
-                taken[length].append(sweep(length, f"{round_}-{length}"))
-            print(f"round {round_ + 1} of {rounds} is done", flush=True)
-    return taken
+            for count in jobs if round_ % 2 == 0 else reversed(jobs):
+                seconds[count].append(sweep(count, f"{round_}-{count}"))
+            print(f"round {round_ + 1} of {rounds}", file=sys.stderr)
+    return seconds
 
 
-def format_table(taken: Mapping[int, Sequence[float]]) -> str:
-    """The table: a row a length. In proportion is what has the same seconds for each job beyond those of the least."""
-    (fewest, least), *_ = sorted((jobs, spread(seconds).median) for jobs, seconds in taken.items())
+def format_table(seconds: Mapping[int, Sequence[float]]) -> str:
+    """A row for each number of jobs. Time is proportional if each additional job takes the same."""
+    medians = {count: spread(values).median for count, values in sorted(seconds.items())}
+    fewest = min(medians)
     rows = []
-    for jobs, seconds in sorted(taken.items()):
-        more = f"{(spread(seconds).median - least) / (jobs - fewest):.2f}" if jobs > fewest else "-"
-        rows.append((f"{jobs:,}", spread(seconds).show(2), more))
-    return align([("jobs", "seconds", f"seconds a job more than {fewest}"), *rows])
+    for count in medians:
+        added = f"{(medians[count] - medians[fewest]) / (count - fewest):.2f}" if count > fewest else "-"
+        rows.append((f"{count:,}", spread(seconds[count]).show(2), added))
+    return align([("jobs", "seconds", "seconds per additional job"), *rows])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     load = load_before()
-    parser = make_parser("sweep", "Sweeps of several lengths", rounds=3)
-    parser.add_argument("--jobs", default="1,2,4,8", metavar="N,N,...", help="lengths of sweeps (default: %(default)s)")
+    parser = make_parser("sweep", __doc__, rounds=3)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="(default: 1 2 4 8)")
     parser.add_argument("--batch-size", type=int, default=16, help="(default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        lengths = sorted({int(jobs) for jobs in options.jobs.split(",")})
-    except ValueError:
-        lengths = []
-    if len(lengths) < 2 or lengths[0] < 1 or min(options.rounds, options.batch_size) < 1:
-        parser.error("--jobs takes two whole numbers or more, as 1,2,4; --rounds and --batch-size one from 1 up")
-    layout, counts = find_and_count(parser, options.data)
+    require_positive(parser, rounds=options.rounds, batch_size=options.batch_size, jobs=min(options.jobs))
+    root, counts = find_images(parser, options.data)
     if counts[0] < options.batch_size:
-        parser.error(f"--batch-size {options.batch_size} fills no batch from {counts[0]} training images")
-    taken = measure(layout.root, lengths, options.batch_size, options.rounds)
-    machine = describe_machine(load)
-    print(f"\n{format_machine(machine)}")
-    print(
-        f"An epoch of {STEPS} steps at batch size {options.batch_size} a job; {options.rounds} rounds, median "
-        f"[least..most]\n"
+        parser.error(f"--batch-size={options.batch_size}: there are only {counts[0]} training images")
+    seconds = measure(root, sorted(set(options.jobs)), options.batch_size, options.rounds)
+    report(
+        options.json,
+        load,
+        f"One epoch of {STEPS} steps with batch size {options.batch_size} per job; median of {options.rounds} rounds "
+        "[min..max]",
+        format_table(seconds),
+        {"batch_size": options.batch_size, "steps": STEPS, "rounds": options.rounds, "seconds": seconds},
     )
-    print(format_table(taken))
-    if options.json:
-        write_json(
-            options.json,
-            {
-                "machine": machine,
-                "batch_size": options.batch_size,
-                "steps": STEPS,
-                "rounds": options.rounds,
-                "seconds": {str(jobs): seconds for jobs, seconds in taken.items()},
-                "medians": {str(jobs): asdict(spread(seconds)) for jobs, seconds in taken.items()},
-            },
-        )
 
 
 if __name__ == "__main__":

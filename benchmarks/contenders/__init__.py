@@ -1,1 +1,1 @@
-"""What is measured side by side: each module is a process that trains when it is told to."""
+"""Implementations that are measured side by side: each module is a process that trains on request."""

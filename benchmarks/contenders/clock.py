@@ -1,4 +1,4 @@
-"""A callback for Lightning that notes when the parts of an epoch were done."""
+"""A Lightning callback that records the times of an epoch."""
 
 import time
 from typing import Any, ClassVar
@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 
-from benchmarks.contenders.turns import UNMEASURED, mean_step
+from benchmarks.contenders.turns import WARMUP_STEPS, mean_step
 
 
 class Clock(L.Callback):
     """The times of the last epoch, on the clock of ``time.perf_counter``.
 
     Attributes:
-        latest: the clock that was made last: where a configuration makes it, nobody else holds it.
+        latest: the newest instance; a config that creates the callback keeps no other reference.
     """
 
     latest: ClassVar["Clock"]
@@ -22,29 +22,29 @@ class Clock(L.Callback):
         Clock.latest = self
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The epoch begins."""
+        """Start of the epoch."""
         self.start, self.warm, self.steps = now(), None, int(trainer.num_training_batches)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *step: Any) -> None:
-        """A step is done, or on a GPU is in the queue: it is waited for where a time is noted, and only there."""
+        """End of the warm-up and of the training; a GPU is synchronised only there."""
         done = step[-1] + 1
-        if done == UNMEASURED:
+        if done == WARMUP_STEPS:
             self.warm = now()
         if done == self.steps:
             self.trained = now()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The epoch ends; what saves checkpoints comes later."""
+        """End of the epoch; checkpoints are saved later."""
         self.end = now()
 
     @property
     def step_seconds(self) -> float:
-        """Mean of the steps after the first ones."""
+        """Mean of the steps after the warm-up."""
         return mean_step(self.warm, self.trained, self.steps)
 
 
 def now() -> float:
-    """The time when the device has done what it was given."""
+    """The time, after the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

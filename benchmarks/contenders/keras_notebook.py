@@ -1,8 +1,7 @@
-"""keras: the notebook itself, in the Keras of today.
+"""keras: the notebook itself, in the current Keras.
 
-``image_dataset_from_directory`` takes the place of the notebook's ``ImageDataGenerator``, which Keras no longer
-recommends, and which is slower. Needs TensorFlow and nothing of this project, so that it can run in an environment of
-its own.
+``image_dataset_from_directory`` replaces the notebook's ``ImageDataGenerator``, which is deprecated and slower. Needs
+TensorFlow and nothing of this project, so it can run in a separate environment.
 """
 
 import os
@@ -10,23 +9,23 @@ import platform
 import time
 from typing import Any
 
-from benchmarks.contenders.turns import UNMEASURED, mean_step, serve
+from benchmarks.contenders.turns import WARMUP_STEPS, mean_step, serve
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 class KerasNotebook:
-    """A turn is a ``fit`` of one epoch, each of the same compiled model: it is traced once.
+    """A turn is a ``fit`` of one epoch; all turns train the same compiled model, so it is traced once.
 
     Args:
-        train: the folder of the training images.
-        validation: the folder of the validation images.
-        batch_size: images a step.
-        others: what other contenders need to know.
+        train: folder of the training images.
+        validation: folder of the validation images.
+        batch_size: images of a batch.
+        others: settings of other contenders.
     """
 
     def __init__(self, train: str, validation: str, batch_size: int, **others: Any) -> None:
-        import tensorflow as tf  # here, so that `serve` can say that it is missing
+        import tensorflow as tf  # here, so that `serve` can report a missing package
         from tensorflow import keras
 
         self.keras = keras
@@ -57,15 +56,15 @@ class KerasNotebook:
         }
 
     def turn(self, steps: int, validation: int) -> dict[str, float]:
-        """Fit for an epoch, whose tail is dropped as those of the others are.
+        """Fit for an epoch without its last, incomplete batch.
 
-        The epoch ends where Keras says so: what ``fit`` then takes to let go of its data is paid once, not each epoch.
+        The epoch ends at ``on_epoch_end``: ``fit`` releases its data once, not in each epoch.
         """
         start = time.perf_counter()
         times: dict[str, float] = {}
 
         def note(batch: int, logs: dict[str, Any]) -> None:
-            if batch + 1 in (UNMEASURED, steps):
+            if batch + 1 in (WARMUP_STEPS, steps):
                 float(logs["loss"])  # waits for the device
                 times["trained" if batch + 1 == steps else "warm"] = time.perf_counter()
 
@@ -88,7 +87,7 @@ class KerasNotebook:
 
 
 def notebook_model(keras: Any) -> Any:
-    """The notebook's cell, its lines for four and for two blocks as loops."""
+    """The notebook's network."""
     layers = keras.layers
     model = keras.Sequential([keras.Input((48, 48, 1))])
     for filters, size in ((64, 3), (128, 5), (512, 3), (512, 3)):

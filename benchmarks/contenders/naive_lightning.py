@@ -1,7 +1,7 @@
-"""lightning: the notebook's network as a tutorial of Lightning would train it.
+"""lightning: the notebook's network as a Lightning tutorial trains it.
 
-torchvision's ImageFolder and transforms, a DataLoader with two worker processes, float32, the layers in the notebook's
-order, torch's dropout, torchmetrics, and a Trainer as it comes, with its progress bar, logger and checkpoint.
+torchvision's ImageFolder and transforms, a DataLoader with two workers, float32, the layers in the notebook's order,
+torch's dropout, torchmetrics, and a default Trainer with progress bar, logger and checkpoint.
 """
 
 import tempfile
@@ -43,7 +43,7 @@ class TutorialModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Figures of one batch."""
+        """Loss and accuracy of one batch."""
         images, labels = batch
         logits = self.network(images)
         self.val_acc(logits, labels)
@@ -59,10 +59,10 @@ class NaiveLightning:
     """A turn is a ``fit`` of one epoch.
 
     Args:
-        train: the folder of the training images.
-        validation: the folder of the validation images.
-        batch_size: images a step.
-        others: what other contenders need to know.
+        train: folder of the training images.
+        validation: folder of the validation images.
+        batch_size: images of a batch.
+        others: settings of other contenders.
     """
 
     def __init__(self, train: str, validation: str, batch_size: int, **others: Any) -> None:
@@ -73,7 +73,7 @@ class NaiveLightning:
         self.facts = {"precision": "32-true", "threads": torch.get_num_threads(), "versions": {}}
 
     def turn(self, steps: int, validation: int) -> dict[str, float]:
-        """Fit for an epoch; of fewer images where it is to be shorter, so that the workers read none in vain."""
+        """Fit for an epoch on a subset of ``steps`` batches, so that the workers read no other images."""
         chosen = torch.randperm(len(self.train_set))[: steps * self.batch_size].tolist()
         validated = range(min(len(self.val_set), validation * self.batch_size))
         clock = Clock()

@@ -1,5 +1,6 @@
-"""fer_exp: this project, by the function that its command calls; a turn is a run of one epoch, with its record."""
+"""fer_exp: this project, by the function behind its command. A turn is a run of one epoch with its record."""
 
+import csv
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,21 +12,22 @@ from hydra import compose, initialize_config_dir
 from benchmarks.contenders.clock import Clock
 from benchmarks.contenders.turns import serve
 from fer_exp.config.schema import CONFIG_DIR
-from fer_exp.runs.record import read_history
 from fer_exp.train import train
 from fer_exp.training.hardware import choose_accelerator, choose_precision
 
+CLOCK = f"+callbacks.clock._target_={Clock.__module__}.{Clock.__name__}"
+
 
 class Own:
-    """A run of ``python -m fer_exp.train data=folders data.root=DIR``, all as configured but for the epoch's length.
+    """A run of ``python -m fer_exp.train data=folders data.root=DIR`` with a shorter epoch.
 
     Args:
-        root: the folder that holds both splits.
-        batch_size: images a step.
+        root: folder with both splits.
+        batch_size: images of a batch.
         seed: of the run.
-        precision: as ``trainer.precision``.
-        overrides: further ones of the command.
-        others: what other contenders need to know.
+        precision: value of ``trainer.precision``.
+        overrides: additional ones of the command.
+        others: settings of other contenders.
     """
 
     def __init__(
@@ -37,13 +39,10 @@ class Own:
         overrides: Sequence[str] = (),
         **others: Any,
     ) -> None:
-        # The run's own record holds an epoch's seconds; when its first steps were done, only a callback can tell.
-        clock = f"+callbacks.clock._target_={Clock.__module__}.{Clock.__name__}"
+        run = ("data=folders", f"data.batch_size={batch_size}", f"seed={seed}", "trainer.max_epochs=1", CLOCK)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            self.cfg = compose(
-                "train", ["data=folders", "trainer.max_epochs=1", clock, f"trainer.precision={precision}", *overrides]
-            )
-        self.cfg.data.root, self.cfg.data.batch_size, self.cfg.seed = root, batch_size, seed
+            self.cfg = compose("train", [*run, f"trainer.precision={precision}", *overrides])
+        self.cfg.data.root = root
         self.facts = {
             "precision": choose_precision(self.cfg.trainer.precision, choose_accelerator("auto")[0])[0],
             "threads": torch.get_num_threads(),
@@ -51,14 +50,15 @@ class Own:
         }
 
     def turn(self, steps: int, validation: int) -> dict[str, float]:
-        """A run of one epoch."""
+        """Train for one epoch."""
         self.cfg.trainer.limit_train_batches, self.cfg.trainer.limit_val_batches = steps, validation
         with tempfile.TemporaryDirectory() as folder:
             self.cfg.output_dir = folder
             train(self.cfg)
-            (row,) = read_history(Path(folder))
-        figures = {name: row[name] for name in ("train_seconds", "val_seconds", "train_loss", "val_loss")}
-        return {"step_seconds": Clock.latest.step_seconds, **figures}
+            with Path(folder, "history.csv").open(newline="", encoding="utf-8") as file:
+                (epoch,) = csv.DictReader(file)
+        columns = ("train_seconds", "val_seconds", "train_loss", "val_loss")
+        return {"step_seconds": Clock.latest.step_seconds, **{name: float(epoch[name]) for name in columns}}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How a benchmark tells a contender's process to train, and how that answers: a line of JSON each way.
+"""The protocol between a benchmark and the process of a contender: one line of JSON in each direction.
 
-Imports the standard library alone: a contender may live in an environment of its own, without this project's packages.
+Imports only the standard library: a contender can run in an environment without this project's packages.
 """
 
 import json
@@ -14,11 +14,11 @@ from typing import Any, Protocol, Self
 
 from benchmarks.measuring import ROOT, child_environment, last_lines
 
-UNMEASURED = 2  # steps at the beginning of each turn that no step time holds: buffers and kernels are prepared in them
+WARMUP_STEPS = 2  # at the beginning of each turn; no step time includes them
 
 
 class Trains(Protocol):
-    """What a contender's process makes of the settings.
+    """What the process of a contender creates from the settings.
 
     Attributes:
         facts: precision, threads and versions, as plain values.
@@ -27,25 +27,25 @@ class Trains(Protocol):
     facts: dict[str, Any]
 
     def turn(self, steps: int, validation: int) -> dict[str, float]:
-        """Train for ``steps`` batches, and validate on ``validation`` batches.
+        """Train for ``steps`` batches and validate on ``validation`` batches.
 
         Returns:
-            step_seconds: mean of the steps after the first ``UNMEASURED`` ones; NaN where there are no others.
+            step_seconds: mean of the steps after the warm-up; NaN if there are none.
             train_seconds: of all steps.
-            val_seconds: of the validation, with the epoch's figures.
-            train_loss, val_loss: means over the images, which show that all learn.
+            val_seconds: of the validation and the metrics.
+            train_loss, val_loss: means over the images.
         """
 
 
 def mean_step(warm: float | None, trained: float, steps: int) -> float:
-    """Mean seconds of the steps from the time ``warm``, when ``UNMEASURED`` ones were done, to the last one's end."""
-    return float("nan") if warm is None or steps <= UNMEASURED else (trained - warm) / (steps - UNMEASURED)
+    """Mean seconds of the steps between the end of the warm-up and the end of the training."""
+    return float("nan") if warm is None or steps <= WARMUP_STEPS else (trained - warm) / (steps - WARMUP_STEPS)
 
 
 def serve(contender: Callable[..., Trains]) -> None:
-    """Be a contender's process: make it from the first line of the input, and take a turn for each other line."""
+    """Run the process of a contender: the first input line holds the settings, each other line is a turn."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # progress bars draw as ever, and are not in the way
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # progress bars print elsewhere
     settings = json.loads(sys.stdin.readline())
     try:
         trains = contender(**settings)
@@ -58,21 +58,21 @@ def serve(contender: Callable[..., Trains]) -> None:
 
 
 class NotInstalledError(Exception):
-    """A contender's environment lacks a package; the message is its name."""
+    """The environment of a contender lacks a package; the message is its name."""
 
 
 class Contender:
-    """A contender's process, kept alive until the ``with`` block ends; it works only while it is asked to.
+    """The process of a contender, alive until the ``with`` block ends; it works only during a turn.
 
     Args:
-        module: its name, e.g. ``benchmarks.contenders.plain``.
+        module: e.g. ``benchmarks.contenders.plain``.
         settings: of the module's class.
         python: the interpreter; None for this one.
-        env: environment variables beside those of this process.
+        env: additional environment variables.
 
     Raises:
-        NotInstalledError: it needs a package that is not there.
-        RuntimeError: it failed; with the end of what it said.
+        NotInstalledError: a package is missing.
+        RuntimeError: the process failed; the message holds the end of its output.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Contender:
         return result
 
     def _end(self) -> None:
-        self._process.kill()  # it holds nothing that would be lost
+        self._process.kill()
         self._process.communicate()
         self._log.close()
 

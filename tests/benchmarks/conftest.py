@@ -1,4 +1,4 @@
-"""The benchmarks are run from the checkout and not installed: here they are found by their folder."""
+"""The benchmarks run from the checkout and are not installed: tests find them by their folder."""
 
 import sys
 from pathlib import Path

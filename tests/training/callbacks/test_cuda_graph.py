@@ -15,7 +15,6 @@ from fer_exp.train import train
 from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
 
 RECIPE = ("augmentation=strong", "mixup=mixup", "ema=default", "callbacks=fixed_budget", "trainer.max_epochs=2")
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def replaying(network, samples):
@@ -109,7 +108,7 @@ def test_the_capture_leaves_the_statistics_of_the_network_alone(captured):
         assert torch.equal(value, before[name]), name
 
 
-@on_gpu
+@pytest.mark.gpu
 def test_a_captured_network_gives_the_gradients_of_the_same_network():
     torch.manual_seed(0)
     networks = [VGG(widths=(8, 16), convolutions=(1, 1), dropout=0.0).cuda() for _ in range(2)]
@@ -127,7 +126,7 @@ def test_a_captured_network_gives_the_gradients_of_the_same_network():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@on_gpu
+@pytest.mark.gpu
 def test_each_replay_drops_other_values_and_a_seed_brings_them_back():
     network = VGG(widths=(8, 16), convolutions=(1, 1), dropout=0.5).cuda()
     faces = torch.rand(32, 1, 48, 48, device="cuda")
@@ -154,7 +153,7 @@ def test_a_capture_that_breaks_torch_ends_the_run_with_the_remedy(small, capture
         train(small("callbacks=fixed_budget"))
 
 
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("recipe", [("cuda_graph=false",), (), RECIPE], ids=["launched", "captured", "everything"])
 def test_no_step_waits_for_the_gpu(small, monkeypatch, request, recipe):
     steps = []
@@ -176,7 +175,7 @@ def test_no_step_waits_for_the_gpu(small, monkeypatch, request, recipe):
     assert len(steps) == 14
 
 
-@on_gpu
+@pytest.mark.gpu
 def test_a_run_on_a_gpu_learns_as_much_captured_as_not(small, tmp_path):
     rows = []
     for graph in ("true", "false"):

@@ -1,0 +1,129 @@
+import importlib.metadata
+import json
+import os
+import re
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu, gpu_pack
+from benchmarks.gpu import OutOfTimeError, Session, run_parts
+from benchmarks.gpu_parts import PARTS, row
+
+MACHINE = {"device": "a GPU", "cores": 2, "instructions": [], "versions": {"torch": "2"}, "load_before": None}
+
+
+@pytest.fixture
+def session(tmp_path):
+    header = {"miniature": False, "machine": MACHINE, "images": [70, 35], "minutes": 1}
+    return Session(tmp_path / "data", tmp_path, time.monotonic() + 60, False, header)
+
+
+def measured(session):
+    """Measure something."""
+    return {"rows": [row("epoch", 0.25, "s", "0.5")]}
+
+
+def failing(session):
+    """Fail."""
+    raise ValueError("no such kernel")
+
+
+def late(session):
+    """Need more time."""
+    raise OutOfTimeError("no time is left")
+
+
+def test_each_part_is_written_when_it_ends_and_a_failure_does_not_stop_the_others(session, tmp_path):
+    seen = []
+
+    def watching(session):
+        """Look at the results so far."""
+        seen.append(
+            {name: part["status"] for name, part in json.loads((tmp_path / "gpu.json").read_text())["parts"].items()}
+        )
+        return {}
+
+    assert not run_parts(session, {"fails": failing, "late": late, "measured": measured, "watching": watching})
+    assert seen == [{"fails": "failed", "late": "skipped", "measured": "finished"}]
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert 'raise ValueError("no such kernel")' in parts["fails"]["error"]
+    report = (tmp_path / "gpu.md").read_text()
+    assert "ValueError: no such kernel" in report
+    assert "| epoch | 0.25 | s | 0.5 |" in report
+
+
+def test_a_second_command_runs_only_unfinished_parts(session):
+    runs = []
+
+    def counted(session):
+        """Count its runs."""
+        runs.append(len(runs))
+        if len(runs) < 2:
+            raise ValueError("first attempt")
+        return {}
+
+    parts = {"measured": measured, "counted": counted}
+    assert not run_parts(session, parts)
+    session.parts["measured"]["rows"] = []
+    assert run_parts(session, parts)
+    assert run_parts(session, parts)
+    assert len(runs) == 2
+    assert session.parts["measured"]["rows"] == []
+
+
+def test_a_child_process_ends_with_the_time(session):
+    session.deadline = time.monotonic() + 0.5
+    with pytest.raises(OutOfTimeError, match="time"):
+        session.python("-c", "import time; time.sleep(60)")
+    with pytest.raises(OutOfTimeError):
+        session.python("-c", "")
+
+
+def test_results_of_another_device_are_not_continued(faces, tmp_path, capsys):
+    (tmp_path / "gpu.json").write_text(json.dumps({"miniature": False, "parts": {}}))
+    with pytest.raises(SystemExit):
+        gpu.main(["--data", str(faces), "--output", str(tmp_path), "--miniature"])
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_all_parts_run_in_miniature(faces, tmp_path):
+    data = Path(os.environ.get("FER_EXP_DATA", faces))
+    assert gpu.main(["--data", str(data), "--output", str(tmp_path), "--miniature"]) == 0
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert {name: part["status"] for name, part in results["parts"].items()} == dict.fromkeys(PARTS, "finished")
+    texts = [
+        each["value"] for part in results["parts"].values() for each in part["rows"] if isinstance(each["value"], str)
+    ]
+    assert texts == ["completed"]  # a failed run would be another text
+    assert results["miniature"] is True
+    assert "miniature" in (tmp_path / "gpu.md").read_text().splitlines()[0]
+    assert {path.name for path in tmp_path.glob("strong_*")} == {
+        f"strong_{model}_{file}" for model in ("notebook_cnn", "vgg") for file in ("history.csv", "summary.json")
+    }
+
+
+def test_the_archive_holds_checkout_wheels_and_images(faces, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_pack, "build_wheels", lambda folder: (folder / "omegaconf-2.whl").write_bytes(b"wheel"))
+    archive = tmp_path / "gpu.tar.xz"
+    assert gpu.main(["--data", str(faces), "--pack", str(archive)]) == 0
+    with tarfile.open(archive) as tar:
+        names = {name.removeprefix("fer_exp_gpu/") for name in tar.getnames()}
+    assert {"benchmarks/gpu.py", "conf/train.yaml", "pyproject.toml", "wheels/omegaconf-2.whl"} <= names
+    images = {path.relative_to(faces).as_posix() for path in faces.rglob("*.png")}
+    assert {name.removeprefix("images/") for name in names if name.startswith("images/")} == images
+    assert "--data images --output OUT" in capsys.readouterr().out
+    monkeypatch.setattr(gpu_pack, "LIMIT", 1000)
+    assert gpu.main(["--data", str(faces), "--pack", str(archive)]) == 1
+
+
+def test_every_requirement_is_packed_or_expected_on_the_other_machine():
+    required = [
+        re.split(r"[^\w-]", line)[0].lower()
+        for line in importlib.metadata.requires("fer_exp")
+        if "extra ==" not in line
+    ]
+    assert set(required) <= {*gpu_pack.WHEELS, *gpu_pack.PRESENT}
