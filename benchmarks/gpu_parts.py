@@ -245,27 +245,32 @@ def strong(model: str, fraction: float, target: str) -> Part:
         fraction: of the time left that it may take.
         target: validation accuracy to reach, in percent.
     """
-    name = f"strong_{model}"
+    part_name = f"strong_{model}"
 
     def part(session: Session) -> dict[str, Any]:
         count = 2 if session.miniature else strong_epochs(session, model, fraction)
         warmup = ("scheduler.warmup=2",) if session.miniature else ()
-        folder = session.empty_folder(name)
+        folder = session.empty_folder(part_name)
         recipe = ("experiment=strong", f"model={model}", f"trainer.max_epochs={count}", *warmup)
         session.train(*recipe, fastest_graph(session), f"hydra.run.dir={folder}")
         for file in ("history.csv", "summary.json"):
-            shutil.copy(folder / file, session.output / f"{name}_{file}")
+            shutil.copy(folder / file, session.output / f"{part_name}_{file}")
         history = read_history(folder)
         rows = [
             row("epochs", len(history)),
             row("epoch after the first", epoch_seconds(history), "s"),
             row("best val_acc", 100 * max(epoch["val_acc"] for epoch in history), "%", target),
         ]
-        views = "views=[single,flip,ten_crop]"
-        evaluation = (f"run={folder}", views, f"hydra.run.dir={folder / 'evaluation'}", "trainer.precision=auto")
+        evaluation = (
+            f"run={folder}",
+            "tta=[none,flip,ten_crop]",
+            f"hydra.run.dir={folder / 'evaluation'}",
+            "trainer.precision=auto",
+        )
         session.python("-m", "fer_exp.evaluate", *evaluation)
-        scores = json.loads((folder / "evaluation/evaluation.json").read_text(encoding="utf-8"))["views"]
-        rows += [row(f"accuracy, {tta}", 100 * each["accuracy"]["value"], "%", target) for tta, each in scores.items()]
+        scores = json.loads((folder / "evaluation/metrics.json").read_text(encoding="utf-8"))["tta"]
+        for tta, score in scores.items():
+            rows.append(row(f"accuracy, tta={tta}", 100 * score["accuracy"]["value"], "%", target))
         return {"rows": rows}
 
     part.__doc__ = f"experiment=strong model={model}, with a schedule sized to the time left, then its evaluation."
