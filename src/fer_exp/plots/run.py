@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
@@ -51,9 +52,14 @@ def curves_figure(history: Sequence[Mapping[str, float]], title: str, best_epoch
     mosaic = "AB;CC" if has_schedule else "AB"
     panels = figure.subplot_mosaic(mosaic, height_ratios=[4, 1] if has_schedule else [1])
     for panel, metric, label in (("A", "loss", "Loss"), ("B", "acc", "Accuracy")):
-        _draw_curves(panels[panel], history, epochs, metric, best_epoch)
+        lines = _draw_curves(panels[panel], history, epochs, metric, best_epoch)
         panels[panel].set_ylabel(label)
     percent_axis(panels["B"], "y")
+    if best_epoch is not None:
+        best = history[epochs.index(best_epoch)]
+        accuracy = format_percent(round(best["val_acc"], 4))
+        lines[2].set_label(f"best epoch {best_epoch}: val_loss {best['val_loss']:.4f}, val_acc {accuracy}")
+    add_legend(figure, *[[line] for line in lines])
     if has_schedule:
         panels["C"].step(epochs, rates, where="mid", color=theme().muted)
         panels["C"].set(ylabel="lr", yscale="log")
@@ -64,33 +70,23 @@ def curves_figure(history: Sequence[Mapping[str, float]], title: str, best_epoch
         axes.set_xlabel("Epoch")
         margin = max(0.5, 0.015 * (epochs[-1] - epochs[0]))
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-        axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     return figure
 
 
 def _draw_curves(
     axes: Axes, history: Sequence[Mapping[str, float]], epochs: Sequence[int], metric: str, best_epoch: int | None
-) -> None:
+) -> list[Line2D]:
     size = 4 if len(epochs) <= 60 else 0 if len(epochs) > 300 else 2
+    lines = []
     for split, label, color in (("train", "training", "C1"), ("val", "validation", "C0")):
         values = [row[f"{split}_{metric}"] for row in history]
-        axes.plot(epochs, values, color=color, marker="o", markersize=size, label=label)
+        lines += axes.plot(epochs, values, color=color, marker="o", markersize=size, label=label)
     if best_epoch is not None:
         value = history[epochs.index(best_epoch)][f"val_{metric}"]
-        shown = format_percent(round(value, 4)) if metric == "acc" else f"{value:.4f}"
-        axes.plot(
-            best_epoch,
-            value,
-            linestyle="none",
-            marker="*",
-            markersize=14,
-            color="C2",
-            markeredgecolor=theme().paper,
-            zorder=4,
-            label=f"best epoch {best_epoch}: {shown}",
-        )
-    # Above the panel: inside, it would cover a curve in one run or another.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handlelength=1.2)
+        (star,) = axes.plot(best_epoch, value, "*", markersize=14, color="C2", zorder=4)
+        lines.append(star)
+    return lines
 
 
 def confusion_figure(confusion: NDArray[np.integer], classes: Sequence[str], title: str, subtitle: str = "") -> Figure:
