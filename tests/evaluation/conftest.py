@@ -9,7 +9,7 @@ from torch import Tensor
 Predictions = tuple[Tensor, Tensor]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def predictions() -> Callable[..., Predictions]:
     """Log-probabilities (N, C) of labels (N,), some right and some wrong: ``predictions(n, classes)``."""
 

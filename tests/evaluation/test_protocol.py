@@ -76,7 +76,7 @@ def test_images_that_the_run_used_are_no_test_set(requested, name, fingerprint, 
         ("folders", BEST, "validation", "S", ["epoch 4 of 9", "best val_acc on validation/", "optimistic"]),
         ("folders", LAST, "validation", "S", ["not selected", "optimistic"]),
         ("folders", replace(BEST, selected_by="train_loss"), "validation", "S", ["best train_loss on train/"]),
-        ("held_out", HELD_OUT, "validation", "V", ["best val_acc on 20% of train/", "did not use"]),
+        ("held_out", HELD_OUT, "validation", "V", ["best val_acc on 20 % of train/", "did not use"]),
         ("official", BEST, "test", "X", ["one report"]),
         ("training", BEST, "train", "T", ["trained on these images"]),
         ("training", BEST, "train", "changed", ["not the images"]),
@@ -94,7 +94,7 @@ def test_a_run_is_reported_on_a_test_set_once(tmp_path):
     Ledger(tmp_path).add_report("X", REPORT)
     ledger = Ledger(tmp_path)
     date = json.loads((tmp_path / LEDGER).read_text())["reports"]["X"]["time"][:10]
-    with pytest.raises(UserError, match=rf"35 images on {date}, accuracy 61\.23% .*somewhere"):
+    with pytest.raises(UserError, match=rf"35 images on {date}, accuracy 61\.23 % .*somewhere"):
         ledger.check_unreported("X")
     ledger.check_unreported("Y")
     assert (ledger.notes("X"), len(ledger.notes("Y"))) == ([], 1)

@@ -161,7 +161,7 @@ def test_a_test_set_is_reported_once(run_evaluate, runs, data, tmp_path):
     for split in ("split=test", f"split={tmp_path / 'elsewhere'}"):
         status, printed = run_evaluate(f"run={run}", split, "hydra.run.dir=again", "weights=last")
         assert status == 1
-        assert f"{accuracy:.2%}" in printed
+        assert f"{100 * accuracy:.2f} %" in printed
         assert not (tmp_path / "again").exists()
     assert run_evaluate(f"run={runs / 'held_out'}", "split=test", "hydra.run.dir=again")[0] == 0
 
@@ -239,7 +239,7 @@ def test_data_that_moved_or_changed(run_evaluate, runs, data, tmp_path):
         (["run={plain}", "tta=[]"], "tta=[]"),
         (["run={plain}", "tta=[none,twice]"], "twice"),
         (["run={plain}", "protocol=private"], "protocol=private"),
-        (["run={plain}", "protocol=held_out"], "data.val_fraction=0"),
+        (["run={plain}", "protocol=held_out"], "protocol=held_out"),
         (["run={plain}", "split=nowhere"], "split=nowhere"),
         (["run={plain}", "resamples=10"], "resamples=10"),
         (["run={plain}", "plots.theme=pink"], "plots.theme=pink"),

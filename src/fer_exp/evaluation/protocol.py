@@ -55,7 +55,7 @@ class Provenance:
         """The images whose metric selected the epoch."""
         if self.selected_by and self.selected_by.startswith("train_"):
             return "train/"
-        return f"{self.val_fraction:.0%} of train/, held out" if self.val_fraction else "validation/"
+        return f"{100 * self.val_fraction:.0f} % of train/, held out" if self.val_fraction else "validation/"
 
     @property
     def is_selected_by_validation(self) -> bool:
@@ -112,9 +112,10 @@ def choose_protocol(requested: str, split: EvalSplit, provenance: Provenance) ->
             f"instead of ckpt={provenance.checkpoint}"
         )
     if requested not in ("auto", fitting):
-        reason = _mismatch(requested, split, provenance)
+        known = provenance.run and f"the run was validated on {provenance.selected_on}"
         raise UserError(
-            f"protocol={requested}: {reason}. For split={split.name} of this run, expected auto or {fitting}."
+            f"protocol={requested}: expected auto or {fitting} for split={split.name}, because "
+            f"{known or 'the selection of these weights is unknown (no run record; give run=DIR)'}"
         )
     return fitting
 
@@ -129,22 +130,6 @@ def _fitting_protocol(split: EvalSplit, provenance: Provenance) -> str:
     if split.name == "validation" and provenance.val_fraction:
         return "held_out"
     return "other"
-
-
-def _mismatch(requested: str, split: EvalSplit, provenance: Provenance) -> str:
-    if provenance.run is None:
-        return "it is unknown how these weights were selected (no run record); give run=DIR"
-    if requested == "held_out" and not provenance.val_fraction:
-        return "this run was trained with data.val_fraction=0 and validated on validation/"
-    if requested == "folders" and provenance.val_fraction:
-        return f"this run was validated on {provenance.selected_on} (data.val_fraction={provenance.val_fraction})"
-    return {
-        "folders": "the run was not validated on these images",
-        "held_out": "it needs split=validation",
-        "official": "it needs split=test, or a folder of images that the run did not use",
-        "training": "the run was not trained on these images",
-        "other": "another protocol fits these images",
-    }[requested]
 
 
 def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, earlier: int = 0) -> str:
@@ -248,6 +233,6 @@ class Ledger:
 
 def _summary(report: Mapping[str, Any]) -> str:
     return (
-        f"{report.get('images')} images on {str(report.get('time'))[:10]}, accuracy {report['accuracy']:.2%} "
+        f"{report.get('images')} images on {str(report.get('time'))[:10]}, accuracy {100 * report['accuracy']:.2f} % "
         f"({report.get('weights')} weights, tta={report.get('tta')}), see {report.get('output')}"
     )

@@ -39,6 +39,17 @@ _LABELS = {
     "nll_calibrated": "NLL at T",
     "ece_calibrated": "ECE at T",
 }
+_METHOD = (
+    "Brackets are {level:.0f} % confidence intervals over the images. They do not include how much another training "
+    "seed would change the result. Accuracy, precision, recall and F1: Wilson intervals. Balanced accuracy: "
+    "combined from the recalls. Macro-F1: bootstrap with {resamples:,} resamples, seed {seed}. NLL and ECE: normal "
+    "intervals."
+)
+_TERMS = (
+    "NLL: mean negative log-likelihood in nats. ECE: expected calibration error in {bins} bins of equal width; with "
+    "few images it is biased upwards. T: the temperature that divides the logits. TTA: test-time augmentation, the "
+    "mean of the probabilities over several versions of each image."
+)
 
 
 @dataclass(frozen=True)
@@ -197,14 +208,11 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
     images, probabilities = evaluation.images, evaluation.log_probabilities[evaluation.tta].exp()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "label", "predicted", *map(csv_cell, images.classes)])
+        classes = list(map(csv_cell, images.classes))
+        writer.writerow(["file", "label", "predicted", *classes])
         for name, label, row in zip(images.files, images.labels.tolist(), probabilities.tolist(), strict=True):
-            names = (
-                csv_cell(f"{evaluation.split.location}/{name}"),
-                images.classes[label],
-                images.classes[np.argmax(row)],
-            )
-            writer.writerow([*names, *(f"{probability:.6f}" for probability in row)])
+            place = csv_cell(f"{evaluation.split.location}/{name}")
+            writer.writerow([place, classes[label], classes[np.argmax(row)], *(f"{value:.6f}" for value in row)])
 
 
 def make_sections(evaluation: Evaluation) -> list[Section]:
@@ -230,13 +238,8 @@ def make_sections(evaluation: Evaluation) -> list[Section]:
         Section(
             "How it was measured",
             [
-                f"Brackets are {LEVEL:.0%} confidence intervals over the {len(evaluation.images):,} images. They do "
-                "not include how much another training seed would change the result. Accuracy, precision, recall and "
-                "F1: Wilson intervals. Balanced accuracy: combined from the recalls. Macro-F1: bootstrap with "
-                f"{evaluation.resamples:,} resamples, seed {evaluation.seed}. NLL and ECE: normal intervals.",
-                f"NLL: mean negative log-likelihood in nats. ECE: expected calibration error in {BINS} bins of equal "
-                "width; with few images it is biased upwards. T: the temperature that divides the logits. TTA: "
-                "test-time augmentation, the mean of the probabilities over several versions of each image.",
+                _METHOD.format(level=100 * LEVEL, resamples=evaluation.resamples, seed=evaluation.seed),
+                _TERMS.format(bins=BINS),
             ],
         ),
     ]
