@@ -71,8 +71,8 @@ def compare_folders(
             f"{output}: cannot write the report ({error.strerror or error}); choose another --output"
         ) from error
     print(render_text(report, shutil.get_terminal_size((100, 24)).columns))
-    names = ", ".join(path.name for path in written if path.parent == output)
-    print(f"\nReport: {output / HTML} (also {names.replace(HTML + ', ', '')}, figures/)")
+    others = ", ".join(path.name for path in written if path.parent == output and path.name != HTML)
+    print(f"\nReport: {output / HTML} (also {others}, figures/)")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:

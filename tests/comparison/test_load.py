@@ -86,7 +86,7 @@ def test_without_a_record_or_a_folder_there_is_one_message(tmp_path):
             find_records([place])
 
 
-VALUES = [None, -1, 2**70, 1e400, True, "text", "", [], [[1, 2], [3]], [None], {}, {"a": []}, {"epoch": "x"}]
+VALUES = [None, -1, 1e400, True, "text", [[1, 2], [3]], {"a": []}]
 
 
 def test_a_damaged_value_of_any_key_excludes_the_record_or_is_harmless(make_run, tmp_path):

@@ -104,7 +104,7 @@ def ranking(comparison: Comparison) -> Table:
         )
     percent = ", %" if formats.is_percent(metric) else ""
     to = "to baseline" if comparison.has_baseline else "to best"
-    header = ("#", "group", "seeds", f"{metric}{percent}", to, "p", "result")
+    header = ("#", "group", "n", f"{metric}{percent}", to, "p", "result")
     return Table(header, rows, "rlrrrrl", groups=tuple(range(len(rows))), group_column=1)
 
 

@@ -32,11 +32,16 @@ MAX_SINGLES = 10  # curves of single runs in a panel, per group
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure; ``narrow`` is a version for a phone, or empty if ``svg`` suits."""
+    """A drawn figure.
+
+    ``narrow`` is a version for a phone, if it needs one. ``is_numbered`` if it shows the groups' places in place of
+    their names, so that a file of its own needs a legend.
+    """
 
     name: str
     svg: str
     narrow: str = ""
+    is_numbered: bool = False
 
 
 def forest(comparison: Comparison) -> Figure | None:
@@ -83,7 +88,7 @@ def curves(comparison: Comparison) -> list[Figure]:
         chance = comparison.chance if name.endswith("_acc") else math.nan
         ceiling = _loss_ceiling(groups, comparison) if is_loss else math.inf
         svg = curves_panel(groups, describe(name).label, is_percent(name), chance, ceiling)
-        figures.append(Figure(f"curves_{name}", svg))
+        figures.append(Figure(f"curves_{name}", svg, is_numbered=True))
     return figures
 
 
@@ -146,7 +151,9 @@ def _tuned(comparison: Comparison) -> list[Response]:
         runs = [run for run in tuning.trials if _has_rate(run)]
         chosen = _rate(tuning.winner) if tuning.winner and _has_rate(tuning.winner) else None
         at_boundary = "optimizer.lr" in tuning.boundary_hits
-        if response := _response(tuning.label, group, runs, tuning.measure, "val_acc", chosen, at_boundary):
+        label = tuning.label + (f": {chosen:g} chosen" if chosen else "")
+        label += ", at the end of the range" if at_boundary else ""
+        if response := _response(label, group, runs, tuning.measure, "val_acc", chosen, at_boundary):
             responses.append(response)
     return responses
 
@@ -222,7 +229,5 @@ def cost(comparison: Comparison) -> Figure | None:
     if not costs:
         return None
     label = describe(comparison.metric).label
-    return Figure(
-        "cost",
-        cost_panel(costs, f"{label}, {comparison.measure} epoch", is_percent(comparison.metric), comparison.chance),
-    )
+    svg = cost_panel(costs, f"{label}, {comparison.measure} epoch", is_percent(comparison.metric), comparison.chance)
+    return Figure("cost", svg, is_numbered=True)

@@ -203,4 +203,8 @@ def render_html(report: Report, table: str, refresh: int | None = None) -> str:
 def _figure_files(report: Report) -> dict[str, str]:
     figures = [figure for section in report.sections for figure in section.figures]
     figures += [report.forest] if report.forest else []
-    return {figure.name: svg.standalone(figure.svg, len(report.groups)) for figure in figures}
+    groups = len(report.groups)
+    return {
+        figure.name: svg.standalone(figure.svg, groups, report.groups if figure.is_numbered else ())
+        for figure in figures
+    }

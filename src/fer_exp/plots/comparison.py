@@ -16,6 +16,7 @@ from fer_exp.plots.svg import (
     figure,
     fit,
     label,
+    legend,
     line,
     log_ticks,
     nice_ticks,
@@ -200,7 +201,7 @@ def curves_panel(
         ]
         shapes = element("g", *_curve_shapes(curve, xs, y), class_="x", style=";".join(factors))
         body.append(element("g", shapes, class_=f"g{curve.group}", transform=f"translate({LEFT} 0)"))
-    body += _end_labels(curves, y)
+    body += _end_labels([(curve.mean[-1], curve.group) for curve in curves if len(curve.mean)], y)
     return figure(
         body,
         WIDTH,
@@ -262,19 +263,15 @@ def _cross(x: float, y: float) -> str:
     return f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"
 
 
-def _end_labels(curves: Sequence[Curve], y: Scale) -> list[str]:
-    """The groups' places at the right border, at the heights of their last values but never on top of each other."""
-    ends = sorted(
-        (y(curve.mean[-1]), curve.group) for curve in curves if len(curve.mean) and curve.mean[-1] == curve.mean[-1]
-    )
-    height = min(12.0, (y.start - y.end + 12) / max(1, len(ends)))
+def _end_labels(values: Sequence[tuple[float, int]], y: Scale) -> list[str]:
+    """The groups' places at the right border, at the heights of their values but never on top of each other."""
+    ends = sorted((y(value), group) for value, group in values if not math.isnan(value))
+    height = min(13.0, (y.start - y.end + 12) / max(1, len(ends)))
     texts, lowest = [], y.end - height
     for place, (wanted, group) in enumerate(ends):
         latest = y.start - height * (len(ends) - 1 - place)  # leaves room for those below
         lowest = max(lowest + height, min(wanted, latest))
-        texts.append(
-            element("g", label(str(group + 1), WIDTH - RIGHT + 5, lowest + 4, None, "end g"), class_=f"g{group}")
-        )
+        texts.append(element("g", label(str(group + 1), WIDTH - RIGHT + 5, lowest + 4, None, "g"), class_=f"g{group}"))
     return texts
 
 
@@ -309,7 +306,8 @@ def learning_rate_panel(responses: Sequence[Response], title: str, percent: bool
                 is_high = each.chosen == max(each.rates)
                 parts.append(_arrow(at + (16 if is_high else -16), round(height, 1), is_high))
         body.append(element("g", *parts, class_=f"g{each.group}"))
-    return figure(body, WIDTH, HEIGHT, f"{title}, one line per group")
+    body += legend([(each.group, each.name) for each in responses], WIDTH, HEIGHT + 4)
+    return figure(body, WIDTH, HEIGHT + 20 * len(responses) + 8, f"{title}, one line per group")
 
 
 def cost_panel(costs: Sequence[Cost], title: str, percent: bool, chance: float = math.nan) -> str:
@@ -330,12 +328,12 @@ def cost_panel(costs: Sequence[Cost], title: str, percent: bool, chance: float =
         ]
         at, height = x(float(np.mean(cost.minutes))), y(float(np.mean(cost.scores)))
         center = [element("circle", cx=at, cy=height, r=4.5, class_="dot"), tooltip(cost.name)]
-        center.append(label(str(cost.group + 1), at + 7, height - 6, None, "end g"))
         body.append(element("g", *dots, *center, class_=f"g{cost.group}"))
+    body += _end_labels([(float(np.mean(cost.scores)), cost.group) for cost in costs], y)
     return figure(body, WIDTH, HEIGHT, f"{title}, a dot per run and group")
 
 
 def _tick(percent: bool, value: float, sign: str = "") -> str:
     if sign:  # of a difference: points, without a unit
-        return f"{100 * value if percent else value:{sign}g}"
+        return f"{100 * value if percent else value:{sign}g}" if value else "0"
     return f"{100 * value:g} %" if percent else f"{value:g}"

@@ -7,11 +7,12 @@ A figure inside a page takes its colours from the page's stylesheet, which follo
 import colorsys
 import html
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FONT_SIZE = 13.5
+FONT_SIZE = 14
 # Told apart by most colour-blind readers, with a contrast of at least 3:1; more groups get colours around the circle.
 _LIGHT = ("#0072b2", "#d55e00", "#00855f", "#b3407f", "#8a6a00", "#6a51c8", "#5f6b76", "#8c4a2f")
 _DARK = ("#6bb8f0", "#ff9e5e", "#4fd0a5", "#f29ac7", "#e0c04c", "#b3a4ff", "#b8c2cc", "#e0a184")
@@ -128,12 +129,28 @@ def figure(body: Sequence[str], width: float, height: float, description: str, *
     )
 
 
-def standalone(svg: str, groups: int) -> str:
-    """Return the text of an SVG file, with its own stylesheet on white."""
-    style = element("style", stylesheet(groups), "svg{background:#fff}")
+def legend(names: Sequence[tuple[int, str]], width: float, top: float) -> list[str]:
+    """Return the names of groups below each other, each with a square in the group's colour."""
+    return [
+        element(
+            "g",
+            element("rect", x=2, y=top + 20 * i, width=10, height=10, class_="dot"),
+            label(fit(name, width - 20), 18, top + 20 * i + 10),
+            class_=f"g{group}",
+        )
+        for i, (group, name) in enumerate(names)
+    ]
+
+
+def standalone(svg: str, groups: int, names: Sequence[str] = ()) -> str:
+    """Return the text of an SVG file: with its own stylesheet, on white, and numbered names below."""
     start = svg.index(">") + 1
+    width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg[:start])[0])
     opening = svg[:start].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{opening}{style}{svg[start:]}\n'
+    opening = opening.replace(f' {_text(height)}"', f' {_text(height + 20.0 * len(names) + 6)}"', 1)
+    style = element("style", stylesheet(groups), "svg{background:#fff}")
+    rows = legend([(i, f"{i + 1} {name}") for i, name in enumerate(names)], width, height)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{opening}{style}{svg[start:-6]}{"".join(rows)}</svg>\n'
 
 
 def stylesheet(groups: int, ink: str = "#1b1f24", muted: str = "#57606a", grid: str = "#d8dee4") -> str:
@@ -146,7 +163,7 @@ def stylesheet(groups: int, ink: str = "#1b1f24", muted: str = "#57606a", grid: 
         ".thin{stroke:currentColor;stroke-width:1;fill:none;vector-effect:non-scaling-stroke;opacity:.6}",
         ".band{fill:currentColor;opacity:.15;stroke:none}.dot,.seed{stroke:currentColor}.dot{fill:currentColor}",
         ".seed{fill:none;stroke-width:1.2}.open{stroke:currentColor;stroke-width:2;fill:none}",
-        ".end{font-size:11.5px}svg .g{fill:currentColor}",
+        "svg .g{fill:currentColor}",
     ]
     dashes = [f".g{n} .mean{{stroke-dasharray:{_DASHES[n // 8 % 3]}}}" for n in range(8, groups)]
     return "".join([*rules, group_colors(groups), *dashes])
