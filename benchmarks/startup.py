@@ -44,10 +44,10 @@ class Measurement:
 
 def time_loading(root: str) -> float:
     """Seconds to load both splits as a run does, without imports."""
-    from fer_exp.data.datamodule import ImageDataModule
+    from fer_exp.data.datamodule import FolderDataModule
 
     start = time.perf_counter()
-    ImageDataModule(root, batch_size=1, seed=0).setup()
+    FolderDataModule(root=root, batch_size=1, seed=0).setup()
     return time.perf_counter() - start
 
 

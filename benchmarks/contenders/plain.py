@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from benchmarks.contenders.clock import now
 from benchmarks.contenders.turns import WARMUP_STEPS, mean_step, serve
-from fer_exp.data.cache import default_cache_dir, load_split
+from fer_exp.data.datamodule import FolderDataModule
 from fer_exp.data.dataset import normalise
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches
 from fer_exp.data.seeding import TRAINING, derive_seed
-from fer_exp.data.sources.class_folders import list_images
 from fer_exp.models.layers import use_im2col_weight_grad
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.training.callbacks.cuda_graph import capture
@@ -52,9 +51,9 @@ class Plain:
         self.im2col_weight_grad = choose_patch_gradients("auto", accelerator, self.precision)[0]
         if accelerator == "cpu":
             keep_freed_memory()
-        train_set, val_set = (
-            load_split(list_images(Path(split)), default_cache_dir())[0] for split in (train, validation)
-        )
+        data = FolderDataModule(root=Path(train).parent, batch_size=batch_size, seed=seed)
+        data.setup()
+        train_set, val_set = data.train_set, data.val_set
         self.classes = len(train_set.classes)
         self.train_batches = TrainingBatches(train_set, batch_size, seed, self.device)
         self.validation_batches = ValidationBatches(val_set, batch_size, self.device)

@@ -42,29 +42,24 @@ def audit(cfg: DictConfig) -> None:
     check(cfg, folder)
     log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
 
+    from fer_exp.data.annotations import write_exclusions
     from fer_exp.data.audit import audit as find
     from fer_exp.data.audit import describe, inspect, propose_exclusions
     from fer_exp.data.datamodule import ImageDataModule
-    from fer_exp.data.exclusions import write_exclusions
-    from fer_exp.data.sources.class_folders import list_images, warn_of_unmatched, within, without
     from fer_exp.files import printable, quote_override
     from fer_exp.plots.findings import draw_sheet, finding_sheets
     from fer_exp.plots.terminal import progress_bar
 
     data = build_checked(cfg.data, "data", ImageDataModule)
-    layout = data.find()
-    excluded = data.excluded(layout)
-    listings = [list_images(split, data.ignore) for split in (layout.train, layout.validation)]
-    warn_of_unmatched(data.ignore, listings)
-    listings = [without(listing, within(layout, listing.folder, excluded)) for listing in listings]
-    paths = [listing.folder / file for listing in listings for file in listing.files]
-    log.info("Looking at %s files in %s ...", f"{len(paths):,}", printable(layout.root))
+    entries = data.read_entries()
+    log.info("Looking at %s images in %s ...", f"{len(entries.names):,}", printable(entries.root))
     with progress_bar("reading") as progress:
-        inspection = inspect([str(path) for path in paths], progress)
+        inspection = inspect(entries.inputs, len(entries.names), data.image_format, progress)
     found = find(
-        files=[path.relative_to(layout.root).as_posix() for path in paths],
-        labels=[label for listing in listings for label in listing.labels],
-        validation=[k == 1 for k, listing in enumerate(listings) for _ in listing.files],
+        files=entries.names,
+        labels=entries.labels,
+        classes=entries.classes,
+        validation=entries.is_validation,
         inspection=inspection,
         near_distance=cfg.near_distance,
         near_correlation=cfg.near_correlation,
@@ -72,9 +67,8 @@ def audit(cfg: DictConfig) -> None:
     log.info("%s", format_summary(found))
 
     settings = {
-        "root": str(layout.root.resolve()),
+        "root": str(entries.root.resolve()),
         "exclude": None if data.exclude is None else str(data.exclude),
-        "ignore": list(data.ignore),
         "near_distance": cfg.near_distance,
         "near_correlation": cfg.near_correlation,
     }
@@ -117,12 +111,11 @@ def check(cfg: DictConfig, folder: Path) -> None:
 def format_summary(found: "Audit") -> str:
     """The findings as a table a person reads: classes first, and then what is wrong, in images of each split."""
     from fer_exp.data.audit import MOST_PAIRS, SPLITS, imbalance, table
-    from fer_exp.data.sources.class_folders import CLASSES
 
     counts = found.counts()
     width = 50
     lines = ["", f"{'class':<{width}}{'train':>12}{'validation':>12}"]
-    lines += [f"{name:<{width}}{counts[0, c]:>12,}{counts[1, c]:>12,}" for c, name in enumerate(CLASSES)]
+    lines += [f"{name:<{width}}{counts[0, c]:>12,}{counts[1, c]:>12,}" for c, name in enumerate(found.classes)]
     ratios = [f"{ratio:.1f}" if (ratio := imbalance(of_split)) else "-" for of_split in counts]
     lines += [f"{'largest class / smallest':<{width}}{ratios[0]:>12}{ratios[1]:>12}", ""]
     findings = {row: cells for row, cells in table(found).items() if any(cells)}

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig
 
 from fer_exp.cli import call
 from fer_exp.config.schema import CONFIG_DIR, is_whole, resolve
-from fer_exp.data.sources.class_folders import SUFFIXES
+from fer_exp.data.sources.class_folders import SUFFIXES, walk_images
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import TTA
 from fer_exp.evaluation.source import check_source_keys, find_source
@@ -38,7 +38,7 @@ def predict(cfg: DictConfig) -> None:
 
     import torch
 
-    from fer_exp.data.decode import SIZE, decode_files
+    from fer_exp.data.decode import ImageFormat, decode_images
     from fer_exp.evaluation.inference import load_model, log_probabilities
     from fer_exp.plots.terminal import progress_bar
 
@@ -47,14 +47,13 @@ def predict(cfg: DictConfig) -> None:
     if cfg.top > len(model.classes):
         raise UserError(f"top={cfg.top}: this network has {len(model.classes)} classes")
     with progress_bar("decoding") as progress:
-        decoded, failures = decode_files([str(path) for path in paths], progress)
-    unreadable = dict(failures)
-    for file, reason in unreadable.items():
-        print(f"Warning: {printable(file)} cannot be read: {reason}", file=sys.stderr)
-    readable = [i for i, path in enumerate(paths) if str(path) not in unreadable]
+        decoded = decode_images(map(str, paths), len(paths), ImageFormat(), progress)
+    for i, reason in decoded.unreadable.items():
+        print(f"Warning: {printable(paths[i])} cannot be read: {reason}", file=sys.stderr)
+    readable = [i for i in range(len(paths)) if i not in decoded.unreadable]
     if not readable:
         raise UserError(f"images={printable(cfg.images)}: none of the {len(paths)} files can be read as an image")
-    images = torch.from_numpy(decoded[readable]).reshape(-1, 1, SIZE, SIZE)
+    images = torch.from_numpy(decoded.images[readable])
     with progress_bar("predicting") as progress:
         batches = images.split(cfg.batch_size)
         probabilities = log_probabilities(model, batches, cfg.tta, len(images), progress).exp()
@@ -95,7 +94,7 @@ def find_images(given: object) -> list[Path]:
         place = expand_path(name)
         try:
             if place.is_dir():
-                below = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+                below = [place / path for path in sorted(walk_images(place).images)]
                 if not below:
                     raise UserError(
                         f"images={printable(name)}: the folder contains no images ({', '.join(sorted(SUFFIXES))})"

@@ -24,7 +24,7 @@ from fer_exp.cli import call, check_output_dir
 from fer_exp.config.checks import check_config, config_warnings
 from fer_exp.config.instantiate import build, build_loss, build_optimizer_factories
 from fer_exp.config.schema import CONFIG_DIR, GROUPS, is_number, named, plain
-from fer_exp.data.sources.class_folders import CLASSES
+from fer_exp.data.classes import FER_CLASSES
 from fer_exp.errors import UserError, one_line
 from fer_exp.files import expand_path, quote_override
 from fer_exp.metrics import METRICS
@@ -112,7 +112,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     L.seed_everything(cfg.seed, verbose=False)  # before the network draws its weights
     network = build(cfg, "model")
     make_optimizer, make_scheduler = build_optimizer_factories(cfg)
-    build_loss(cfg, [1] * len(CLASSES))  # before the data are read: a wrong setting need not wait for them
+    build_loss(cfg, [1] * len(FER_CLASSES))  # before the data are read: a wrong setting need not wait for them
     augmentation, mixup = build(cfg, "augmentation"), build(cfg, "mixup")
     # The average first: it is what the others keep and restore.
     callbacks = [average] if (average := build(cfg, "ema")) else []
@@ -126,7 +126,7 @@ def train(cfg: DictConfig, brief: bool = False) -> float:
     datamodule.setup()
     _check_limits(cfg, datamodule)
     classes = datamodule.train_set.classes
-    data = describe_data(plain(cfg.data), datamodule.train_set, datamodule.val_set, datamodule.left_out)
+    data = describe_data(plain(cfg.data), datamodule.train_set, datamodule.val_set, datamodule.skipped)
     loss = build_loss(cfg, datamodule.train_set.counts)
 
     spans = make_scheduler is not None and spans_run(make_scheduler)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fer_exp import audit
-from fer_exp.data.exclusions import read_exclusions
+from fer_exp.data.annotations import read_exclusions
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_list_it_writes_is_honoured_by_the_training_and_by_itself(run_audit,
     assert f"python -m fer_exp.audit data.root={faulty}" in printed
     status, printed = command("data=folders", f"data.root={faulty}", exclude, *quick, "logger=none")
     assert status == 0, printed
-    assert "exclude.txt leaves out 5 files of " in printed
+    assert "5 images are excluded" in printed
     assert "Found 69 images belonging to 7 classes." in printed
     assert "fer_exp.audit" not in printed  # nothing is left to warn of
     status, printed = run_audit(f"data.root={faulty}", exclude)
@@ -95,7 +95,7 @@ def test_a_folder_and_files_of_odd_names(child, faces, tmp_path):
     assert (tmp_path / "found/audit.log").read_text(encoding="utf-8") == done.stdout
     findings = json.loads((tmp_path / "found/audit.json").read_text())
     assert (findings["root"], len(findings["unreadable"])) == (str(root), 4)
-    assert read_exclusions(tmp_path / "found/exclude.txt", root) == {
+    assert read_exclusions(tmp_path / "found/exclude.txt") == {
         f"train/{label}/{name}" for label in ("fear", "sad") for name in odd
     }
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fer_exp.data import datamodule
-from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.data.datamodule import FolderDataModule
+from fer_exp.data.sources.class_folders import ClassFolders
 from fer_exp.runs.record import read_summary
 
 
@@ -18,13 +18,13 @@ def quick(faces) -> tuple[str, ...]:
 
 def test_a_study_ends_with_the_comparison_of_fresh_runs(command, quick, faces, tmp_path, monkeypatch):
     looked_at = []
-    list_images = datamodule.list_images
+    list_split = ClassFolders.split
 
-    def watch(folder, ignore):
-        looked_at.append(folder.name)
-        return list_images(folder, ignore)
+    def watch(source, name):
+        looked_at.append(name)
+        return list_split(source, name)
 
-    monkeypatch.setattr(datamodule, "list_images", watch)
+    monkeypatch.setattr(ClassFolders, "split", watch)
     budget = (
         "hydra.sweeper.trials=2",
         "hydra.sweeper.seeds=2",
@@ -38,7 +38,7 @@ def test_a_study_ends_with_the_comparison_of_fresh_runs(command, quick, faces, t
 
     # The folder of validation images was not looked at until the last trial had ended.
     assert looked_at == ["train"] * 4 + ["train", "validation"] * 4
-    whole = ImageDataModule(faces, 10, 0)
+    whole = FolderDataModule(root=faces, batch_size=10, seed=0)
     whole.setup()
     assert {t["data"]["train"] + t["data"]["validation"] for t in trials} == {70}
     assert all(t["data"]["fingerprint"]["validation"] != whole.val_set.fingerprint for t in trials)

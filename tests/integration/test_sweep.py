@@ -106,21 +106,6 @@ def test_jobs_of_a_sweep_do_not_depend_on_their_neighbours(command, quick, tmp_p
     assert figures(tmp_path / "swept/1") == figures(tmp_path / "alone")
 
 
-def test_decoded_images_are_loaded_once_for_the_whole_sweep(command, quick, monkeypatch):
-    from fer_exp.data import datamodule
-
-    loaded = []
-    load_split = datamodule.load_split
-    monkeypatch.setattr(datamodule, "_loaded", {})
-    monkeypatch.setattr(
-        datamodule,
-        "load_split",
-        lambda listing, *rest: loaded.append(listing.folder.name) or load_split(listing, *rest),
-    )
-    command("-m", "seed=0,1,2", *quick)
-    assert loaded == ["train", "validation"]
-
-
 def test_a_finished_sweep_given_again_runs_nothing(command, quick, tmp_path):
     sweep = ("-m", "hydra.sweep.dir=swept", "seed=0,1", *quick)
     assert command(*sweep)[0] == 0

@@ -1,9 +1,11 @@
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
 
 from fer_exp.data.audit import Inspection, audit
+from fer_exp.data.classes import FER_CLASSES as CLASSES
 from fer_exp.plots import findings
 from fer_exp.plots.findings import FACE, MOST_TILES, TILE, WIDTH, Sheet, Tile, draw_sheet, finding_sheets
 
@@ -25,11 +27,13 @@ def found():
     sizes[10] = 0
     sizes[11] = 20, 30
     labels = [0, 3, 3, 4, 4, 4, 4, 4, 3, 5, 6, 6, 6, 6]
+    digests = np.stack([np.frombuffer(hashlib.sha256(face).digest(), np.uint8) for face in faces])
     return audit(
         files=[f"train/x/{k}.png" if k < 8 else f"validation/x/{k}.png" for k in range(14)],
         labels=labels,
+        classes=CLASSES,
         validation=[k >= 8 for k in range(14)],
-        inspection=Inspection(faces, hashes, sizes, ("L",) * 14, (b"",) * 14, {10: "image file is truncated"}),
+        inspection=Inspection(faces, hashes, sizes, ("L",) * 14, (b"",) * 14, digests, {10: "image file is truncated"}),
         near_distance=8,
         near_correlation=0.9,
     )
@@ -77,8 +81,9 @@ def test_contradicting_pairs_come_first():
     faces[3:] = faces[:3] + np.array([1, 5, 9], np.uint8)[:, None, None]
     hashes = np.random.default_rng(1).random((3, 64))[[0, 1, 2, 0, 1, 2]] < 0.5
     found = audit(
-        [f"train/x/{k}.png" for k in range(6)], [0, 0, 0, 0, 5, 0], [False] * 6,
-        Inspection(faces, hashes, np.full((6, 2), 48), ("L",) * 6, (b"",) * 6, {}), 8, 0.9,
+        [f"train/x/{k}.png" for k in range(6)], [0, 0, 0, 0, 5, 0], CLASSES, [False] * 6,
+        Inspection(faces, hashes, np.full((6, 2), 48), ("L",) * 6, (b"",) * 6, np.eye(6, 32, dtype=np.uint8), {}),
+        8, 0.9,
     )  # fmt: skip
     (sheet,) = finding_sheets(found)
     assert captions(sheet)[0][1][:2] == ("4.png", "sad, train")

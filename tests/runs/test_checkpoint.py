@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fer_exp.config.schema import PRECISIONS
+from fer_exp.data.classes import FER_CLASSES as CLASSES
 from fer_exp.data.dataset import PREPROCESSING
-from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.models.resnet import ResNet18
 from fer_exp.runs.checkpoint import LoadedModel, read_checkpoint

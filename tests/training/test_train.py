@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fer_exp.config.instantiate import build
 from fer_exp.config.schema import CONFIG_DIR
-from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.data.classes import FER_CLASSES as CLASSES
+from fer_exp.data.datamodule import FolderDataModule
 from fer_exp.data.dataset import normalise
-from fer_exp.data.sources.class_folders import CLASSES
 from fer_exp.errors import UserError
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.plots.run import confusion_figure
@@ -83,11 +83,11 @@ def test_summary_tells_the_run(run):
     assert summary["seed"] == 0
     assert summary["params"] == {"trainable": 4_474_759, "non_trainable": 3_968}
     assert summary["data"]["train"] == 70
-    assert summary["data"]["left_out"]["train"] == {"excluded": 0, "unreadable": 0}
+    assert summary["data"]["skipped"]["train"] == {"excluded": 0, "unreadable": 0}
     assert summary["data"]["validation"] == 35
     assert summary["data"]["classes"] == list(CLASSES)
     assert summary["config"]["data"]["root"] == cfg.data.root
-    data = ImageDataModule(cfg.data.root, 10, 0)
+    data = FolderDataModule(root=cfg.data.root, batch_size=10, seed=0)
     data.setup()
     fingerprints = {"train": data.train_set.fingerprint, "validation": data.val_set.fingerprint}
     assert summary["data"]["fingerprint"] == fingerprints
@@ -137,7 +137,7 @@ def test_restored_weights_are_those_of_the_lowest_loss_on_disk_and_in_the_matrix
     saved = torch.load(folder / "checkpoints/restored.ckpt", weights_only=True)
     network = NotebookCNN().eval()
     network.load_state_dict({k.removeprefix("network."): v for k, v in saved["state_dict"].items()})
-    data = ImageDataModule(faces, 10, 0)
+    data = FolderDataModule(root=faces, batch_size=10, seed=0)
     data.setup()
     with torch.no_grad():
         logits = network(normalise(data.val_set.images))
@@ -604,7 +604,7 @@ def test_what_is_trained_is_changed_and_what_is_validated_is_not(small, tmp_path
 
     monkeypatch.setattr(Classifier, "_logits", noting)
     train(small("augmentation=strong", "trainer.max_epochs=1"))
-    datamodule = ImageDataModule(small().data.root, 10, 0)
+    datamodule = FolderDataModule(root=small().data.root, batch_size=10, seed=0)
     datamodule.setup()
     originals = {bytes(face.numpy()) for face in datamodule.train_set.images}
     as_bytes = [(batch * 255).round().to(torch.uint8) for batch in seen["training"]]

@@ -24,7 +24,6 @@ from fer_exp.config.schema import (
     resolve,
 )
 from fer_exp.config.signature import check_arguments
-from fer_exp.data.sources.class_folders import CLASSES, ON_UNREADABLE
 from fer_exp.errors import UserError, one_line
 from fer_exp.files import expand_path
 from fer_exp.metrics import METRICS, describe
@@ -105,8 +104,6 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
             break  # data.seed is seed where nothing else is said
     if not isinstance(cfg.output_dir, str) or not cfg.output_dir:
         yield f"output_dir={cfg.output_dir}: expected a folder; leave it out, and choose by hydra.run.dir"
-    if cfg.model.get("num_classes", len(CLASSES)) != len(CLASSES):
-        yield f"model.num_classes={cfg.model.num_classes}: expected {len(CLASSES)}: {', '.join(CLASSES)}"
     for key in ("channels_last", "decay_norms_and_biases", "retain_memory"):
         if not isinstance(cfg[key], bool):
             yield f"{key}={cfg[key]}: expected true or false"
@@ -127,8 +124,6 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
             yield f"scheduler.{key}: the length of a run is set by trainer.max_epochs and the data; leave it out"
     if not is_whole(cfg.data.batch_size, at_least=1):
         yield f"data.batch_size={cfg.data.batch_size}: expected a whole number from 1 up"
-    if cfg.data.get("on_unreadable", "error") not in ON_UNREADABLE:
-        yield f"data.on_unreadable={cfg.data.on_unreadable}: expected {' or '.join(ON_UNREADABLE)}"
     held_out = cfg.data.get("val_fraction", 0)
     if not is_number(held_out) or not 0 <= held_out < 1:
         yield f"data.val_fraction={held_out}: expected a share in [0, 1)"

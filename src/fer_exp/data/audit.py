@@ -5,9 +5,11 @@ Imports neither torch nor lightning: the worker processes start with this module
 
 import hashlib
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer_exp.data.decode import SIZE, Progress, decode_file, failure_reason, open_image, work_through
-from fer_exp.data.exclusions import as_line
-from fer_exp.data.sources.class_folders import CLASSES
+from fer_exp.data.annotations import format_exclusion
+from fer_exp.data.decode import (
+    ImageFormat,
+    ImageInput,
+    PixelText,
+    Progress,
+    decode_image,
+    failure_reason,
+    map_chunks,
+    open_image,
+)
 
 SPLITS = ("train", "validation")
 
@@ -35,11 +45,12 @@ class Inspection:
     """N files as they were found.
 
     Attributes:
-        faces: (N, 48, 48) uint8, black where a file cannot be read.
+        faces: (N, S, S) uint8, in color (N, S, S, 3); black where a file cannot be read.
         hashes: (N, 64) bool, imagehash's ``phash`` of each face.
         sizes: (N, 2) int, width and height in pixels, 0 where a file cannot be read.
         modes: (N,) Pillow's names, ``L`` and ``RGB`` for example, empty where a file cannot be read.
         digests: (N,) hashes of the files' bytes.
+        pixel_digests: (N, 32) uint8, hashes of ``faces``.
         unreadable: for each index of a file that cannot be read, the reason.
     """
 
@@ -48,6 +59,7 @@ class Inspection:
     sizes: NDArray[np.int64]
     modes: tuple[str, ...]
     digests: tuple[bytes, ...]
+    pixel_digests: NDArray[np.uint8]
     unreadable: dict[int, str]
 
 
@@ -74,7 +86,8 @@ class Audit:
 
     Attributes:
         files: N paths relative to the data folder.
-        labels: (N,) int, indices into ``CLASSES``.
+        labels: (N,) int, indices into ``classes``.
+        classes: class names.
         validation: (N,) bool, whether a file is of the validation split.
         inspection: the files as they were found.
         constant: indices of images whose pixels are all alike, or nearly.
@@ -89,6 +102,7 @@ class Audit:
 
     files: tuple[str, ...]
     labels: NDArray[np.int64]
+    classes: tuple[str, ...]
     validation: NDArray[np.bool_]
     inspection: Inspection
     constant: list[int]
@@ -102,67 +116,76 @@ class Audit:
     def counts(self) -> NDArray[np.int64]:
         """(2, 7): files of each class in training and in validation."""
         splits = (self.labels[~self.validation], self.labels[self.validation])
-        return np.stack([np.bincount(labels, minlength=len(CLASSES)) for labels in splits])
+        return np.stack([np.bincount(labels, minlength=len(self.classes)) for labels in splits])
 
     def label(self, i: int) -> str:
         """The class of file ``i``."""
-        return CLASSES[self.labels[i]]
+        return self.classes[int(self.labels[i])]
 
     def split(self, i: int) -> str:
         """The split of file ``i``."""
         return SPLITS[int(self.validation[i])]
 
 
-def inspect(paths: Sequence[str], progress: Progress | None = None) -> Inspection:
+def inspect(
+    inputs: Iterable[ImageInput], n: int, image_format: ImageFormat, progress: Progress | None = None
+) -> Inspection:
     """Read all files, on all cores that this process may use.
 
     Args:
-        paths: N files.
+        inputs: N inputs of the decoder.
+        n: N.
+        image_format: of the decoded images.
         progress: called with (files done, N) as the work goes on.
     """
+    inspect_chunk = partial(_inspect_chunk, image_format=image_format)
     parts: list[Inspection] = []
     unreadable: dict[int, str] = {}
     done = 0
-    for part in work_through(_inspect_chunk, paths):
+    for part in map_chunks(inspect_chunk, inputs, n, progress):
         parts.append(part)
         unreadable |= {done + i: reason for i, reason in part.unreadable.items()}
         done += len(part.modes)
-        if progress:
-            progress(done, len(paths))
-    empty = _inspect_chunk([])
+    empty = inspect_chunk([])
     return Inspection(
         faces=np.concatenate([part.faces for part in [empty, *parts]]),
         hashes=np.concatenate([part.hashes for part in [empty, *parts]]),
         sizes=np.concatenate([part.sizes for part in [empty, *parts]]),
         modes=tuple(mode for part in parts for mode in part.modes),
         digests=tuple(digest for part in parts for digest in part.digests),
+        pixel_digests=np.concatenate([part.pixel_digests for part in [empty, *parts]]),
         unreadable=unreadable,
     )
 
 
-def _inspect_chunk(paths: Sequence[str]) -> Inspection:
-    faces = np.zeros((len(paths), SIZE, SIZE), np.uint8)
+def _inspect_chunk(paths: Sequence[ImageInput], image_format: ImageFormat) -> Inspection:
+    channels, size, _ = image_format.shape
+    faces = np.zeros((len(paths), size, size, channels), np.uint8)
     hashes = np.zeros((len(paths), 64), np.bool_)
     sizes = np.zeros((len(paths), 2), np.int64)
     modes, digests, unreadable = [""] * len(paths), [b""] * len(paths), {}
+    pixel_digests = bytearray()
     for i, path in enumerate(paths):
         try:
-            with Path(path).open("rb") as file:
-                digests[i] = hashlib.file_digest(file, "sha256").digest()
-                file.seek(0)
-                faces[i] = decode_file(file)
-                hashes[i] = imagehash.phash(Image.fromarray(faces[i])).hash.ravel()
-                file.seek(0)
-                with open_image(file) as image:
-                    sizes[i], modes[i] = image.size, image.mode
+            content = path if not isinstance(path, str) else Path(path).read_bytes()
+            digests[i] = hashlib.sha256(content.text.encode() if isinstance(content, PixelText) else content).digest()
+            with open_image(content) as image:
+                sizes[i], modes[i] = image.size, image.mode
+                faces[i] = decode_image(image, image_format).transpose(1, 2, 0)
+            hashes[i] = imagehash.phash(Image.fromarray(faces[i].squeeze())).hash.ravel()
         except Exception as error:  # one odd file must not hide the others from the list
             unreadable[i] = failure_reason(error)
-    return Inspection(faces, hashes, sizes, tuple(modes), tuple(digests), unreadable)
+        pixel_digests += hashlib.sha256(faces[i]).digest()
+    if channels == 1:
+        faces = faces[..., 0]
+    pixels = np.frombuffer(pixel_digests, np.uint8).reshape(-1, 32)
+    return Inspection(faces, hashes, sizes, tuple(modes), tuple(digests), pixels, unreadable)
 
 
 def audit(
     files: Sequence[str],
     labels: Sequence[int],
+    classes: Sequence[str],
     validation: Sequence[bool],
     inspection: Inspection,
     near_distance: int,
@@ -172,7 +195,8 @@ def audit(
 
     Args:
         files: N paths, relative to the data folder.
-        labels: N indices into ``CLASSES``.
+        labels: N indices into ``classes``.
+        classes: class names.
         validation: N times whether a file is of the validation split.
         inspection: of these files.
         near_distance: bits of 64 in which the perceptual hashes of near duplicates differ, at most.
@@ -185,7 +209,7 @@ def audit(
     one_grey = np.zeros(len(files), np.bool_)
     sound = np.flatnonzero(readable & ~constant)
     one_grey[sound] = one_grey_share(faces[sound]) >= ONE_GREY_SHARE
-    copies = [sound[group].tolist() for group in same_pixels(faces[sound])]
+    copies = [sound[group].tolist() for group in same_pixels(inspection.pixel_digests[sound])]
     further = {i for group in copies for i in group[1:]}
     # Notices and warning signs are much alike, and no faces.
     distinct = np.array([i for i in sound.tolist() if i not in further and not one_grey[i]], np.int64)
@@ -204,6 +228,7 @@ def audit(
     return Audit(
         files=tuple(files),
         labels=np.asarray(labels, np.int64),
+        classes=tuple(classes),
         validation=np.asarray(validation, np.bool_),
         inspection=inspection,
         constant=np.flatnonzero(constant).tolist(),
@@ -211,15 +236,15 @@ def audit(
         copies=copies,
         near=sorted(map(stand_for_all, near), key=lambda pair: -pair.correlation),
         near_is_complete=is_complete,
-        small=np.flatnonzero(readable & (sizes.min(1) < SIZE)).tolist(),
+        small=np.flatnonzero(readable & (sizes.min(1) < faces.shape[1])).tolist(),
         oblong=np.flatnonzero(readable & (sizes.max(1) > TOO_LONG * sizes.min(1))).tolist(),
     )
 
 
 def is_constant(faces: Faces) -> NDArray[np.bool_]:
-    """(N,): whether the pixels of each of ``faces`` (N, 48, 48) span no more than ``CONSTANT_RANGE`` grey levels."""
-    pixels = faces.reshape(len(faces), SIZE * SIZE)
-    constant = _spans_little(pixels[:, :SIZE])  # most faces are told by their first row
+    """(N,): whether the pixels of each of ``faces`` (N, ...) span no more than ``CONSTANT_RANGE`` grey levels."""
+    pixels = faces.reshape(len(faces), math.prod(faces.shape[1:]))
+    constant = _spans_little(pixels[:, : pixels.shape[1] // 48])  # most faces are told by their first rows
     constant[constant] = _spans_little(pixels[constant])
     return constant
 
@@ -230,31 +255,18 @@ def _spans_little(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def one_grey_share(faces: Faces) -> NDArray[np.float64]:
-    """(N,): the share of the pixels of each of ``faces`` (N, 48, 48) that have its commonest grey level."""
-    pixels = faces.reshape(len(faces), SIZE * SIZE)
-    return np.array([np.bincount(face).max() for face in pixels], np.float64) / (SIZE * SIZE)
+    """(N,): the share of the pixels of each of ``faces`` (N, ...) that have its commonest grey level."""
+    pixels = faces.reshape(len(faces), math.prod(faces.shape[1:]))
+    return np.array([np.bincount(face).max() for face in pixels], np.float64) / max(pixels.shape[1], 1)
 
 
-def same_pixels(*parts: Faces) -> list[list[int]]:
-    """The groups of two and more indices of equal faces, each in rising order.
-
-    Args:
-        parts: faces (N, 48, 48); indices count through all of them.
-    """
-    words = [np.ascontiguousarray(faces).reshape(len(faces), SIZE * SIZE).view(np.uint64) for faces in parts]
-    # Equal faces have four equal rows in their middle, and these equal products with any numbers; with odd ones few
-    # others do, and few are left to be compared.
-    middle = slice(words[0].shape[1] // 2, words[0].shape[1] // 2 + 4 * SIZE // 8)
-    odd = np.random.default_rng(0).integers(0, 2**63, middle.stop - middle.start, dtype=np.uint64) * 2 + 1
-    _, inverse, counts = np.unique(
-        np.concatenate([part[:, middle] @ odd for part in words]), return_inverse=True, return_counts=True
-    )
-    repeated = counts[inverse] > 1
-    in_parts = np.split(repeated, np.cumsum([len(part) for part in words])[:-1])
-    compared = (part[i] for part, chosen in zip(words, in_parts, strict=True) for i in np.flatnonzero(chosen))
+def same_pixels(digests: NDArray[np.uint8]) -> list[list[int]]:
+    """The groups of two and more indices of equal ``digests`` (N, 32), each in rising order."""
+    keys = np.ascontiguousarray(digests).view(np.uint64)[:, 0]
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for i, face in zip(np.flatnonzero(repeated).tolist(), compared, strict=True):
-        groups[face.tobytes()].append(i)
+    for i in np.flatnonzero(counts[inverse] > 1).tolist():
+        groups[digests[i].tobytes()].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -388,7 +400,7 @@ def _firsts(
 def propose_exclusions(audit: Audit) -> list[str]:
     """The lines of a list for ``data.exclude``, under a head that says what is left out and what is kept."""
     inspection, same, near = audit.inspection, copied(audit), alike(audit)
-    paths = [as_line(file) for file in audit.files]
+    paths = [format_exclusion(file) for file in audit.files]
     reasons = {i: f"cannot be read: {reason}" for i, reason in sorted(inspection.unreadable.items())}
     reasons |= dict.fromkeys(audit.constant, "all pixels alike")
     training = [i for i in range(len(audit.files)) if not audit.validation[i] and i not in reasons]
@@ -436,7 +448,7 @@ def describe(audit: Audit) -> dict[str, Any]:
         return {"file": audit.files[i], "class": audit.label(i), "split": audit.split(i)}
 
     return {
-        "counts": {name: dict(zip(SPLITS, counts[:, c].tolist(), strict=True)) for c, name in enumerate(CLASSES)},
+        "counts": {name: dict(zip(SPLITS, counts[:, c].tolist(), strict=True)) for c, name in enumerate(audit.classes)},
         "imbalance": {split: imbalance(counts[s]) for s, split in enumerate(SPLITS)},
         "modes": dict(Counter(mode for mode in inspection.modes if mode).most_common()),
         "sizes": {f"{w}x{h}": n for (w, h), n in Counter(map(tuple, inspection.sizes.tolist())).most_common() if w},
@@ -485,7 +497,7 @@ def table(audit: Audit) -> dict[str, tuple[int, int]]:
         "same pixels or near duplicate in the other split": same.across | near.across,
         "near duplicate with another label": near.contradicting,
         "near duplicate of an earlier image of the split": near.further,
-        f"smaller than {SIZE}x{SIZE}, blown up": audit.small,
+        "smaller than the network's images, blown up": audit.small,
         f"longer than {TOO_LONG:g} times their width, squeezed": audit.oblong,
         "another colour mode than most": other_modes,
     }
@@ -503,31 +515,27 @@ def imbalance(counts: NDArray[np.int64]) -> float | None:
 
 
 def glance(
-    train_faces: Faces,
-    train_labels: NDArray[np.int64],
-    validation_faces: Faces,
-    validation_labels: NDArray[np.int64],
+    digests: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    constant: NDArray[np.bool_],
+    n_train: int,
     others: str = "validation",
 ) -> str:
-    """What is clearly wrong with decoded images, in words; empty where nothing is.
-
-    Takes a fraction of a second: exact copies and constant images only.
+    """What is clearly wrong with decoded images; empty where nothing is.
 
     Args:
-        train_faces: (N, 48, 48) uint8.
-        train_labels: (N,) int.
-        validation_faces: (M, 48, 48) uint8.
-        validation_labels: (M,) int.
+        digests: (N, 32) uint8, hashes of the images' pixels, training first.
+        labels: (N,) int.
+        constant: (N,) whether an image shows nothing (see ``is_constant``).
+        n_train: number of training images.
         others: what the validation images are called.
     """
-    labels = np.concatenate([train_labels, validation_labels])
-    constant = np.concatenate([is_constant(train_faces), is_constant(validation_faces)])
     leaked = mislabelled = contradicting = 0
-    for group in same_pixels(train_faces, validation_faces):
+    for group in same_pixels(digests):
         if constant[group[0]]:
             continue
-        training = [i for i in group if i < len(train_faces)]
-        validated = {int(labels[i]) for i in group if i >= len(train_faces)}
+        training = [i for i in group if i < n_train]
+        validated = {int(labels[i]) for i in group if i >= n_train}
         if validated:
             leaked += len(training)
             mislabelled += sum(validated != {int(labels[i])} for i in training)

@@ -1,404 +1,378 @@
-"""The LightningDataModule: class folders, decoded once, served as batches on the training device."""
+"""The LightningDataModule: splits of an image source, decoded once, served as batches."""
 
 import logging
-import posixpath
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, compress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
-from torch import Tensor
 
-from fer_exp.data.audit import glance
-from fer_exp.data.cache import CacheEntry, cache_file, cache_key, default_cache_dir, kept_size, load_split, read_ahead
-from fer_exp.data.dataset import ImageDataset, select, val_fraction
-from fer_exp.data.decode import SIZE
-from fer_exp.data.exclusions import read_exclusions
-from fer_exp.data.loaders import TrainingBatches, ValidationBatches
-from fer_exp.data.soft_labels import read_soft_labels
+from fer_exp.data.annotations import check_exclusions, read_exclusions, read_soft_labels
+from fer_exp.data.audit import glance, is_constant
+from fer_exp.data.cache import DecodedSplit, default_cache_dir, load_split
+from fer_exp.data.classes import ClassMap
+from fer_exp.data.dataset import ImageDataset, MemmapImages, split_dataset
+from fer_exp.data.decode import ImageFormat, ImageInput
+from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
 from fer_exp.data.sources import synthetic
-from fer_exp.data.sources.class_folders import (
-    CLASSES,
-    ON_UNREADABLE,
-    Layout,
-    Listing,
-    beginning,
-    find_splits,
-    list_images,
-    warn_of_unmatched,
-    within,
-    without,
-)
+from fer_exp.data.sources.base import ImageSource, Split
+from fer_exp.data.sources.class_folders import ClassFolders, list_split
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import expand_path, printable, quote_override
 from fer_exp.plots.terminal import progress_bar
 
 log = logging.getLogger(__name__)
 
-# Splits that this process has loaded, by their cache file, each with the key of its files at that time, and its place.
-_loaded: dict[Path, tuple[str, tuple[ImageDataset, dict[str, str]]]] = {}
-_MAX_LOADED = 4  # two data sets with their two splits
-MAX_IN_MEMORY = 2 * 2**30  # bytes of both splits, 2,304 an image: 932,067 images
-_MAX_NAMED = 20  # unreadable files in a message
-_glanced: set[tuple[str, str]] = set()  # fingerprints of the pairs of splits that were warned of, or found clean
+_MAX_NAMED = 20
+_glanced: set[tuple[str, str]] = set()  # fingerprints of the data that was checked in this process
 
 
-class ImageDataModule(L.LightningDataModule):
-    """Faces in class folders.
-
-    Args:
-        root: the folder that holds ``train/`` and ``validation/`` (or one of their other names).
-        batch_size: images a step.
-        seed: of the order of the training images.
-        ignore: names of folders among the class folders that are to be passed over.
-        exclude: a list of files that are to be left out (see ``exclusions``); None for none.
-        on_unreadable: ``error`` refuses data with images that cannot be read, ``skip`` leaves these out.
-        cache_dir: where decoded images are kept; None for the user's cache folder.
-        val_fraction: share of each class's training images that takes the place of the validation images, which are then
-            not looked at: for choosing settings without seeing what is to be reported.
-        balanced_sampling: show each class equally often in an epoch of as many images.
-        soft_labels: a list of labels to train on in place of the folders' (see ``soft_labels``); None for none.
-        in_memory: true keeps the decoded images on the training device, false leaves them in the cache's file and reads
-            them batch by batch, with the same result; ``auto`` leaves sets of more than ``MAX_IN_MEMORY`` bytes there.
+@dataclass(frozen=True)
+class AuditEntries:
+    """The training and validation images that an audit looks at, before decoding.
 
     Attributes:
-        layout: where the splits lie, after ``setup``.
+        root: folder to which ``names`` are relative.
+        names: N image names.
+        labels: N indices into ``classes``.
+        classes: class names.
+        is_validation: N times whether an image is in the validation split.
+        inputs: N inputs of the decoder, once.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    is_validation: tuple[bool, ...]
+    inputs: Iterable[ImageInput]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageDataModule(L.LightningDataModule):
+    """Serves the images of a source. A subclass implements ``open_source`` and adds the keys of the source.
+
+    Args:
+        batch_size: images per step.
+        seed: of the order of the training images.
+        image_size: width and height of the decoded images.
+        color: ``gray`` or ``rgb``.
+        resize: ``stretch``, ``crop`` or ``pad`` (see ``ImageFormat``).
+        classes: names and order of the classes, or ``auto`` for those of the data.
+        class_names: label -> class name.
+        merge: class name -> class that takes its images.
+        exclude: list of images to exclude (see ``annotations``).
+        on_unreadable: ``error`` refuses data with unreadable images, ``skip`` excludes them.
+        cache_dir: folder of the decoded images; None for ``$FER_EXP_CACHE`` or the user's cache folder.
+        in_memory: true keeps images on the training device, false reads them from disk batch by batch, with the same
+            result; ``auto`` keeps splits of up to 2 GiB.
+        balanced_sampling: show each class equally often in an epoch.
+        soft_labels: table of training targets (see ``annotations``).
+        val_fraction: fraction of each class of the training split that is used for validation; the validation split is
+            then not used.
+
+    Attributes:
+        source: the image source, after ``setup``.
         train_set: the training images, after ``setup``.
         val_set: the validation images, after ``setup``.
-        left_out: how many files of each folder were left out, after ``setup``:
-            ``{"train": {"excluded": 0, "unreadable": 0}, "validation": {...}}``; the latter not with ``val_fraction``.
+        skipped: split -> ``{"excluded": N, "unreadable": N}``, after ``setup``.
+    """
 
-    Raises:
-        ValueError: ``on_unreadable`` or ``in_memory`` is none of these.
-    """  # noqa: E501
+    batch_size: int
+    seed: int
+    image_size: int = 48
+    color: Literal["gray", "rgb"] = "gray"
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    classes: Literal["auto"] | list[str] = "auto"
+    class_names: dict[str, str] | None = None
+    merge: dict[str, str] | None = None
+    exclude: str | Path | None = None
+    on_unreadable: Literal["error", "skip"] = "error"
+    cache_dir: str | Path | None = None
+    in_memory: bool | Literal["auto"] = "auto"
+    balanced_sampling: bool = False
+    soft_labels: str | Path | None = None
+    val_fraction: float = 0.0
 
-    layout: Layout
-    train_set: ImageDataset
-    val_set: ImageDataset
-
-    def __init__(
-        self,
-        root: str | Path,
-        batch_size: int,
-        seed: int,
-        ignore: Sequence[str] = (),
-        exclude: str | Path | None = None,
-        on_unreadable: str = "error",
-        cache_dir: str | Path | None = None,
-        val_fraction: float = 0.0,
-        balanced_sampling: bool = False,
-        soft_labels: str | Path | None = None,
-        in_memory: bool | str = "auto",
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.balanced_sampling, self.soft_labels = balanced_sampling, soft_labels
-        if in_memory not in (True, False, "auto"):
-            raise ValueError(f"data.in_memory={in_memory}: expected auto, true or false")
-        self.in_memory = in_memory
-        if on_unreadable not in ON_UNREADABLE:
-            raise ValueError(f"data.on_unreadable={on_unreadable}: expected {' or '.join(ON_UNREADABLE)}")
-        self.exclude, self.on_unreadable = exclude, on_unreadable
-        self.left_out: dict[str, dict[str, int]] = {}
-        self.val_fraction = val_fraction
-        self.root = root
-        self.batch_size = batch_size
-        self.seed = seed
-        names = map(str, [ignore] if isinstance(ignore, str) else ignore)
-        self.ignore = tuple(posixpath.normpath(name.replace("\\", "/")) for name in names)
-        self.cache_dir = expand_path(cache_dir) if cache_dir else default_cache_dir()
-        self._loaded = False
+        self.image_format = ImageFormat(self.image_size, self.color, self.resize)
+        self.class_map = ClassMap(None if isinstance(self.classes, str) else self.classes, self.class_names, self.merge)
+        self.skipped: dict[str, dict[str, int]] = {}
+        self.source: ImageSource | None = None
+        self._resolved: tuple[str, ...] | None = None
 
-    def find(self) -> Layout:
-        """Where the splits lie.
+    def open_source(self) -> ImageSource:
+        """Return the image source.
 
         Raises:
-            UserError: there are none.
+            UserError: it cannot be opened.
         """
-        return find_splits(self.root)
+        raise NotImplementedError
 
-    def excluded(self, layout: Layout) -> frozenset[str]:
-        """The files that ``exclude`` names, relative to the data folder.
+    def read_exclusions(self) -> frozenset[str]:
+        """Return the names of the images that ``exclude`` lists.
 
         Raises:
-            UserError: it cannot be read, or names files that are not there.
+            UserError: the list cannot be read.
         """
-        return frozenset() if self.exclude is None else read_exclusions(self.exclude, layout.root)
+        return frozenset() if self.exclude is None else read_exclusions(self.exclude)
 
     def setup(self, stage: str | None = None) -> None:
-        """Find, decode (or read from the cache) and report both splits, once.
+        """Load both splits, once: decode them, or read them from the cache.
 
         Raises:
-            UserError: the folders are not as expected, images cannot be read, or the batch is larger than the training
-                set.
+            UserError: the source is incomplete, images are unreadable, or a setting does not fit the data.
         """
-        if self._loaded:
+        if self._resolved is not None:
             return
-        self.layout = self.find()
-        folders = [self.layout.train] if self.val_fraction else [self.layout.train, self.layout.validation]
-        with ThreadPoolExecutor(1) as pool:
-            self._load_both(self._read_ahead(folders, pool))
-        self._check_batch_size(len(self.train_set))
-        if self.soft_labels is not None:
-            folder = self.layout.train.relative_to(self.layout.root)
-            soft_labels, count = read_soft_labels(self.soft_labels, self.train_set, folder)
-            self.train_set = replace(self.train_set, soft_labels=soft_labels)
-            log.info(
-                "%s has the labels of %d of the %d training images.",
-                printable(self.soft_labels),
-                count,
-                len(soft_labels),
-            )
-        _report_counts(self.train_set, self.val_set)
-        self._warn()
-        self._loaded = True
+        self.source = source = self.open_source()
+        wanted = ("train",) if self.val_fraction else ("train", "validation")
+        splits = [split for name in wanted if (split := source.split(name))]
+        for warning in source.warnings():
+            log.warning("Warning: %s", warning)
+        decoded = {split.name: self._decode(split) for split in splits}
+        self._resolved = self.class_map.resolve([name for part in decoded.values() for name in part.label_names])
+        names = chain.from_iterable((*part.names, *part.unreadable) for part in decoded.values())
+        excluded = self._check_exclusions(source, names)
+        train_set, *others = (self._make_dataset(split, decoded[split.name], excluded) for split in splits)
+        self.train_set, self.val_set = (train_set, *others) if others else self._split_train(train_set)
+        if not 1 <= self.batch_size <= len(self.train_set):
+            raise UserError(f"data.batch_size={self.batch_size}: expected 1 to {len(self.train_set)} (training images)")
+        self._add_soft_labels()
+        log.info("%-12s%12s%12s", "class", "train", "validation")
+        for row in zip(self.train_set.classes, self.train_set.counts, self.val_set.counts, strict=True):
+            log.info("%-12s%12d%12d", *row)
+        self._glance()
 
-    def _read_ahead(self, folders: Sequence[Path], pool: ThreadPoolExecutor) -> dict[Path, CacheEntry | None]:
-        """What is kept of the splits, read while their files are being listed; not of sets that stay on disk."""
-        size = sum(kept_size(folder, self.cache_dir) for folder in folders)
-        if self.in_memory is False or size > MAX_IN_MEMORY:
-            return {}
-        new = [folder for folder in folders if cache_file(folder, self.cache_dir) not in _loaded]
-        return {folder: read_ahead(folder, self.cache_dir, pool) for folder in new}
+    def read_entries(self) -> AuditEntries:
+        """Read the training and validation entries without decoding them, for an audit.
 
-    def _load_both(self, ahead: dict[Path, CacheEntry | None]) -> None:
-        layout, excluded = self.layout, self.excluded(self.layout)
-        train = list_images(layout.train, self.ignore)
-        left_out_of_train = within(layout, layout.train, excluded)
-        self._check_batch_size(len(without(train, left_out_of_train).files))
-        validation = None if self.val_fraction else list_images(layout.validation, self.ignore)
-        listings = [train, validation] if validation else [train]
-        warn_of_unmatched(self.ignore, listings)
-        self._warn_of_dead_lines(excluded, listings)
-        self._choose_place(sum(len(listing.files) for listing in listings))
-        if not self._load_into_memory:
-            ahead = {}
-        train_set = self._load("train", train, left_out_of_train, ahead.get(layout.train))
-        if validation is None:
-            self.train_set, self.val_set = val_fraction(train_set, self.val_fraction)
-            counts = zip(CLASSES, self.train_set.counts, self.val_set.counts, strict=True)
-            if emptied := [name for name, *in_parts in counts if not all(in_parts)]:
-                raise UserError(
-                    f"data.val_fraction={self.val_fraction} leaves {', '.join(emptied)} without an image to train or to "  # noqa: E501
-                    f"validate on ({printable(layout.train)}): give another share, add images, or validate on those of "
-                    f"{printable(layout.validation)} with data.val_fraction=0."
-                )
-            log.info(
-                "%d of them are held out of training and take the place of the validation images, which stay unseen.",
-                len(self.val_set),
-            )
-        else:
-            left_out_of_validation = within(layout, layout.validation, excluded)
-            self.train_set = train_set
-            self.val_set = self._load("validation", validation, left_out_of_validation, ahead.get(layout.validation))
+        Raises:
+            UserError: the source is incomplete.
+        """
+        self.source = source = self.open_source()
+        splits = [split for name in ("train", "validation") if (split := source.split(name))]
+        for warning in source.warnings():
+            log.warning("Warning: %s", warning)
+        parts = [split.read() for split in splits]
+        classes = self.class_map.resolve([label for part in parts for label in part.label_names])
+        excluded = self._check_exclusions(source, chain.from_iterable(part.names for part in parts))
+        rows: list[tuple[str, int, bool]] = []
+        for split, part in zip(splits, parts, strict=True):
+            index = self._class_indices(split, part.label_names, classes)
+            labelled = zip(part.names, part.labels, strict=True)
+            rows += [(name, index[label], split.name == "validation") for name, label in labelled]
+        chosen = [name not in excluded for name, _, _ in rows]
+        names, labels, is_validation = zip(*compress(rows, chosen), strict=True)
+        inputs = compress(chain.from_iterable(part.inputs for part in parts), chosen)
+        return AuditEntries(source.root, names, labels, classes, is_validation, inputs)
 
-    def _warn_of_dead_lines(self, excluded: frozenset[str], listings: Sequence[Listing]) -> None:
-        """Tell which files on the list of those to leave out are no images of the splits."""
-        if not excluded:
-            return
-        places = [(beginning(self.layout, listing.folder), listing) for listing in listings]
-        dead = excluded.difference(*([place + file for file in listing.files] for place, listing in places))
-        if self.val_fraction:  # the validation images are not looked at
-            unseen = beginning(self.layout, self.layout.validation)
-            dead = frozenset(path for path in dead if not path.startswith(unseen))
-        if dead:
-            log.warning(
-                "Warning: data.exclude=%s: %d of its %d files are no images of %s, and leave nothing out: %s.",
-                printable(self.exclude),
-                len(dead),
-                len(excluded),
-                " or ".join(printable(listing.folder) for listing in listings),
-                join_first([printable(path) for path in sorted(dead)], _MAX_NAMED),
-            )
-
-    def load_folder(self, split: str, folder: Path, excluded: frozenset[str] = frozenset()) -> ImageDataset:
-        """Load another folder of class folders, as the splits are loaded.
-
-        Args:
-            split: what it is called in ``left_out``.
-            folder: holds the class folders.
-            excluded: files that are to be left out, relative to ``folder``.
+    def load_split(self, name: str) -> ImageDataset | None:
+        """Load another split of the source; None if it has none of that name. No image of a test split is excluded.
 
         Raises:
             UserError: as ``setup``.
         """
-        listing = list_images(folder, self.ignore)
-        self._choose_place(len(listing.files))
-        return self._load(split, listing, excluded)
+        self.setup()
+        assert self.source is not None
+        split = self.source.split(name)
+        excluded = frozenset[str]() if name == "test" else self.read_exclusions()
+        return None if split is None else self._make_dataset(split, self._decode(split), excluded)
 
-    def _choose_place(self, images: int) -> None:
-        """Decide whether the images come into memory."""
-        size = images * SIZE * SIZE
-        self._load_into_memory = size <= MAX_IN_MEMORY if self.in_memory == "auto" else bool(self.in_memory)
-        if not self._load_into_memory:
-            log.info("The images (%.1f GB) are read from disk batch by batch (data.in_memory).", size / 1e9)
+    def load_folder(self, name: str, folder: Path) -> ImageDataset:
+        """Load a folder of class folders that is not part of the source.
 
-    def _check_batch_size(self, images: int) -> None:
-        if not 1 <= self.batch_size <= images:
+        Raises:
+            UserError: as ``setup``.
+        """
+        split, _ = list_split(name, folder, Path() if self.source is None else self.source.root)
+        decoded = self._decode(split)
+        if self._resolved is None:
+            self._resolved = self.class_map.resolve(decoded.label_names)
+        return self._make_dataset(split, decoded, frozenset())
+
+    def _decode(self, split: Split) -> DecodedSplit:
+        cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
+        in_memory = None if self.in_memory == "auto" else bool(self.in_memory)
+        with progress_bar(f"decoding {split.name}") as progress:
+            return load_split(split, self.image_format, cache_dir, in_memory, progress)
+
+    def _make_dataset(self, split: Split, decoded: DecodedSplit, excluded: frozenset[str]) -> ImageDataset:
+        """Apply classes and exclusions to a decoded split, and report it."""
+        classes, place = self._resolved or (), printable(split.location)
+        index = self._class_indices(split, decoded.label_names, classes)
+        self._check_unreadable(split, {name: why for name, why in decoded.unreadable.items() if name not in excluded})
+        dataset = ImageDataset(
+            decoded.images,
+            torch.tensor(index, dtype=torch.int64)[torch.from_numpy(decoded.labels)],
+            classes,
+            decoded.names,
+            decoded.digests,
+        )
+        if not excluded.isdisjoint(decoded.names):
+            rows = [i for i, name in enumerate(decoded.names) if name not in excluded]
+            dataset = dataset.select(torch.tensor(rows, dtype=torch.int64))
+        n_excluded = sum(name in excluded for name in (*decoded.names, *decoded.unreadable))
+        n_unreadable = len(decoded.unreadable) - sum(name in excluded for name in decoded.unreadable)
+        self.skipped[split.name] = {"excluded": n_excluded, "unreadable": n_unreadable}
+        if n_excluded:
+            log.info("%s: %d images are excluded (data.exclude).", place, n_excluded)
+        if isinstance(dataset.images, MemmapImages):
+            log.info("%s: images are read from disk batch by batch (data.in_memory).", place)
+        log.info("Found %d images belonging to %d classes. (%s)", len(dataset), len(classes), place)
+        if empty := [name for name, count in zip(classes, dataset.counts, strict=True) if not count]:
             raise UserError(
-                f"data.batch_size={self.batch_size} fills no batch from the {images} training images: "
-                f"give data.batch_size a value from 1 to {images}."
-            )
-
-    def _load(
-        self, split: str, listing: Listing, excluded: frozenset[str], ahead: CacheEntry | None = None
-    ) -> ImageDataset:
-        for given, name in listing.renamed.items():
-            log.info("%s/%s/ is taken for the class %s.", listing.folder.name, given, name)
-        for name, merged in listing.merged.items():
-            together = " and ".join(f"{listing.folder.name}/{folder}/" for folder in merged)
-            log.info("%s are one class, %s: their images are put together.", together, name)
-        dataset, unreadable = self._load_once(listing, ahead)
-        # The cache holds the whole folder, so that lists that take turns cost no decoding.
-        unreadable = {file: reason for file, reason in unreadable.items() if file not in excluded}
-        if not excluded.isdisjoint(dataset.files):
-            kept = [i for i, file in enumerate(dataset.files) if file not in excluded]
-            dataset = select(dataset, torch.tensor(kept, dtype=torch.int64))
-        self.left_out[split] = {
-            "excluded": len(listing.files) - len(dataset) - len(unreadable),
-            "unreadable": len(unreadable),
-        }
-        if unreadable:
-            self._tell_unreadable(listing, unreadable)
-        if self.left_out[split]["excluded"]:
-            excluded_here = self.left_out[split]["excluded"]
-            log.info("%s leaves out %d files of %s.", printable(self.exclude), excluded_here, printable(listing.folder))
-        log.info("Found %d images belonging to %d classes. (%s)", len(dataset), len(CLASSES), printable(listing.folder))
-        if not all(dataset.counts):
-            emptied = [name for name, count in zip(CLASSES, dataset.counts, strict=True) if not count]
-            raise UserError(
-                f"{printable(listing.folder)}: no image of {', '.join(emptied)} is left: the others cannot be read, or "
-                f"data.exclude={printable(self.exclude)} names them. Repair them, or shorten the list."
+                f"{place}: no images of {', '.join(empty)}. Expected at least one readable image of each class that is "
+                "not excluded. Add images, or change data.classes, data.merge or data.ignore."
             )
         return dataset
 
-    def _tell_unreadable(self, listing: Listing, unreadable: dict[str, str]) -> None:
-        named = [f"  {printable(listing.folder / file)}: {reason}" for file, reason in unreadable.items()]
-        shown = join_first(named, _MAX_NAMED, "\n", "\n  and {} more")
-        head = f"{printable(listing.folder)}: {len(named)} of {len(listing.files)} files cannot be read as images"
-        if self.on_unreadable == "skip":
-            log.warning("Warning: %s and are left out:\n%s", head, shown)
-            return
-        raise UserError(
-            f"{head}:\n{shown}\nRepair or remove them, set data.root to a sound copy, or leave them out with "
-            f"data.on_unreadable=skip."
-        )
-
-    def _load_once(self, listing: Listing, ahead: CacheEntry | None) -> tuple[ImageDataset, dict[str, str]]:
-        """Load a split, or take it from an earlier job of the same sweep, unless a file has changed since."""
-        place, key = cache_file(listing.folder, self.cache_dir), f"{cache_key(listing)} {self._load_into_memory}"
-        if place in _loaded and _loaded[place][0] == key:
-            return _loaded[place][1]
-        with progress_bar(f"decoding {listing.folder.name}/") as progress:
-            loaded = load_split(listing, self.cache_dir, progress, self._load_into_memory, ahead)
-        _loaded.pop(place, None)
-        _loaded[place] = key, loaded
-        while len(_loaded) > _MAX_LOADED:
-            del _loaded[next(iter(_loaded))]
-        return loaded
-
-    def _warn(self) -> None:
-        """Say what is clearly wrong with the images, once for each data set."""
-        pair = (self.train_set.fingerprint, self.val_set.fingerprint)
-        if pair in _glanced:
-            return
-        _glanced.add(pair)
-        train, validation = self.train_set, self.val_set
-        if not isinstance(train.images, Tensor) or not isinstance(validation.images, Tensor):
-            return  # it would take a while, and much memory; the audit goes through such a set
-        train_faces, validation_faces = train.images.squeeze(1).numpy(), validation.images.squeeze(1).numpy()
-        others = "those held out" if self.val_fraction else "validation"
-        if found := glance(train_faces, train.labels.numpy(), validation_faces, validation.labels.numpy(), others):
-            log.warning(
-                "Warning: %s. This tells which, and makes a list for data.exclude: python -m fer_exp.audit %s",
-                found,
-                quote_override("data.root", self.root),
+    def _class_indices(self, split: Split, label_names: Sequence[str], classes: Sequence[str]) -> list[int]:
+        """Map label names to indices into ``classes``."""
+        index = {label: self.class_map.index(label, classes) for label in label_names}
+        if unknown := [repr(printable(label)) for label, i in index.items() if i is None]:
+            raise UserError(
+                f"{printable(split.location)}: {join_first(unknown, _MAX_NAMED)} is none of the classes "
+                f"{', '.join(classes)}. Rename it (data.class_names), merge it (data.merge) or skip it (data.ignore)."
             )
+        return [i for i in index.values() if i is not None]
+
+    def _check_unreadable(self, split: Split, unreadable: dict[str, str]) -> None:
+        if not unreadable:
+            return
+        lines = [f"  {printable(name)}: {reason}" for name, reason in unreadable.items()]
+        shown = join_first(lines, _MAX_NAMED, "\n", "\n  and {} more")
+        message = f"{printable(split.location)}: {len(unreadable)} images cannot be read:\n{shown}"
+        if self.on_unreadable == "error":
+            raise UserError(f"{message}\nRepair or remove them, or skip them with data.on_unreadable=skip.")
+        log.warning("Warning: %s\nThey are skipped.", message)
+
+    def _check_exclusions(self, source: ImageSource, names: Iterable[str]) -> frozenset[str]:
+        """Read ``exclude``, and warn about lines that match none of the images ``names``."""
+        excluded = self.read_exclusions()
+        if unmatched := check_exclusions(f"data.exclude={printable(self.exclude)}", excluded, names, source.root):
+            log.warning(
+                "Warning: data.exclude=%s: %d of %d lines match no image: %s",
+                printable(self.exclude),
+                len(unmatched),
+                len(excluded),
+                join_first([printable(name) for name in unmatched], _MAX_NAMED),
+            )
+        return excluded
+
+    def _split_train(self, dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
+        problem = f"data.val_fraction={self.val_fraction}: expected training and validation images of each class"
+        try:
+            train_set, val_set = split_dataset(dataset, self.val_fraction)
+        except ValueError as error:
+            raise UserError(f"{problem} ({error})") from error
+        if not all(train_set.counts + val_set.counts):
+            raise UserError(f"{problem}; a class has too few of the {len(dataset)} images")
+        log.info("%d of them are used for validation (data.val_fraction=%s).", len(val_set), self.val_fraction)
+        return train_set, val_set
+
+    def _add_soft_labels(self) -> None:
+        if self.soft_labels is None:
+            return
+        train_set = self.train_set
+        targets, count = read_soft_labels(
+            self.soft_labels, train_set.names, train_set.labels.tolist(), train_set.classes
+        )
+        self.train_set = replace(train_set, soft_labels=torch.from_numpy(targets))
+        log.info("%s has soft labels of %d of %d training images.", printable(self.soft_labels), count, len(train_set))
+
+    def _glance(self) -> None:
+        """Warn once per data set about duplicates and blank images; skip images on disk, which would take long."""
+        parts = (self.train_set, self.val_set)
+        data = (parts[0].fingerprint, parts[1].fingerprint)
+        if data in _glanced or any(isinstance(part.images, MemmapImages) for part in parts):
+            return
+        _glanced.add(data)
+        found = glance(
+            np.concatenate([part.digests for part in parts]),
+            np.concatenate([part.labels.numpy() for part in parts]),
+            np.concatenate([is_constant(part.images[:].numpy()) for part in parts]),
+            len(parts[0]),
+            "the validation fraction" if self.val_fraction else "validation",
+        )
+        if found:
+            command = f"python -m fer_exp.audit {quote_override('data.root', self.source.root)}" if self.source else ""
+            log.warning("Warning: %s. This command lists them, and writes a list for data.exclude: %s", found, command)
 
     def train_dataloader(self) -> TrainingBatches:
-        """Shuffled batches, the tail dropped, on the training device (without a trainer, the CPU) or from disk."""
+        """Return shuffled batches without an incomplete last one."""
         return TrainingBatches(self.train_set, self.batch_size, self.seed, self._device(), self.balanced_sampling)
 
     def val_dataloader(self) -> ValidationBatches:
-        """The whole validation set, on the training device or from disk."""
-        return ValidationBatches(self.val_set, self.batch_size, self._device())
+        """Return batches of all validation images; if ``trainer.limit_val_batches`` is set, in proportional order."""
+        is_limited = self.trainer is not None and self.trainer.limit_val_batches != 1.0
+        order = proportional_order(self.val_set.labels) if is_limited else None
+        return ValidationBatches(self.val_set, self.batch_size, self._device(), order)
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Batches that are cut on the device are there; those from disk follow while the device works."""
+        """Move a batch to ``device``; only images from disk are not there already."""
         return tuple(part.to(device, non_blocking=True) for part in batch)
 
 
-class SyntheticDataModule(ImageDataModule):
-    """Drawn faces of the seven expressions, for trying the software: written once as class folders, read as such.
+@dataclass(kw_only=True, eq=False, repr=False)
+class FolderDataModule(ImageDataModule):
+    """Serves images in class folders.
 
     Args:
-        train: number of training faces.
-        validation: number of validation faces.
-        generator_seed: of the drawings; another one draws other people.
-        batch_size: images a step.
-        seed: of the order of the training images.
-        cache_dir: where the drawings and the decoded images are kept; None for the user's cache folder.
-        on_unreadable: ``error`` or ``skip``, should a drawing be unreadable, on a failing disk for instance.
-        val_fraction: share of the training images that takes the place of the validation images.
-        balanced_sampling: show each class equally often in an epoch of as many images.
+        root: folder that holds ``train/`` and ``validation/`` (see ``ClassFolders``).
+        ignore: folders to skip, by name or path in a split.
     """
 
-    def __init__(
-        self,
-        train: int,
-        validation: int,
-        generator_seed: int,
-        batch_size: int,
-        seed: int,
-        on_unreadable: str = "error",
-        cache_dir: str | Path | None = None,
-        val_fraction: float = 0.0,
-        balanced_sampling: bool = False,
-    ) -> None:
-        cache = expand_path(cache_dir) if cache_dir else default_cache_dir()
-        root = cache / "synthetic" / f"v{synthetic.VERSION}-{train}-{validation}-seed{generator_seed}"
-        super().__init__(
-            root,
-            batch_size,
-            seed,
-            on_unreadable=on_unreadable,
-            cache_dir=cache_dir,
-            val_fraction=val_fraction,
-            balanced_sampling=balanced_sampling,
-        )
-        self.train, self.validation, self.generator_seed = train, validation, generator_seed
+    root: str | Path
+    ignore: list[str] | str = ()  # type: ignore[assignment]
 
-    def find(self) -> Layout:
-        """Draw the faces where that was not done yet; from there on they are class folders as any.
+    def open_source(self) -> ClassFolders:
+        """See ``ImageDataModule.open_source``."""
+        ignore = [self.ignore] if isinstance(self.ignore, str | int) else self.ignore
+        return ClassFolders(self.root, [str(name) for name in ignore], needs_validation=not self.val_fraction)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SyntheticDataModule(ImageDataModule):
+    """Serves synthetic images of the seven FER2013 classes, written to the cache once as class folders.
+
+    Args:
+        train: number of training images.
+        validation: number of validation images.
+        generator_seed: seed of the images.
+    """
+
+    train: int
+    validation: int
+    generator_seed: int
+
+    def open_source(self) -> ClassFolders:
+        """Write the images if they are not there yet.
 
         Raises:
-            UserError: the drawings cannot be made or written.
+            UserError: there are too few images for the classes, or they cannot be written.
         """
-        root = Path(self.root)
+        cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
+        name = f"v{synthetic.VERSION}-{self.train}-{self.validation}-seed{self.generator_seed}"
+        root = cache_dir / "synthetic" / name
         if not root.exists():
-            log.info("Drawing %d + %d faces, once, to %s", self.train, self.validation, printable(root))
-        with progress_bar("drawing synthetic faces") as progress:
+            log.info("Writing %d + %d synthetic images to %s", self.train, self.validation, printable(root))
+        with progress_bar("synthetic images") as progress:
             try:
                 synthetic.write_faces(root, self.train, self.validation, self.generator_seed, progress)
             except ValueError as error:
-                raise UserError(
-                    f"data.train={self.train} data.validation={self.validation} data.generator_seed={self.generator_seed}: "  # noqa: E501
-                    f"no such faces can be drawn ({error})."
-                ) from error
+                raise UserError(f"data.train={self.train} data.validation={self.validation}: {error}") from error
             except OSError as error:
                 raise UserError(
-                    f"The drawn faces cannot be written to {printable(root)} ({error.strerror or error}). "
-                    "Set data.cache_dir or FER_EXP_CACHE to a folder that can be written."
+                    f"The synthetic images cannot be written to {printable(root)} ({error.strerror or error}). Set "
+                    "data.cache_dir or FER_EXP_CACHE to a folder that can be written."
                 ) from error
-        return super().find()
-
-
-def _report_counts(train: ImageDataset, validation: ImageDataset) -> None:
-    log.info("%-12s%12s%12s", "class", "train", "validation")
-    for name, in_train, in_validation in zip(CLASSES, train.counts, validation.counts, strict=True):
-        log.info("%-12s%12d%12d", name, in_train, in_validation)
+        return ClassFolders(root, needs_validation=not self.val_fraction)

@@ -1,9 +1,9 @@
-"""A labelled set of faces, in memory or on disk."""
+"""A labelled set of images, in memory or on disk."""
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +13,43 @@ from torch import Tensor
 
 from fer_exp.data.seeding import VAL_SPLIT, derive_seed
 
-CHUNK_SIZE = 2**16  # faces that are read or moved together where all are gone through
+CHUNK_SIZE = 4096  # images that are read at once when all are visited
 
 
 class MemmapImages:
-    """Faces that stay in a file, and are read where they are asked for: as a (N, 1, height, width) uint8 tensor is.
+    """Images in a ``.npy`` file, read when they are indexed; otherwise used like a uint8 tensor (N, C, S, S).
 
-    The file is opened once: another one that takes its name does not change them.
+    The file stays open: a new file of the same name does not change the images.
 
     Args:
-        file: holds M faces, one after the other, from some place on.
-        offset: of that place, in bytes.
-        shape: (M, 1, height, width).
+        file: ``.npy`` file with (M, C, S, S) uint8.
+        rows: (N,) int64 indices into the file; None for all.
 
     Raises:
-        OSError, ValueError: the file cannot be opened, or is too short.
+        OSError, ValueError: the file cannot be opened, or has another content.
     """
 
-    def __init__(self, file: Path, offset: int, shape: tuple[int, ...]) -> None:
-        # "c", copy on write: torch warns of memory that cannot be written, though nobody writes there.
-        self._stored = torch.from_numpy(np.memmap(file, np.uint8, "c", offset, shape))
-        self._rows = torch.arange(shape[0])
+    def __init__(self, file: Path, rows: Tensor | None = None) -> None:
+        # Copy on write: torch warns about read-only memory, although nothing is written.
+        self._stored = torch.from_numpy(np.load(file, mmap_mode="c"))
+        self._rows = torch.arange(len(self._stored)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
     def shape(self) -> torch.Size:
-        """(N, 1, height, width)."""
+        """(N, C, S, S)."""
         return torch.Size((len(self), *self._stored.shape[1:]))
 
-    def __getitem__(self, indices: Any) -> Tensor:
-        """Read the faces at ``indices``: whatever indexes the first axis of a tensor."""
-        return self._stored[self._rows[indices]]
+    def __getitem__(self, index: Any) -> Tensor:
+        """Read the images at ``index``: anything that indexes the first axis of a tensor."""
+        return self._stored[self._rows[index]]
 
     def select(self, indices: Tensor) -> "MemmapImages":
-        """Those at ``indices`` (K,) int64, in that order; none is read."""
-        selected = copy.copy(self)
-        selected._rows = self._rows[indices]
+        """Return the images at ``indices`` (K,) int64 without reading them."""
+        selected = object.__new__(MemmapImages)
+        selected._stored, selected._rows = self._stored, self._rows[indices]
         return selected
 
 
@@ -59,23 +58,29 @@ class ImageDataset:
     """One split, decoded.
 
     Attributes:
-        images: (N, 1, 48, 48) uint8, grey: a tensor, or what stays on disk and is indexed as one.
+        images: (N, C, S, S) uint8: a tensor in memory, or images on disk.
         labels: (N,) int64, indices into ``classes``.
-        classes: class names, in the order of the labels.
-        files: N paths relative to the split's folder, with forward slashes.
-        fingerprint: SHA-256 over pixels, labels and classes, in hexadecimal: equal for equal data, wherever it lies.
-        soft_labels: (N, C) float32, probabilities to train on in place of ``labels``; None where there are none.
+        classes: class names.
+        names: N image names: paths relative to the data root, or ``table.csv:LINE``.
+        digests: (N, 32) uint8, SHA-256 of the pixels of each image.
+        soft_labels: (N, C) float32 training targets that replace ``labels``, or None.
     """
 
     images: Tensor | MemmapImages
     labels: Tensor
     classes: tuple[str, ...]
-    files: tuple[str, ...]
-    fingerprint: str
+    names: tuple[str, ...]
+    digests: np.ndarray
     soft_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, S, S)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
 
     @property
     def counts(self) -> list[int]:
@@ -83,59 +88,67 @@ class ImageDataset:
         counts: list[int] = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
         return counts
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of classes, labels and pixels: equal for equal images in any order, from any source."""
+        labels = self.labels.numpy().astype(">u2").view(np.uint8).reshape(-1, 2)
+        rows = np.ascontiguousarray(np.concatenate([labels, self.digests], axis=1)).view("S34")
+        digest = hashlib.sha256("\0".join((*self.classes, str(self.image_shape))).encode())
+        digest.update(np.sort(rows, axis=0).tobytes())
+        return digest.hexdigest()
+
+    def select(self, indices: Tensor) -> "ImageDataset":
+        """Return the images at ``indices`` (K,) int64."""
+        images = self.images
+        return ImageDataset(
+            images.select(indices) if isinstance(images, MemmapImages) else images[indices],
+            self.labels[indices],
+            self.classes,
+            tuple(self.names[i] for i in indices.tolist()),
+            self.digests[indices.numpy()],
+            None if self.soft_labels is None else self.soft_labels[indices],
+        )
+
 
 def make_dataset(
-    images: Tensor | MemmapImages, labels: Tensor, classes: Sequence[str], files: Sequence[str]
+    images: Tensor | MemmapImages, labels: Tensor, classes: Sequence[str], names: Sequence[str]
 ) -> ImageDataset:
-    """Bundle decoded faces with their fingerprint."""
-    return ImageDataset(images, labels, tuple(classes), tuple(files), fingerprint(images, labels, classes))
+    """Make a dataset from images in memory or on disk."""
+    return ImageDataset(images, labels, tuple(classes), tuple(names), hash_images(images))
 
 
-def fingerprint(images: Tensor | MemmapImages, labels: Tensor, classes: Sequence[str]) -> str:
-    """SHA-256 over classes, labels and pixels, in hexadecimal."""
-    digest = begin_fingerprint(labels, classes)
+def hash_images(images: Tensor | MemmapImages) -> np.ndarray:
+    """Return (N, 32) uint8: SHA-256 of the pixels of each image."""
+    digests = bytearray()
     for start in range(0, len(images), CHUNK_SIZE):
-        digest.update(images[start : start + CHUNK_SIZE].contiguous().numpy().data)
-    return digest.hexdigest()
+        for image in images[start : start + CHUNK_SIZE].numpy():
+            digests += hashlib.sha256(np.ascontiguousarray(image).data).digest()
+    return np.frombuffer(digests, np.uint8).reshape(-1, 32)
 
 
-def begin_fingerprint(labels: Tensor, classes: Sequence[str]) -> "hashlib._Hash":
-    """The hash that only lacks the pixels."""
-    digest = hashlib.sha256("\0".join(classes).encode())
-    digest.update(labels.numpy().tobytes())
-    return digest
+def split_dataset(dataset: ImageDataset, fraction: float) -> tuple[ImageDataset, ImageDataset]:
+    """Split off a fraction of each class for validation.
 
-
-def val_fraction(images: ImageDataset, share: float) -> tuple[ImageDataset, ImageDataset]:
-    """Part off ``share`` of each class, rounded to whole images.
-
-    Which images is drawn from a fixed seed: all runs on the same data hold out the same ones, whatever their seed.
+    The split is drawn from a fixed seed: all runs on the same data validate on the same images.
 
     Returns:
-        What is left to train on, and what is held out, each in the order of ``images``.
+        Training and validation images, in the order of ``dataset``.
+
+    Raises:
+        ValueError: a class has too few images.
     """
-    generator = torch.Generator().manual_seed(derive_seed(0, VAL_SPLIT))
-    held = torch.zeros(len(images), dtype=torch.bool)
-    for label in range(len(images.classes)):
-        members = torch.nonzero(images.labels == label).squeeze(1)
-        members = members[torch.randperm(len(members), generator=generator)]
-        held[members[: round(share * len(members))]] = True
-    kept, parted = (select(images, torch.nonzero(chosen).squeeze(1)) for chosen in (~held, held))
-    return kept, parted
+    from sklearn.model_selection import StratifiedShuffleSplit  # slow to import
+
+    seed = derive_seed(0, VAL_SPLIT) % 2**32
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    train, validation = next(splitter.split(np.zeros(len(dataset)), dataset.labels.numpy()))
+    return tuple(dataset.select(torch.from_numpy(np.sort(part))) for part in (train, validation))  # type: ignore[return-value]
 
 
-def select(images: ImageDataset, indices: Tensor) -> ImageDataset:
-    """The images at ``indices`` (M,) int64, in that order, as a set with a fingerprint of its own."""
-    files = [images.files[i] for i in indices.tolist()]
-    pixels = images.images.select(indices) if isinstance(images.images, MemmapImages) else images.images[indices]
-    return make_dataset(pixels, images.labels[indices], images.classes, files)
-
-
-# What is done to an image before a network sees it, in words; checkpoints tell it, so that none is gone on from with
-# another. The size and the grey are those of ``decode``, the scale is that of ``normalise``.
+# How images reach a network; stored in checkpoints.
 PREPROCESSING = {"size": [48, 48], "grey": True, "scale": "1/255"}
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Map uint8 faces to float32 in [0, 1]: the one preprocessing of training, evaluation and prediction."""
+    """Map uint8 images to float32 in [0, 1]."""
     return images.to(torch.float32, copy=True).div_(255)

@@ -1,32 +1,31 @@
-"""Image files of any mode and size to 48x48 grey, in parallel.
+"""Decode images of any mode and size to uint8 (C, S, S), in parallel.
 
-Imports neither torch nor lightning: the worker processes start with this module, and start fast.
+Imports neither torch nor lightning: the worker processes import this module, and start fast.
 """
 
-import codecs
+import io
 import logging
 import multiprocessing
+import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import IO, Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fer_exp.files import printable
 
 log = logging.getLogger(__name__)
 
-SIZE = 48  # pixels a side
-# Of an image. To decode so many takes 140 MB of grey, 420 MB of colour, 750 MB of colour with transparency and 1.5 GB
-# of 32-bit values, and each worker process decodes one at a time.
-MOST_PIXELS = 50_000_000
-MOST_REDUCED_PIXELS = 8 * MOST_PIXELS  # of a JPEG that is decoded at an eighth of its width and height
-_TURNS = {  # by EXIF orientation (CIPA DC-008, 4.6.4)
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names; no format that runs a program
+_TRANSPOSE = {  # by EXIF orientation (CIPA DC-008, 4.6.4)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -35,218 +34,252 @@ _TURNS = {  # by EXIF orientation (CIPA DC-008, 4.6.4)
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_NOT_READ = ("EPS", "FITS")  # the one is a program, which need not end; the other unpacks to any size
-_HEAD = 1024  # bytes that tell what a file is
-_DAMAGED = "damaged or cut off"
+CHUNK_SIZE = 256  # images per task
+_PARALLEL_FROM = 2000  # images; with fewer, starting the worker processes takes longer than decoding
+_MAX_WORKERS = 16
 
-# What is given the suffix of an image and is none that Pillow knows, by how it begins.
-_BEGINNINGS = {
-    b"%PDF": "a PDF document, not an image",
-    b"PK\3\4": "an archive or an office document, not an image",
-    b"version https://git-lfs": "a pointer of Git LFS, not the image: git lfs pull fetches that",
-    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*"), _DAMAGED),
-}
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-
-_CHUNK = 256  # files a task
-_PARALLEL_FROM = 2000  # files; below, starting the worker processes takes longer than the decoding
-
-Failure = tuple[str, str]  # (file, reason)
-Progress = Callable[[int, int], None]  # called with (files done, files in all)
 Part = TypeVar("Part")
+Progress = Callable[[int, int], None]  # called with (images done, images in total)
+
+
+@dataclass(frozen=True)
+class PixelText:
+    """An image as the text of a table cell: the gray values of a square image, row by row."""
+
+    text: str
+
+
+ImageInput = str | bytes | PixelText  # a file path, the content of an image file, or a table cell
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The format of decoded images.
+
+    Attributes:
+        size: width and height in pixels.
+        color: ``gray`` (one channel) or ``rgb`` (three).
+        resize: ``stretch`` ignores the aspect ratio, ``crop`` cuts the center square, ``pad`` adds black borders.
+    """
+
+    size: int = 48
+    color: Literal["gray", "rgb"] = "gray"
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, S, S)."""
+        return (1 if self.color == "gray" else 3), self.size, self.size
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the color mode."""
+        return "L" if self.color == "gray" else "RGB"
+
+    def __str__(self) -> str:
+        return f"{self.size}x{self.size} {'gray' if self.color == 'gray' else 'RGB'}"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Decoded images.
+
+    Attributes:
+        images: (N, C, S, S) uint8; zeros where an image is unreadable.
+        unreadable: index -> reason.
+        originals: number of images of each original (width, height, Pillow mode).
+    """
+
+    images: np.ndarray
+    unreadable: dict[int, str]
+    originals: Counter[tuple[int, int, str]]
 
 
 class UnreadableImageError(Exception):
-    """A file is no image, or one that is not decoded; the message says which, in words that stand beside its name."""
+    """The input is not an image; the message is the reason."""
 
 
-def decode_file(path: str | Path | IO[bytes]) -> np.ndarray:
-    """Read one image, or the first frame of an animation, as (48, 48) uint8 grey.
-
-    The EXIF rotation is applied and transparency is laid on white. 16-bit values keep their upper byte; 32-bit ones
-    are scaled from the narrowest of 0..1, 0..255, 0..65535 and 0..maximum that holds them. Other sizes are squeezed
-    to the square, whatever their proportions (as Keras's ``flow_from_directory`` does), with antialiasing.
+def open_image(source: ImageInput) -> Image.Image:
+    """Open an image without decoding its pixels.
 
     Raises:
-        UnreadableImageError: the file is no image, or too large: it has more than ``MOST_PIXELS``, or as a JPEG that is
-            decoded at a fraction of its size more than ``MOST_REDUCED_PIXELS``.
-        Exception: it is damaged; which one depends on what Pillow's many readers stumble over.
+        UnreadableImageError: the input is not an image.
+        Exception: the image is damaged; the type depends on Pillow's reader.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's name no file
-        with open_image(path) as image:
-            image.draft("L", (SIZE, SIZE))  # a large JPEG is decoded at a fraction of its size
-            grey = _to_grey(_upright(image))
-    return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    if isinstance(source, PixelText):
+        return Image.fromarray(parse_pixels(source.text))
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(_describe_content(source)) from error
+
+
+def decode_image(image: Image.Image, image_format: ImageFormat) -> np.ndarray:
+    """Decode an opened image, or the first frame of an animation, to (C, S, S) uint8.
+
+    The EXIF orientation is applied. Transparent areas become white. 16-bit values keep their upper byte; 32-bit values
+    are scaled from the smallest of 0..1, 0..255, 0..65535 and 0..maximum that contains them. Resizing is bilinear with
+    antialiasing.
+    """
+    size = (image_format.size, image_format.size)
+    image.draft(image_format.mode, size)  # a large JPEG is decoded at a fraction of its size
+    image = _convert(_upright(image), image_format.mode)
+    if image_format.resize == "crop":
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    elif image_format.resize == "pad":
+        image = ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0)
+    else:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def parse_pixels(text: str) -> np.ndarray:
+    """Parse the gray values of a square image, separated by blanks, to (S, S) uint8.
+
+    Raises:
+        UnreadableImageError: a value is not an integer in 0..255, or their number is not a square.
+    """
+    try:
+        values = np.array(text.split(), np.int64)
+    except (ValueError, OverflowError) as error:
+        raise UnreadableImageError("expected integers in 0..255, separated by blanks") from error
+    side = round(len(values) ** 0.5)
+    if side == 0 or side * side != len(values):
+        raise UnreadableImageError(f"{len(values)} pixel values are not a square image")
+    if values.min() < 0 or values.max() > 255:
+        raise UnreadableImageError(f"pixel values from {values.min()} to {values.max()}; expected 0..255")
+    return values.reshape(side, side).astype(np.uint8)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says.
-
-    Not by Pillow's ``exif_transpose``, which also writes all other notes of the camera anew, and fails at odd ones.
-    """
-    image.load()  # by which a TIFF turns itself, and forgets its orientation
-    orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    """Apply the EXIF orientation."""
+    # Not ImageOps.exif_transpose: it rewrites the other EXIF tags, and fails if one is malformed.
+    image.load()  # a TIFF is rotated here, and its orientation tag removed
+    transpose = _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))  # type: ignore[arg-type]
+    return image if transpose is None else image.transpose(transpose)
 
 
-def open_image(path: str | Path | IO[bytes]) -> Image.Image:
-    """Open an image, without decoding it.
-
-    Raises:
-        UnreadableImageError: the file is no image, or too large.
-    """
-    pillows_most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # which knows of no reduction
-    try:
-        image = Image.open(path)
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(_what_it_is(_head(path))) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillows_most
-    if reason := _why_not_decoded(image):
-        image.close()
-        raise UnreadableImageError(reason)
-    return image
-
-
-def _why_not_decoded(image: Image.Image) -> str:
-    if image.format in _NOT_READ:
-        return f"of the format {image.format}, which is not read here: save it as JPEG or PNG"
-    width, height = image.size
-    # Of a progressive JPEG all coefficients are in memory before the first pixel, however small the result.
-    is_reduced = isinstance(image, JpegImageFile) and "progressive" not in image.info
-    most = MOST_REDUCED_PIXELS if is_reduced else MOST_PIXELS
-    if width * height > most:
-        return f"too large: {width:,} x {height:,} pixels, and {most // 10**6} million are the most; scale it down"
-    return ""
-
-
-def _head(path: str | Path | IO[bytes]) -> bytes:
-    if isinstance(path, str | Path):
-        with Path(path).open("rb") as file:
-            return file.read(_HEAD)
-    path.seek(0)
-    return path.read(_HEAD)
-
-
-def _what_it_is(head: bytes) -> str:
-    """In words, what a file is that begins with ``head`` and that Pillow does not know."""
-    if not any(head):
-        return "nothing but zeros, not an image" if head else "an empty file"
-    for beginning, words in _BEGINNINGS.items():
-        if head.startswith(beginning):
-            return words
-    if head[4:8] == b"ftyp":
-        return "a HEIC or AVIF image, which is not read here: save it as JPEG" if head[8:12] in _HEIC else "a film"
-    if b"<svg" in head.lower():
-        return "an SVG drawing, not an image of pixels"
-    if b"<!doctype html" in head.lower() or b"<html" in head.lower():
-        return "a web page, not an image"
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # minds no character that is cut at the end
-    except UnicodeDecodeError:
-        return "not an image"
-    return "text, not an image" if all(sign.isprintable() or sign.isspace() for sign in text) else "not an image"
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
+def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image, np.float64)).clip(0)
         full_scale = next((scale for scale in (1, 255, 65535) if values.max() <= scale), values.max())
-        return Image.fromarray(np.rint(values / full_scale * 255).astype(np.uint8))
-    if image.has_transparency_data:
+        image = Image.fromarray(np.rint(values / full_scale * 255).astype(np.uint8))
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L")
+    elif image.mode == "LAB":  # Pillow converts it to RGB only
+        image = image.convert("RGB")
+    return image.convert(mode)
 
 
-def _decode_chunk(paths: Sequence[str]) -> tuple[np.ndarray, list[Failure]]:
-    faces = np.zeros((len(paths), SIZE, SIZE), np.uint8)
-    failures: list[Failure] = []
-    for i, path in enumerate(paths):
-        try:
-            faces[i] = decode_file(path)
-        except Exception as error:  # one odd file must not hide the others from the list
-            failures.append((path, failure_reason(error)))
-    return faces, failures
+def _describe_content(source: str | bytes) -> str:
+    """The reason why Pillow does not recognize an input."""
+    if isinstance(source, bytes):
+        head = source[:64]
+    else:
+        with open(source, "rb") as file:  # noqa: PTH123
+            head = file.read(64)
+    if not head:
+        return "empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer; git lfs pull downloads the image"
+    return f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or damaged"
 
 
 def failure_reason(error: Exception) -> str:
-    """What ``decode_file`` stumbled over, in one line of words that stands beside the file's name."""
+    """One line that says why an image cannot be decoded."""
     if isinstance(error, UnreadableImageError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "more memory is needed to decode it than there is"
+        return "not enough memory to decode it"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too large: more than 178 million pixels"
     detail = printable(" ".join(str(error).split()) or type(error).__name__)
-    if isinstance(error, Image.DecompressionBombError):  # a part of the file is larger than the whole declares
-        return f"too large ({detail})"
-    return getattr(error, "strerror", None) or f"{_DAMAGED} ({detail})"
+    return getattr(error, "strerror", None) or f"damaged ({detail})"
 
 
-def decode_files(
-    paths: Sequence[str], progress: Progress | None = None, faces: np.ndarray | None = None
-) -> tuple[np.ndarray, list[Failure]]:
-    """Decode all files, on all cores that this process may use.
+def decode_images(
+    sources: Iterable[ImageInput], n: int, image_format: ImageFormat, progress: Progress | None = None
+) -> Decoded:
+    """Decode ``n`` images into memory, on all available cores."""
+    images = np.zeros((n, *image_format.shape), np.uint8)
+    unreadable: dict[int, str] = {}
+    originals: Counter[tuple[int, int, str]] = Counter()
+    start = 0
+    for part in decode_in_chunks(sources, n, image_format, progress):
+        images[start : start + len(part.images)] = part.images
+        unreadable |= {start + i: reason for i, reason in part.unreadable.items()}
+        originals += part.originals
+        start += len(part.images)
+    return Decoded(images, unreadable, originals)
+
+
+def decode_in_chunks(
+    sources: Iterable[ImageInput], n: int, image_format: ImageFormat, progress: Progress | None = None
+) -> Iterator[Decoded]:
+    """Decode ``n`` images on all available cores, and yield them in chunks, in order."""
+    yield from map_chunks(partial(_decode_chunk, image_format=image_format), sources, n, progress)
+
+
+def _decode_chunk(sources: Sequence[ImageInput], image_format: ImageFormat) -> Decoded:
+    images = np.zeros((len(sources), *image_format.shape), np.uint8)
+    unreadable: dict[int, str] = {}
+    originals: Counter[tuple[int, int, str]] = Counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's warnings do not name the file
+        for i, source in enumerate(sources):
+            try:
+                with open_image(source) as image:
+                    original = (*image.size, image.mode)
+                    images[i] = decode_image(image, image_format)
+                originals[original] += 1
+            except Exception as error:  # Pillow's readers raise many types; all unreadable images are reported at once
+                unreadable[i] = failure_reason(error)
+    return Decoded(images, unreadable, originals)
+
+
+def map_chunks(
+    function: Callable[[Sequence[Any]], Part], items: Iterable[Any], n: int, progress: Progress | None = None
+) -> Iterator[Part]:
+    """Apply ``function`` to chunks of ``items`` on all available cores, and yield the results in order.
 
     Args:
-        paths: N files.
-        progress: called with (files done, N) as the work goes on.
-        faces: (N, 48, 48) uint8 to decode them into; None for a new array.
-
-    Returns:
-        (N, 48, 48) uint8 in the order of ``paths``, and the files that could not be read, whose places are blank.
+        function: can be pickled; its module should not import torch.
+        items: can be pickled; a few chunks are in memory at a time.
+        n: number of items.
+        progress: called with (items done, n).
     """
-    if faces is None:
-        faces = np.zeros((len(paths), SIZE, SIZE), np.uint8)
-    failures: list[Failure] = []
-    done = 0
-    for part, bad in work_through(_decode_chunk, paths):
-        faces[done : done + len(part)] = part
-        failures += bad
-        done += len(part)
+    iterator = iter(items)
+    chunks = iter(lambda: list(islice(iterator, CHUNK_SIZE)), [])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    is_parallel = cores > 1 and n >= _PARALLEL_FROM
+    parts = _map_in_processes(function, chunks, min(cores, _MAX_WORKERS)) if is_parallel else map(function, chunks)
+    for i, part in enumerate(parts, start=1):
+        yield part
         if progress:
-            progress(done, len(paths))
-    return faces, failures
+            progress(min(i * CHUNK_SIZE, n), n)
 
 
-def work_through(work: Callable[[Sequence[str]], Part], paths: Sequence[str]) -> Iterator[Part]:
-    """Give ``work`` the files in chunks, on all cores that this process may use.
-
-    Args:
-        work: a function of a module, which worker processes can import; that module had better import no torch.
-        paths: the files.
-
-    Yields:
-        What ``work`` returned for each chunk, in the order of the files.
-    """
-    from fer_exp.training.hardware import (
-        available_cores,  # here, because it imports torch, and workers import this module
-    )
-
-    workers = min(available_cores(), 16)
-    chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
-    done = 0
-    if workers > 1 and len(paths) >= _PARALLEL_FROM:
-        try:
-            for part in _work_in_parallel(work, chunks, workers):
-                done += 1
-                yield part
-        except (BrokenProcessPool, OSError) as error:
-            # Such as a script that has no `if __name__ == "__main__"`, which every worker would run again.
-            log.warning("The images are decoded by one process, as worker processes cannot work here (%s).", error)
-    for chunk in chunks[done:]:
-        yield work(chunk)
-
-
-def _work_in_parallel(
-    work: Callable[[Sequence[str]], Part], chunks: Sequence[Sequence[str]], workers: int
+def _map_in_processes(
+    function: Callable[[Sequence[Any]], Part], chunks: Iterator[Sequence[Any]], workers: int
 ) -> Iterator[Part]:
     # Spawned, not forked: torch's threads may be running in this process, and a fork would copy their locks.
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pending: deque[tuple[Sequence[Any], Future[Part]]] = deque()
     try:
-        yield from pool.map(work, chunks)
+        for chunk in chunks:
+            pending.append((chunk, pool.submit(function, chunk)))
+            if len(pending) > 2 * workers:
+                yield pending[0][1].result()
+                pending.popleft()
+        while pending:
+            yield pending[0][1].result()
+            pending.popleft()
+    except (BrokenProcessPool, OSError) as error:  # for example, a script without `if __name__ == "__main__"`
+        log.warning("Decoding in this process: worker processes cannot be used here (%s).", error)
+        yield from map(function, chain((chunk for chunk, _ in pending), chunks))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Batches by index: from a set that lies whole on the training device, or from one that stays on disk."""
+"""Batches by index: of images on the training device, or of images on disk."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,34 +11,34 @@ from torch import Tensor
 from fer_exp.data.dataset import ImageDataset, MemmapImages
 from fer_exp.data.seeding import DATA_ORDER, derive_seed
 
-_READERS = 4  # threads; more than a few wait for the disk
-_AHEAD = 8  # batches
+_READERS = 4  # threads
+_PREFETCH = 8  # batches
 
 
 class ShuffledOrder:
-    """A new permutation of ``n`` indices for each epoch, a function of seed and epoch alone."""
+    """A permutation of ``n`` indices for each epoch, a function of seed and epoch only."""
 
     def __init__(self, n: int, seed: int) -> None:
         self.n, self.seed, self.epoch = n, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch (from 0)."""
+        """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def indices(self) -> Tensor:
-        """(n,) int64: the order of this epoch."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, DATA_ORDER, self.epoch))
-        return torch.randperm(self.n, generator=generator)
+        """Return the order of this epoch, (n,) int64."""
+        return torch.randperm(self.n, generator=self._generator())
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.seed, DATA_ORDER, self.epoch))
 
 
 class BalancedOrder(ShuffledOrder):
-    """As many indices, with each class as often as any other: small classes come again, large ones not wholly.
-
-    Each class has a new permutation for each time that it is gone through, so that all its images come equally often.
+    """``n`` indices that show each class equally often: small classes repeat, large ones are not shown completely.
 
     Args:
         labels: (n,) int64.
-        seed: as of ``ShuffledOrder``.
+        seed: as in ``ShuffledOrder``.
     """
 
     def __init__(self, labels: Tensor, seed: int) -> None:
@@ -46,89 +46,115 @@ class BalancedOrder(ShuffledOrder):
         self.labels = labels
 
     def indices(self) -> Tensor:
-        """(n,) int64: the order of this epoch."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, DATA_ORDER, self.epoch))
+        """Return the order of this epoch, (n,) int64."""
+        generator = self._generator()
         classes = self.labels.unique()
-        # What does not divide evenly falls to classes that are drawn anew each time.
-        favoured = torch.randperm(len(classes), generator=generator)[: self.n % len(classes)].tolist()
+        # The remainder goes to classes that are drawn in each epoch.
+        extra = torch.randperm(len(classes), generator=generator)[: self.n % len(classes)].tolist()
         drawn = []
         for i, label in enumerate(classes):
             members = torch.nonzero(self.labels == label).squeeze(1)
-            wanted = self.n // len(classes) + (i in favoured)
-            times = -(-wanted // len(members))
-            rounds = [members[torch.randperm(len(members), generator=generator)] for _ in range(times)]
-            drawn.append(torch.cat(rounds)[:wanted])
+            count = self.n // len(classes) + (i in extra)
+            # One permutation for each pass over the class: all its images come equally often.
+            n_passes = -(-count // len(members))
+            passes = [members[torch.randperm(len(members), generator=generator)] for _ in range(n_passes)]
+            drawn.append(torch.cat(passes)[:count])
         return torch.cat(drawn)[torch.randperm(self.n, generator=generator)]
 
 
-class TrainingBatches:
-    """The training set in a new order each epoch, with the tail that fills no batch dropped.
+def proportional_order(labels: Tensor) -> Tensor:
+    """Return a fixed order, (n,) int64, in which each prefix has about the class proportions of the whole."""
+    position = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).squeeze(1)
+        position[members] = (torch.arange(len(members)) + 0.5).double() / len(members)
+    return position.argsort(stable=True)
 
-    Yields images (B, 1, 48, 48) uint8, with their labels (B,) int64, or their soft labels (B, C) float32 where there
-    are such: on ``device``, or in memory those that stay on disk.
+
+class TrainingBatches:
+    """Batches of the training images in a new order each epoch; an incomplete last batch is dropped.
+
+    Yields (images (B, C, S, S) uint8, targets): labels (B,) int64, or soft labels (B, C) float32 if the dataset has
+    them. Images in memory are on ``device``; images on disk come in CPU memory.
 
     Args:
-        images: the set.
+        dataset: the training images.
         batch_size: B.
         seed: of the order.
-        device: where the images are kept.
-        balanced: show each class equally often.
+        device: device for images in memory.
+        balanced: whether each class is shown equally often.
     """
 
     def __init__(
-        self, images: ImageDataset, batch_size: int, seed: int, device: torch.device, balanced: bool = False
+        self, dataset: ImageDataset, batch_size: int, seed: int, device: torch.device, balanced: bool = False
     ) -> None:
         self.batch_size = batch_size
-        # Under this name Lightning finds set_epoch.
-        self.sampler = BalancedOrder(images.labels, seed) if balanced else ShuffledOrder(len(images), seed)
-        self.images = _on_device(images, device)
-        targets = images.labels if images.soft_labels is None else images.soft_labels
-        self.targets = targets.to(self.images.labels.device)
+        # Lightning calls set_epoch on an attribute of this name.
+        self.sampler = BalancedOrder(dataset.labels, seed) if balanced else ShuffledOrder(len(dataset), seed)
+        self.dataset = _to_device(dataset, device)
+        targets = dataset.labels if dataset.soft_labels is None else dataset.soft_labels
+        self.targets = targets.to(self.dataset.labels.device)
 
     def __len__(self) -> int:
-        return len(self.images) // self.batch_size
+        return len(self.dataset) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # A generator: Lightning calls iter() before set_epoch() when a run is resumed.
         order = self.sampler.indices()[: len(self) * self.batch_size]
-        if isinstance(self.images.images, MemmapImages):
-            yield from _read_ahead(self.images.images, self.targets, order.split(self.batch_size))
-            return
-        for batch in order.to(self.targets.device).split(self.batch_size):
-            yield self.images.images[batch], self.targets[batch]
+        yield from _batches(self.dataset.images, self.targets, order, self.batch_size)
 
 
 class ValidationBatches:
-    """The validation set in its own order, whole: the last batch may be short.
+    """Batches of all validation images; the last batch may be smaller.
 
-    Yields (images (B, 1, 48, 48) uint8, labels (B,) int64): on ``device``, or in memory those that stay on disk.
+    Yields (images (B, C, S, S) uint8, labels (B,) int64), on the same devices as ``TrainingBatches``.
+
+    Args:
+        dataset: the validation images.
+        batch_size: B.
+        device: device for images in memory.
+        order: (N,) int64 indices; None for the order of the dataset.
     """
 
-    def __init__(self, images: ImageDataset, batch_size: int, device: torch.device) -> None:
-        self.batch_size = batch_size
-        self.images = _on_device(images, device)
+    def __init__(
+        self, dataset: ImageDataset, batch_size: int, device: torch.device, order: Tensor | None = None
+    ) -> None:
+        self.batch_size, self.order = batch_size, order
+        self.dataset = _to_device(dataset, device)
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self.images.images, self.images.labels
-        if isinstance(images, MemmapImages):
-            return _read_ahead(images, labels, torch.arange(len(images)).split(self.batch_size))
-        return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        images, labels = self.dataset.images, self.dataset.labels
+        if self.order is None and isinstance(images, Tensor):
+            return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        order = torch.arange(len(labels)) if self.order is None else self.order
+        return _batches(images, labels, order, self.batch_size)
 
 
-def _on_device(images: ImageDataset, device: torch.device) -> ImageDataset:
-    """The set on ``device``; one that stays on disk is left there."""
-    if isinstance(images.images, MemmapImages):
-        return images
-    return replace(images, images=images.images.to(device), labels=images.labels.to(device))
+def _to_device(dataset: ImageDataset, device: torch.device) -> ImageDataset:
+    """Move images in memory to ``device``."""
+    if isinstance(dataset.images, MemmapImages):
+        return dataset
+    return replace(dataset, images=dataset.images.to(device), labels=dataset.labels.to(device))
 
 
-def _read_ahead(images: MemmapImages, targets: Tensor, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches from disk by their indices (B,) int64, in order, read by threads while the network trains.
+def _batches(
+    images: Tensor | MemmapImages, targets: Tensor, order: Tensor, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(images, MemmapImages):
+        yield from _prefetch(images, targets, order.split(batch_size))
+        return
+    for batch in order.to(targets.device).split(batch_size):
+        yield images[batch], targets[batch]
 
-    Threads, not processes: torch reads without Python's lock, nothing is copied between processes, and it works
-    where processes may not be started (in the workers of a launcher) or share no memory (in small containers).
+
+def _prefetch(images: MemmapImages, targets: Tensor, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches from disk in order, read by threads while the network trains.
+
+    Threads, not processes: torch reads without Python's lock, nothing is copied between processes, and it works where
+    processes cannot be started (workers of a launcher) or share no memory (small containers).
     """
 
     def read(indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +164,7 @@ def _read_ahead(images: MemmapImages, targets: Tensor, batches: Iterable[Tensor]
         pending: deque[Future[tuple[Tensor, Tensor]]] = deque()
         for indices in batches:
             pending.append(pool.submit(read, indices))
-            if len(pending) > _AHEAD:
+            if len(pending) > _PREFETCH:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -1,16 +1,14 @@
-"""Seeds for each use of chance in a run, derived from the one seed that a person sets."""
+"""Independent random seeds for each part of a run, derived from its one seed."""
 
 import numpy as np
 
+DATA_ORDER, TRAINING, VAL_SPLIT = range(3)  # streams; VAL_SPLIT is drawn from seed 0 in every run
 
-def derive_seed(seed: int, *path: int) -> int:
-    """A 63-bit seed for the stream that ``path`` names, independent of the seeds of all other paths.
 
-    A run draws its data order and its dropout masks from ``(seed, stream, epoch)``: every optimizer sees the same
-    order, and a run that is resumed at an epoch's start draws what it would have drawn.
+def derive_seed(seed: int, *stream: int) -> int:
+    """Return a 63-bit seed for a stream, independent of the seeds of other streams.
+
+    Data order and dropout masks are drawn from ``(seed, stream, epoch)``: every optimizer sees the same order, and a
+    resumed run draws what an uninterrupted one draws.
     """
-    return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-# The streams of a run; the last is drawn from the same seed in every run, whatever its own.
-DATA_ORDER, TRAINING, VAL_SPLIT = range(3)
+    return int(np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))

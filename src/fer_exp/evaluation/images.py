@@ -1,6 +1,5 @@
 """The images of an evaluation: the evaluated ones, and those that the run was trained and validated on."""
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,9 +8,8 @@ from typing import Any
 
 from fer_exp.config.instantiate import build_checked
 from fer_exp.data.audit import is_constant
-from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.data.datamodule import FolderDataModule, ImageDataModule
 from fer_exp.data.dataset import CHUNK_SIZE, ImageDataset
-from fer_exp.data.sources.class_folders import Layout, within
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import Provenance
 from fer_exp.files import expand_path, printable
@@ -19,8 +17,7 @@ from fer_exp.files import expand_path, printable
 log = logging.getLogger(__name__)
 
 SPLITS = ("validation", "train", "test", "selection")
-TEST_NAMES = ("test", "testing")
-FOLDERS = f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"
+FOLDERS = f"{FolderDataModule.__module__}.{FolderDataModule.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> ImageDataMod
 
     Args:
         run: the run's config group ``data``; empty if unknown. A given ``root`` replaces synthetic images.
-        given: keys of ``ImageDataModule``.
+        given: keys of the data module.
 
     Raises:
         UserError: the data module refuses the keys.
@@ -84,66 +81,46 @@ def load_images(data: ImageDataModule, split: str) -> Images:
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
-    if not data.root:
-        name = _split_name(split, None)
+    if not getattr(data, "root", True):
+        name = _split_name(split, {})
         if name in SPLITS:
             raise UserError(f"split={name}: the data of this checkpoint was not found; give data.root=DIR")
         return Images(name, Path(name), data.load_folder(name, Path(name)), None, None, None)
     data.setup()
-    layout, train, selection = data.layout, data.train_set, data.val_set
-    name = _split_name(split, layout)
-    is_held_out = data.val_fraction > 0
-    if name == "validation" and is_held_out and layout.validation.name.lower() in TEST_NAMES:
-        raise UserError(
-            f"split=validation: there is no such folder; {printable(layout.validation)} is the run's test set. Use "
-            "split=selection for the images held out of train/, or split=test for the one report on the test set."
-        )
+    source, train, selection, is_held_out = data.source, data.train_set, data.val_set, data.val_fraction > 0
+    assert source is not None
+    places = {name: place for name in ("test", "train", "validation") if (place := source.location(name))}
+    name = _split_name(split, places)
     if name == "train":
-        return Images(name, layout.train, train, train, selection, layout.root, is_held_out)
+        return Images(name, places[name], train, train, selection, source.root, is_held_out)
     if name == "selection" or (name == "validation" and not is_held_out):
-        folder = layout.train if is_held_out else layout.validation
-        return Images(name, folder, selection, train, selection, layout.root, is_held_out)
-    folder, excluded = Path(name), frozenset[str]()
-    if name == "validation":
-        folder = layout.validation
-        excluded = within(layout, folder, data.excluded(layout))
-    elif name == "test":
-        folder = _test_folder(layout)
-        if not is_held_out and folder.resolve() == layout.validation.resolve():
-            raise UserError(
-                f"split=test: the run was validated on {printable(folder)}, so it is no test set. Use another test "
-                "set, or split=validation."
-            )
-    evaluated = data.load_folder(name, folder, excluded)
-    return Images(name, folder, evaluated, train, selection, layout.root, is_held_out)
+        folder = places["train" if is_held_out else "validation"]
+        return Images(name, folder, selection, train, selection, source.root, is_held_out)
+    if name not in SPLITS:
+        folder = Path(name)
+        return Images(name, folder, data.load_folder(name, folder), train, selection, source.root, is_held_out)
+    if (evaluated := data.load_split(name)) is None:
+        raise UserError(
+            f"split={name}: {printable(source.root)} has no {name} split. Use split=selection for the images that the "
+            "run was validated on, or the folder of the images: split=DIR protocol=official"
+        )
+    is_shared = not is_held_out and places[name].is_dir() and places[name] == places.get("validation")
+    if is_shared or evaluated.fingerprint == selection.fingerprint:
+        raise UserError(
+            f"split={name}: the run was validated on {printable(places[name])}, so it is no test set. Use another test "
+            "set, or split=validation."
+        )
+    return Images(name, places[name], evaluated, train, selection, source.root, is_held_out)
 
 
-def _split_name(split: str, layout: Layout | None) -> str:
+def _split_name(split: str, places: Mapping[str, Path]) -> str:
     """``split``; for the folder of a split of the data, the name of that split."""
     if split in SPLITS:
         return split
     folder = expand_path(split)
     if not folder.is_dir():
         raise UserError(f"split={printable(split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
-    folders = {}
-    if layout is not None:
-        test = _find_test(layout)
-        folders = {**({"test": test} if test else {}), "train": layout.train, "validation": layout.validation}
-    return next((name for name, place in folders.items() if place.resolve() == folder.resolve()), str(folder))
-
-
-def _find_test(layout: Layout) -> Path | None:
-    siblings = sorted(layout.train.parent.iterdir())
-    return next((folder for folder in siblings if folder.name.lower() in TEST_NAMES and folder.is_dir()), None)
-
-
-def _test_folder(layout: Layout) -> Path:
-    if (folder := _find_test(layout)) is None:
-        raise UserError(
-            f"split=test: {printable(layout.train.parent)} has no folder test/; give the folder of the test images: "
-            "split=DIR protocol=official"
-        )
-    return folder
+    return next((name for name, place in places.items() if place.resolve() == folder.resolve()), str(folder))
 
 
 def find_caveats(
@@ -204,6 +181,6 @@ def count_copies(images: ImageDataset, others: ImageDataset) -> int:
 
 def _digests(dataset: ImageDataset) -> Iterator[tuple[bytes, bool]]:
     for start in range(0, len(dataset), CHUNK_SIZE):
-        chunk = dataset.images[start : start + CHUNK_SIZE].squeeze(1).numpy()
-        for image, constant in zip(chunk, is_constant(chunk), strict=True):
-            yield hashlib.sha256(image).digest(), bool(constant)
+        chunk = slice(start, start + CHUNK_SIZE)
+        constant = is_constant(dataset.images[chunk].numpy())
+        yield from zip(map(bytes, dataset.digests[chunk]), constant.tolist(), strict=True)

@@ -86,7 +86,7 @@ def make_pictures(evaluation: "Evaluation", model: LoadedModel) -> Pictures:
         chosen = indices.tolist()
         return (
             images.images[indices].numpy(),
-            [printable(images.files[i]) for i in chosen],
+            [printable(images.names[i]) for i in chosen],
             [classes[images.labels[i]] for i in chosen],
             [classes[predicted[i]] for i in chosen],
         )

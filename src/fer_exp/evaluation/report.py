@@ -210,8 +210,8 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
         writer = csv.writer(file, lineterminator="\n")
         classes = list(map(csv_cell, images.classes))
         writer.writerow(["file", "label", "predicted", *classes])
-        for name, label, row in zip(images.files, images.labels.tolist(), probabilities.tolist(), strict=True):
-            place = csv_cell(f"{evaluation.split.location}/{name}")
+        for name, label, row in zip(images.names, images.labels.tolist(), probabilities.tolist(), strict=True):
+            place = csv_cell(name)
             writer.writerow([place, classes[label], classes[np.argmax(row)], *(f"{value:.6f}" for value in row)])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_exp.config.instantiate import build_checked
-from fer_exp.data.sources.class_folders import CLASSES
+from fer_exp.data.classes import FER_CLASSES
 from fer_exp.errors import UserError, one_line
 from fer_exp.runs.folder import run_of
 from fer_exp.runs.record import config_diff
@@ -88,9 +88,10 @@ def read_checkpoint(path: Path) -> LoadedModel:
         target = str(model["_target_"])
     except Exception as error:  # whatever a file of any kind makes the readers raise
         raise UserError(f"{path}: this is not a checkpoint of a run ({_reason(error)})") from error
-    if classes != CLASSES:
+    if classes != FER_CLASSES:
         raise UserError(
-            f"{path}: this network names other classes ({', '.join(map(str, classes))}); expected {', '.join(CLASSES)}"
+            f"{path}: this network names other classes ({', '.join(map(str, classes))}); "
+            f"expected {', '.join(FER_CLASSES)}"
         )
     # Older checkpoints do not tell the preprocessing, as there was this one alone.
     if (preprocessing := settings.get("preprocessing", PREPROCESSING)) != PREPROCESSING:

@@ -1,326 +1,301 @@
-"""Class folders: where the splits lie, which folder is which class, which files are images."""
+"""Class folders: ``root/train/angry/1.jpg``. Finds the splits, and lists the images of each."""
 
 import hashlib
 import heapq
 import logging
 import os
-import re
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
+from fer_exp.data.classes import fer_class
+from fer_exp.data.sources.base import Entries, Split
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import expand_path, printable, quote_override
 
 log = logging.getLogger(__name__)
 
-CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-
-_SYNONYMS = {
-    "angry": ("anger",),
-    "disgust": ("disgusted",),
-    "fear": ("fearful", "afraid", "scared"),
-    "happy": ("happiness", "joy"),
-    "neutral": ("neutrality", "calm"),
-    "sad": ("sadness",),
-    "surprise": ("surprised", "surprising"),
-}
-_CLASS_OF = {name: c for c, synonyms in _SYNONYMS.items() for name in (c, *synonyms)}
-
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jfif"})
 NESTINGS = (".", "images", "images/images")
-TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("validation", "val", "valid", "test")
-_OF_MACHINES = frozenset({"__MACOSX", "@eaDir"})  # folders that archives and network drives add: copies and thumbnails
-_MAX_NAMED = 12  # folders in a message
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+MACHINE_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # copies and thumbnails that archives and network drives add
+_MAX_NAMED = 12
 
-ON_UNREADABLE = ("error", "skip")  # what may be done about images that cannot be read
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the two splits of a data folder lie: at or below its ``root``."""
-
-    root: Path
-    train: Path
-    validation: Path
+Stamp = tuple[int, int, int, int]  # size, modification time, change time, inode: what a replaced file changes
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The image files of one split, in the order of class and then name.
+@dataclass
+class ImageTree:
+    """The image files in and below a folder.
 
     Attributes:
-        folder: the split's folder.
-        files: N paths relative to it, with forward slashes.
-        labels: N indices into ``CLASSES``.
-        stamps: N pairs of (size in bytes, time of last change in nanoseconds).
-        renamed: folder names that were mapped to a class of another name, e.g. ``{"Anger": "angry"}``.
-        merged: the folders of each class that has several, e.g. ``{"angry": ("Angry", "angry")}``.
-        ignored: the folders that were passed over because that was asked for.
+        images: path relative to the folder, with forward slashes -> stamp.
+        folders: names of the folders at the top level.
+        ignored: folders that were skipped because the user said so.
+        same: folder that a link leads to again -> the path it was visited by.
     """
 
-    folder: Path
-    files: tuple[str, ...]
-    labels: tuple[int, ...]
-    stamps: tuple[tuple[int, int], ...]
-    renamed: dict[str, str]
-    merged: dict[str, tuple[str, ...]]
-    ignored: frozenset[str]
-
-    @cached_property
-    def identity(self) -> str:
-        """A hash of the names, labels, sizes and times of all files: another one where any of them was changed."""
-        # No name holds a NUL, so that no two listings come to the same bytes.
-        digest = hashlib.sha256("\0".join(self.files).encode(errors="surrogatepass"))
-        digest.update(b"\0\0" + bytes(self.labels))
-        digest.update(array("Q", (number % 2**64 for stamp in self.stamps for number in stamp)).tobytes())
-        return digest.hexdigest()
+    images: dict[str, Stamp] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+    ignored: set[str] = field(default_factory=set)
+    same: dict[str, str] = field(default_factory=dict)
 
 
-def find_splits(root: str | Path) -> Layout:
-    """Find the training and validation folders under ``root``, directly or nested in ``images/``.
+def walk_images(folder: Path, ignore: Iterable[str] = ()) -> ImageTree:
+    """List the image files in and below a folder.
 
-    Says which were taken where they are not ``root/train`` and ``root/validation``.
-
-    Raises:
-        UserError: ``root`` is no folder, or holds no pair of splits.
-    """
-    given = f"data.root={printable(root)}"
-    if root is None or not str(root):
-        raise UserError("data.root is empty: name the folder that holds train/ and validation/: data.root=DIR")
-    base = expand_path(root)
-    try:
-        base.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{given}: there is no such folder (looked for {printable(base.absolute())}).") from error
-    except OSError as error:
-        raise UserError(
-            f"{given}: cannot be opened ({error.strerror}). Give a folder that can be read and holds train/ and "
-            "validation/."
-        ) from error
-    if not base.is_dir():
-        raise UserError(f"{given}: this is a file; give the folder that holds train/ and validation/.")
-    for nesting in NESTINGS:
-        train = _child(base / nesting, TRAIN_NAMES)
-        validation = _child(base / nesting, VALIDATION_NAMES)
-        if train and validation:
-            if (train, validation) != (base / "train", base / "validation"):
-                log.info(
-                    "Training on the images in %s, validating on those in %s.", printable(train), printable(validation)
-                )
-            return Layout(base, train, validation)
-    raise UserError(
-        f"{given}: found no pair of train/ and validation/ folders there, nor under images/ "
-        f"(val/, valid/ and test/ are taken for validation/ too).{_rather(base)} It holds: {_names(base)}."
-    )
-
-
-def _rather(base: Path) -> str:
-    """What to give instead, where ``base`` holds the classes themselves: one split, most likely."""
-    if not _child(base, tuple(_CLASS_OF)):
-        return ""
-    parent = Path(os.path.abspath(base)).parent  # noqa: PTH100 (resolve would follow a link to elsewhere)
-    with suppress(UserError):  # a parent that may not be listed
-        if _child(parent, TRAIN_NAMES) and _child(parent, VALIDATION_NAMES):
-            return f" These are the classes of one split: give the folder above, {quote_override('data.root', parent)}."
-    return " These are classes: they belong into folders train/ and validation/, and data.root is the folder of both."
-
-
-def list_images(folder: Path, ignore: Sequence[str] = ()) -> Listing:
-    """List the images of one split, class by class; those in folders below a class folder are of its class.
-
-    Hidden files and folders, and files that are no images by their name (``Thumbs.db``), are passed over. A folder
-    that links lead to as well is listed once, so that links in a circle come to an end.
+    Hidden files and folders, ``__MACOSX`` and ``@eaDir`` are skipped. A folder that several paths lead to is visited
+    once, by a path without links if there is one.
 
     Args:
-        folder: holds one folder for each class, under its name, a synonym, or another case of either.
-        ignore: folders that are to be passed over, ``contempt`` or ``angry/blurred``.
+        folder: where to begin.
+        ignore: folders to skip, by name at the top level (``contempt``) or by path (``angry/blurred``).
 
     Raises:
-        UserError: a class is missing or empty, or a folder has the name of no class, belongs to two, or cannot be
-            read.
+        UserError: a folder cannot be read.
     """
-    folders: dict[str, list[str]] = {name: [] for name in CLASSES}
-    unknown: list[str] = []
-    lost: set[str] = set()
-    ignored: set[str] = set()
-    for entry in sorted(_entries(folder), key=lambda entry: entry.name):
-        name = _CLASS_OF.get(entry.name.lower())
-        if not _is_folder(entry):
-            lost |= {name} if name and entry.is_symlink() else set()
-        elif entry.name in ignore:
-            ignored.add(entry.name)
-        elif entry.name not in _OF_MACHINES:
-            if name is None:
-                unknown.append(entry.name)
-            else:
-                folders[name].append(entry.name)
-    if unknown:
-        shown = join_first([repr(name) for name in unknown], _MAX_NAMED)
-        raise UserError(
-            f"{printable(folder)}: {shown} is the name of none of the seven classes "
-            f"({', '.join(CLASSES)}); rename the folder{_or_ignore(unknown)}."
-        )
-    labels = {given: CLASSES.index(name) for name, names in folders.items() for given in names}
-    found, ignored_below = _walk(folder, labels, ignore)
-    if lacking := [name for name, images in zip(CLASSES, found, strict=True) if not images]:
-        why = {name: "a link that leads to no folder" if name in lost else "no such folder" for name in lacking}
-        why |= {name: "the folder holds none" for name in lacking if folders[name]}
-        raise UserError(
-            f"{printable(folder)}: no images of {', '.join(f'{name} ({why[name]})' for name in lacking)}; expected at "
-            f"least one image ({', '.join(sorted(SUFFIXES))}) in each of the folders {', '.join(CLASSES)}. "
-            f"It holds: {_names(folder)}. Complete it, or change data.root."
-        )
-    files = [sorted(images) for images in found]
-    return Listing(
-        folder=folder,
-        files=tuple(chain.from_iterable(files)),
-        labels=tuple(label for label, names in enumerate(files) for _ in names),
-        stamps=tuple(images[name] for images, names in zip(found, files, strict=True) for name in names),
-        renamed={given: name for name, names in folders.items() for given in names if given != name},
-        merged={name: tuple(names) for name, names in folders.items() if len(names) > 1},
-        ignored=frozenset(ignored | ignored_below),
-    )
-
-
-def _walk(
-    folder: Path, class_folders: dict[str, int], ignore: Sequence[str]
-) -> tuple[list[dict[str, tuple[int, int]]], set[str]]:
-    """Of each class, path and stamp of every image in and below its folders, which are given with their labels.
-
-    And the folders below them that were passed over.
-    """
-    found: list[dict[str, tuple[int, int]]] = [{} for _ in CLASSES]
-    ignored: set[str] = set()
-    seen: dict[tuple[int, int], tuple[int, str]] = {}
-    unclear: dict[str, str] = {}
-    # Folders before links to folders: what is there by both ways has the same name on every machine.
-    pending = [((folder / place).is_symlink(), place, label) for place, label in class_folders.items()]
-    heapq.heapify(pending)
+    tree, seen = ImageTree(), dict[tuple[int, int], str]()
+    pending = [(False, "")]  # (reached by a link, path): folders before links
     while pending:
-        is_by_link, place, label = heapq.heappop(pending)
-        entries = _entries(folder / place)
-        status = (folder / place).stat()
-        first_label, first = seen.setdefault((status.st_dev, status.st_ino), (label, place))
-        if first_label != label:
-            unclear[place] = f"is the same folder as {printable(first)}/"
-        if first != place:
+        by_link, place = heapq.heappop(pending)
+        entries = _scan(folder / place)
+        status = os.stat(folder / place)  # noqa: PTH116 (faster than Path.stat)
+        visited = seen.setdefault((status.st_dev, status.st_ino), place)
+        if visited != place:
+            tree.same[place] = visited
             continue
         while entries:
-            entry = entries.pop()  # and let it go: once asked, it keeps its whole status
-            path = f"{place}/{entry.name}"
-            is_image = entry.name[entry.name.rfind(".") :].lower() in SUFFIXES
+            entry = entries.pop()  # an entry caches its status: release it
+            path = f"{place}/{entry.name}" if place else entry.name
+            is_image = os.path.splitext(entry.name)[1].lower() in SUFFIXES  # noqa: PTH122
             if is_image and (stamp := _stamp(entry)):
-                found[label][path] = stamp
-            elif not _is_folder(entry) or entry.name in _OF_MACHINES:
+                tree.images[path] = stamp
+            elif entry.name in MACHINE_FOLDERS or not (_is_folder(entry) or (entry.is_symlink() and not place)):
                 continue
             elif path in ignore:
-                ignored.add(path)
+                tree.ignored.add(path)
             else:
-                named = _CLASS_OF.get(entry.name.lower())
-                if named and named != CLASSES[label]:
-                    unclear[path] = f"lies in a folder of {CLASSES[label]} and has a name of {named}"
-                else:
-                    heapq.heappush(pending, (is_by_link or entry.is_symlink(), path, label))
-    if unclear:
-        told = [f"{printable(place)}/ {why}" for place, why in sorted(unclear.items())]
-        shown = join_first(told, _MAX_NAMED, "; ", "; and {} more")
-        raise UserError(
-            f"{printable(folder)}: which class is meant? {shown}. Move or rename the folder{_or_ignore(sorted(unclear))}."  # noqa: E501
-        )
-    return found, ignored
+                if not place:
+                    tree.folders.append(path)
+                if _is_folder(entry):
+                    heapq.heappush(pending, (by_link or entry.is_symlink(), path))
+    return tree
 
 
-def warn_of_unmatched(ignore: Iterable[str], listings: Sequence[Listing]) -> None:
-    """Tell which of the folders that were to be passed over are in none of the splits."""
-    if absent := sorted({*ignore}.difference(*(listing.ignored for listing in listings))):
-        log.warning(
-            "Warning: data.ignore: there is no folder %s in %s, so that nothing was passed over for it. Folders are "
-            "named as they lie there: contempt, or angry/blurred.",
-            join_first([repr(printable(name)) for name in absent], _MAX_NAMED),
-            " or ".join(printable(listing.folder) for listing in listings),
-        )
+class ClassFolders:
+    """An image source: a folder of splits, each with one folder per class.
+
+    The splits lie directly in ``root`` or nested in ``images/``; ``val``, ``valid`` and ``training`` are recognized.
+    Without a validation folder, ``test`` is the validation split. A folder of class folders alone is the training
+    split.
+
+    Args:
+        root: the folder.
+        ignore: folders to skip, by name (``contempt``) or path within a split (``angry/blurred``).
+        needs_validation: whether a validation split is required.
+
+    Raises:
+        UserError: ``root`` is not a folder, or holds no splits.
+    """
+
+    def __init__(self, root: str | Path, ignore: Sequence[str] = (), needs_validation: bool = True) -> None:
+        self.root = find_root(root)
+        self.ignore = tuple(os.path.normpath(str(name)).replace("\\", "/") for name in ignore)
+        self.folders = find_splits(self.root, needs_validation)
+        self._matched: set[str] = set()
+
+    def location(self, name: str) -> Path | None:
+        """See ``ImageSource.location``."""
+        return self.folders.get(name)
+
+    def split(self, name: str) -> Split | None:
+        """List one split. See ``ImageSource.split``."""
+        if name not in self.folders:
+            return None
+        split, ignored = list_split(name, self.folders[name], self.root, self.ignore)
+        self._matched |= ignored
+        return split
+
+    def warnings(self) -> list[str]:
+        """See ``ImageSource.warnings``."""
+        if not (unmatched := sorted({*self.ignore} - self._matched)):
+            return []
+        names = join_first([repr(printable(name)) for name in unmatched], _MAX_NAMED)
+        return [f"data.ignore: no folder {names} in the splits. Expected a name, or a path in a split: angry/blurred."]
 
 
-def beginning(layout: Layout, folder: Path) -> str:
-    """How paths relative to the layout's root begin that lie in the split ``folder``."""
-    return folder.relative_to(layout.root).as_posix() + "/"
+def list_split(name: str, folder: Path, root: Path, ignore: Sequence[str] = ()) -> tuple[Split, set[str]]:
+    """List the images of a folder of class folders.
+
+    Args:
+        name: of the split.
+        folder: the folder.
+        root: image names are relative to it if it holds ``folder``, else they are absolute.
+        ignore: as in ``ClassFolders``.
+
+    Returns:
+        The split, and the ignored folders that it has.
+
+    Raises:
+        UserError: the folder cannot be read, a class has no images, or a class is ambiguous.
+    """
+    tree = walk_images(folder, ignore)
+    by_label: dict[str, list[str]] = {label: [] for label in sorted(tree.folders, key=_class_order)}
+    for path in tree.images:
+        label, separator, _ = path.partition("/")
+        if separator:
+            by_label[label].append(path)
+    _check_classes(folder, tree, by_label)
+    paths = [path for images in by_label.values() for path in sorted(images)]
+    labels = tuple(i for i, images in enumerate(by_label.values()) for _ in images)
+    place = folder.relative_to(root) if folder.is_relative_to(root) else folder
+    prefix = "" if place == Path() else f"{place.as_posix()}/"
+
+    def read() -> Entries:
+        inputs = [os.path.join(folder, path) for path in paths]  # noqa: PTH118
+        return Entries(tuple(prefix + path for path in paths), labels, tuple(by_label), inputs)
+
+    # No name holds a NUL, so different listings give different bytes.
+    digest = hashlib.sha256("\0".join([prefix, *paths]).encode(errors="surrogatepass"))
+    digest.update(array("Q", (number % 2**64 for path in paths for number in tree.images[path])).tobytes())
+    return Split(name, folder, digest.hexdigest(), read), tree.ignored
 
 
-def within(layout: Layout, folder: Path, files: Iterable[str]) -> frozenset[str]:
-    """Of ``files``, relative to the layout's root, those in the split ``folder``, relative to it."""
-    start = beginning(layout, folder)
-    return frozenset(file.removeprefix(start) for file in files if file.startswith(start))
+def find_root(root: str | Path) -> Path:
+    """Check ``data.root`` and return it as a path.
+
+    Raises:
+        UserError: it is not a folder that can be read.
+    """
+    if root is None or not str(root):
+        raise UserError("data.root is empty; expected the folder that holds train/ and validation/: data.root=DIR")
+    path, given = expand_path(root), f"data.root={printable(root)}"
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{given}: no such folder ({printable(path.absolute())})") from error
+    except OSError as error:
+        raise UserError(f"{given}: cannot be opened ({error.strerror})") from error
+    if not path.is_dir():
+        raise UserError(f"{given}: this is a file; expected the folder that holds train/ and validation/")
+    return path
 
 
-def without(listing: Listing, files: Collection[str]) -> Listing:
-    """The listing without those of ``files``, which are relative to its folder."""
-    if not files:
-        return listing
-    kept = [i for i, file in enumerate(listing.files) if file not in files]
-    return replace(
-        listing,
-        files=tuple(listing.files[i] for i in kept),
-        labels=tuple(listing.labels[i] for i in kept),
-        stamps=tuple(listing.stamps[i] for i in kept),
+def find_splits(root: Path, needs_validation: bool = True) -> dict[str, Path]:
+    """Find the folders of the splits in ``root`` or nested in ``images/``.
+
+    Raises:
+        UserError: there is no training split, or no validation split where one is required.
+    """
+    for nesting in NESTINGS:
+        found = {name: _child(root / nesting, names) for name, names in SPLIT_NAMES.items()}
+        splits = {name: folder for name, folder in found.items() if folder}
+        if needs_validation and "test" in splits:
+            splits.setdefault("validation", splits["test"])
+        if "train" in splits and ("validation" in splits or not needs_validation):
+            usual = {name: root / name for name in splits}
+            if splits != usual:
+                log.info(
+                    "Splits: %s",
+                    ", ".join(f"{name} in {printable(folder)}" for name, folder in splits.items()),
+                )
+            return splits
+    holds_splits = any(_child(root, names) for names in SPLIT_NAMES.values())
+    if not needs_validation and not holds_splits and _child(root):
+        return {"train": root}
+    raise UserError(
+        f"data.root={printable(root)}: no train/ and validation/ (or val/, valid/, test/) there or in images/."
+        f"{_suggest_parent(root)} To train without a validation folder, add data.val_fraction=0.1. "
+        f"The folder holds: {_list_names(root)}."
     )
 
 
-def _stamp(entry: os.DirEntry[str]) -> tuple[int, int] | None:
-    """Size and time of a file; None for what is none, such as a folder, or a pipe, which would be waited for forever.
+def _suggest_parent(root: Path) -> str:
+    parent = Path(os.path.abspath(root)).parent  # noqa: PTH100 (resolve would follow links)
+    with suppress(UserError):  # the parent cannot be read
+        if _child(parent, SPLIT_NAMES["train"]) and _child(parent, (*SPLIT_NAMES["validation"], "test")):
+            return f" If this is one split, give the folder above: {quote_override('data.root', parent)}."
+    return ""
 
-    Zeros where it cannot be looked at: a link that leads nowhere or in a circle, or a file that may be listed and not
-    looked at. It is listed all the same, and the decoding names it.
+
+def _check_classes(folder: Path, tree: ImageTree, by_label: dict[str, list[str]]) -> None:
+    """Refuse folders whose class is ambiguous, and classes without images.
+
+    Raises:
+        UserError: there are such.
     """
+    ambiguous = [
+        f"{place}/ is the same folder as {first}/"
+        for place, first in tree.same.items()
+        if place.partition("/")[0] != first.partition("/")[0]
+    ]
+    for inner in {path.rpartition("/")[0] for path in tree.images if path.count("/") > 1}:
+        label, *below = inner.split("/")
+        others = [name for name in below if fer_class(name) not in (None, fer_class(label))]
+        ambiguous += [f"{inner}/ is in {label}/ but has the name of another class"] if others else []
+    if ambiguous:
+        shown = join_first([printable(line) for line in sorted(ambiguous)], _MAX_NAMED, "; ", "; and {} more")
+        raise UserError(
+            f"{printable(folder)}: ambiguous class: {shown}. Move or rename the folder, or list it in data.ignore."
+        )
+    empty = [printable(f"{label}/") for label, images in by_label.items() if not images]
+    if empty or not by_label:
+        raise UserError(
+            f"{printable(folder)}: no images in {join_first(empty, _MAX_NAMED) or 'class folders'}; expected "
+            f"{', '.join(sorted(SUFFIXES))}. Add images, or skip the folder with data.ignore=[NAME]. "
+            f"It holds: {_list_names(folder)}."
+        )
+
+
+def _class_order(label: str) -> str:
+    """Sort key that gives FER2013 classes the same order under any of their names."""
+    return fer_class(label) or label
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
+    """The stamp of a file; None if it is not a file, zeros if it cannot be looked at (the decoder reports it)."""
     try:
         status = entry.stat()
     except OSError:
-        return 0, 0
-    return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None
+        return 0, 0, 0, 0
+    is_file = S_ISREG(status.st_mode)
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) if is_file else None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle
+    except OSError:  # a link that leads to itself
         return False
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise UserError(
-            f"{printable(folder)}: cannot be read ({error.strerror}). Allow this user to read it, or set data.root to a "  # noqa: E501
-            "copy that can be read."
-        ) from error
+        raise UserError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
 
 
-def _child(folder: Path, names: Sequence[str]) -> Path | None:
-    if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises where it may not look)
+def _child(folder: Path, names: Sequence[str] = ()) -> Path | None:
+    """The first of ``names`` that is a folder in ``folder``, in any case; without ``names``, any folder."""
+    if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises without permission)
         return None
-    # Sorted, so that of Train/ and train/ the lower case is taken wherever the data lie.
-    found = sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
+    # Sorted, so that "train" wins over "Train".
+    found = sorted(entry.name for entry in _scan(folder) if _is_folder(entry) and entry.name not in MACHINE_FOLDERS)
+    if not names:
+        return folder / found[0] if found else None
     children = {name.lower(): folder / name for name in found}
     return next((children[name] for name in names if name in children), None)
 
 
-def _names(folder: Path) -> str:
-    names = sorted(printable(entry.name) + ("/" if _is_folder(entry) else "") for entry in _entries(folder))
+def _list_names(folder: Path) -> str:
+    names = sorted(printable(entry.name) + ("/" if _is_folder(entry) else "") for entry in _scan(folder))
     return join_first(names, _MAX_NAMED) or "nothing"
-
-
-def _or_ignore(folders: Sequence[str]) -> str:
-    """The setting that passes folders over, as it is typed; nothing where they are too many, or too odd to type."""
-    if len(folders) > _MAX_NAMED or any(printable(name) != name or {*name} & {*"'\"\\$`!%"} for name in folders):
-        return ""
-    plain = all(re.fullmatch(r"[A-Za-z0-9_/.-]+", name) for name in folders)
-    quoted = folders if plain else [f"'{name}'" for name in folders]
-    return f', or pass it over with "data.ignore=[{",".join(quoted)}]"'

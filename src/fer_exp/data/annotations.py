@@ -1,0 +1,147 @@
+r"""Files that refer to images by name: lists of images to exclude, and tables of soft labels.
+
+Names are paths relative to ``data.root``, with forward slashes. An exclusion list has one name per line and an optional
+reason, ``train/angry/123.jpg  # same pixels as validation/sad/7.jpg``. A name with special characters is a JSON string,
+``"train/angry/two\nlines.jpg"``.
+"""
+
+import csv
+import json
+import math
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from fer_exp.errors import UserError, join_first, one_line
+from fer_exp.files import expand_path, printable, replacing
+
+_MAX_NAMED = 20
+
+
+def read_exclusions(file: str | Path) -> frozenset[str]:
+    """Read the names in an exclusion list. Empty lines, and what follows ``#``, are comments.
+
+    Raises:
+        UserError: the list cannot be read.
+    """
+    try:
+        text = expand_path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(
+            f"data.exclude={printable(file)}: cannot be read ({error.strerror or error}). Expected a list as "
+            "python -m fer_exp.audit writes it: one path per line, relative to data.root."
+        ) from error
+    lines = (line.strip() for line in text.split("\n"))  # str.splitlines also splits at characters that names may hold
+    return frozenset(_parse_line(line) for line in lines if line and not line.startswith("#"))
+
+
+def check_exclusions(given: str, excluded: frozenset[str], names: Iterable[str], root: Path) -> list[str]:
+    """Return the lines of an exclusion list that match no image.
+
+    Lines that name another file in ``root`` are not returned: a list may cover splits that are not loaded.
+
+    Raises:
+        UserError: no line matches; the list belongs to other data.
+    """
+    unmatched = excluded.difference(names)
+    absent = sorted(name for name in unmatched if not os.path.lexists(root / name))
+    if excluded and len(absent) == len(excluded):
+        shown = join_first([f"  {printable(name)}" for name in absent], _MAX_NAMED, "\n", "\n  and {} more")
+        raise UserError(
+            f"{given}: none of its {len(excluded)} lines names an image in {printable(root)}:\n"
+            f"{shown}\nExpected paths relative to data.root. python -m fer_exp.audit writes a list for this data."
+        )
+    return absent
+
+
+def format_exclusion(name: str) -> str:
+    """Return the line of an exclusion list for an image: its name, or a JSON string if it has special characters."""
+    is_plain = printable(name) == name == name.strip() and "#" not in name and "\\" not in name
+    return name if is_plain and not name.startswith(('"', "\ufeff")) else json.dumps(name)
+
+
+def write_exclusions(file: Path, lines: Iterable[str]) -> None:
+    """Write an exclusion list atomically."""
+    with replacing(file) as draft:
+        draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _parse_line(line: str) -> str:
+    if line.startswith('"'):
+        with suppress(ValueError):  # not JSON: a name that begins with a quotation mark
+            return posixpath.normpath(str(json.JSONDecoder().raw_decode(line)[0]))
+    return posixpath.normpath(line.partition(" #")[0].rstrip().replace("\\", "/"))
+
+
+def read_soft_labels(
+    file: str | Path, names: Sequence[str], labels: Sequence[int], classes: Sequence[str]
+) -> tuple[np.ndarray, int]:
+    """Read soft labels: votes of annotators, or probabilities that another network predicts.
+
+    Args:
+        file: CSV with the columns ``file`` (an image name) and one per class, with its votes or its probability. Each
+            row is divided by its sum. Other columns, and rows of other images, are ignored.
+        names: N names of the training images.
+        labels: N indices into ``classes``.
+        classes: C class names.
+
+    Returns:
+        (N, C) float32, rows that sum to 1; an image without a row has the one-hot vector of its label. And the number
+        of images with a row.
+
+    Raises:
+        UserError: the file cannot be read, a row is invalid, or no row matches.
+    """
+    given = f"data.soft_labels={printable(file)}"
+    expected = f"expected a CSV file with the columns file, {', '.join(classes)}"
+    try:
+        with expand_path(file).open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            header = Counter(reader.fieldnames or ())
+            for column in ("file", *classes):
+                if header[column] != 1:
+                    raise UserError(f"{given}: line 1 has the column {column} {header[column]} times; {expected}.")
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise UserError(f"{given}: cannot be read ({reason}); {expected}.") from error
+    place = {name: i for i, name in enumerate(names)}
+    soft_labels = np.eye(len(classes), dtype=np.float32)[np.asarray(labels)]
+    first_line: dict[str, int] = {}
+    invalid: list[str] = []
+    for line, row in rows:
+        name = row["file"]
+        votes = [_number(row[column]) for column in classes]
+        total = sum(votes) if all(0 <= vote < math.inf for vote in votes) else math.nan
+        if None in row:
+            invalid.append(f"  line {line}: more cells than the header")
+        elif name not in place:
+            continue
+        elif not 0 < total < math.inf:
+            invalid.append(f"  line {line}: expected finite numbers >= 0 with a sum > 0: {printable(name)}")
+        elif name in first_line:
+            invalid.append(f"  line {line}: {printable(name)} is also in line {first_line[name]}; expected one row")
+        else:
+            first_line[name] = line
+            soft_labels[place[name]] = np.array(votes) / total
+    if invalid:
+        shown = join_first(invalid, _MAX_NAMED, "\n", "\n  and {} more")
+        raise UserError(f"{given}: invalid rows:\n{shown}")
+    if not first_line:
+        raise UserError(
+            f"{given}: none of its {len(rows)} rows names a training image. Expected paths relative to data.root, like "
+            f"{printable(names[0])}."
+        )
+    return soft_labels, len(first_line)
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan

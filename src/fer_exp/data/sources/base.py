@@ -1,0 +1,63 @@
+"""What an image source provides: for each split, the names, labels and inputs of its images."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fer_exp.data.decode import ImageInput
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The images of one split before decoding.
+
+    Attributes:
+        names: N unique names: paths relative to the source's ``root``, or ``table.csv:LINE``.
+        labels: N indices into ``label_names``.
+        label_names: label names as the source spells them.
+        inputs: N inputs of the decoder; can be iterated several times.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    label_names: tuple[str, ...]
+    inputs: Iterable[ImageInput]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of an image source; its entries are read only if the cache does not hold its images.
+
+    Attributes:
+        name: ``train``, ``validation`` or ``test``.
+        location: folder or file that holds the images.
+        identity: changes whenever an image or a label may have changed.
+        read: reads the entries.
+    """
+
+    name: str
+    location: Path
+    identity: str
+    read: Callable[[], Entries]
+
+
+class ImageSource(Protocol):
+    """Where labelled images come from."""
+
+    @property
+    def root(self) -> Path:
+        """The folder to which the names of images, and the paths in lists of images, are relative."""
+
+    def location(self, name: str) -> Path | None:
+        """Return the folder or file of a split without reading it; None if the source does not have the split."""
+
+    def split(self, name: str) -> Split | None:
+        """Return the split ``train``, ``validation`` or ``test``; None if the source does not have it.
+
+        Raises:
+            UserError: the split is incomplete or cannot be read.
+        """
+
+    def warnings(self) -> list[str]:
+        """Return settings that had no effect, after the splits were listed; the user sees them as warnings."""
