@@ -49,6 +49,7 @@ class Session:
         miniature: run on the CPU with a subset.
         header: machine, data and start; written above the parts.
         parts: result of each part so far, by name.
+        failures: output of the child processes that failed in the current part.
     """
 
     data: Path
@@ -57,6 +58,7 @@ class Session:
     miniature: bool
     header: dict[str, Any]
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def seconds_left(self) -> float:
@@ -86,7 +88,7 @@ class Session:
         """Run Python in a child process until it ends or the time is up.
 
         Returns:
-            Exit status and output.
+            Exit status and output. The end of the output of a failed process is also added to ``failures``.
 
         Raises:
             OutOfTimeError: the time is up.
@@ -108,8 +110,11 @@ class Session:
             )
         except subprocess.TimeoutExpired as error:
             raise OutOfTimeError(f"the time was up during: python {' '.join(arguments)}") from error
-        if check and ended.returncode:
-            raise RuntimeError(f"exit status {ended.returncode}:\n{last_lines(ended.stdout)}")
+        if ended.returncode:
+            failure = f"exit status {ended.returncode}:\n{last_lines(ended.stdout, 40)}"
+            if check:
+                raise RuntimeError(failure)
+            self.failures.append(failure)
         return ended.returncode, ended.stdout
 
     def train(self, *overrides: str, sweep: bool = False, check: bool = True) -> tuple[int, str]:
@@ -134,13 +139,15 @@ def run_parts(session: Session, parts: Mapping[str, Part]) -> bool:
             continue
         print(f"\n{name} ({session.seconds_left:.0f} s left): {purpose}", flush=True)
         start = time.monotonic()
+        session.failures.clear()
         try:
             result = {"status": "finished", **part(session)}
         except OutOfTimeError as error:
             result = {"status": "skipped", "error": f"{error}"}
         except Exception:
             result = {"status": "failed", "error": traceback.format_exc()}
-        session.parts[name] = {"purpose": purpose, "seconds": round(time.monotonic() - start, 1), **result}
+        seconds = round(time.monotonic() - start, 1)
+        session.parts[name] = {"purpose": purpose, "seconds": seconds, "failures": [*session.failures], **result}
         print(format_part(name, session.parts[name]), flush=True)
         write(session)
     return all(result["status"] != "failed" for result in session.parts.values())
@@ -173,9 +180,9 @@ def format_part(name: str, result: Mapping[str, Any]) -> str:
         cells = [(row["what"], format_value(row["value"]), row["unit"], row["target"]) for row in rows]
         table = [("what", "value", "unit", "target"), ("---", "---:", "---", "---"), *cells]
         lines += [f"| {' | '.join(row)} |" for row in table] + [""]
-    for key in ("error", "output"):
-        if result.get(key):
-            lines += ["```text", result[key].rstrip(), "```", ""]
+    for text in (result.get("error"), result.get("output"), *result.get("failures", ())):
+        if text:
+            lines += ["```text", text.rstrip(), "```", ""]
     return "\n".join(lines)
 
 

@@ -4,11 +4,15 @@ import os
 import re
 import tarfile
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmarks import gpu, gpu_pack
+from benchmarks.callbacks import Probe
 from benchmarks.gpu import OutOfTimeError, Session, run_parts
 from benchmarks.gpu_parts import PARTS, row
 
@@ -80,6 +84,36 @@ def test_a_child_process_ends_with_the_time(session):
         session.python("-c", "import time; time.sleep(60)")
     with pytest.raises(OutOfTimeError):
         session.python("-c", "")
+
+
+def test_the_output_of_a_failed_child_process_is_recorded(session):
+    def capture(session):
+        """Run a process that fails."""
+        return {"rows": [row("exit status", session.python("-c", "raise SystemExit('no capture')", check=False)[0])]}
+
+    assert run_parts(session, {"capture": capture})
+    assert session.parts["capture"]["failures"] == ["exit status 1:\nno capture"]
+    assert "no capture" in (session.output / "gpu.md").read_text()
+
+
+def test_the_probe_counts_host_synchronisations(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
+    modes = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    trainer = SimpleNamespace(current_epoch=0, default_root_dir=tmp_path)
+    probe = Probe()
+    probe.on_fit_start(trainer, None)
+    for step in range(20):
+        probe.on_train_batch_start(trainer, None, None, step)
+        for _ in range(2 if modes[-1:] == ["warn"] else 0):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        probe.on_train_batch_end(trainer, None, None, None, step)
+    probe.on_train_end(trainer, None)
+    assert modes == ["warn", "default"]
+    values = json.loads((tmp_path / "probe.json").read_text())
+    assert (values["syncs_per_step"], values["peak_mib"]) == (2, 3)
 
 
 def test_results_of_another_device_are_not_continued(faces, tmp_path, capsys):
