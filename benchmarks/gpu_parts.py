@@ -136,12 +136,7 @@ def plain_loop(session: Session, graph: str) -> Row:
     name = f"plain loop, cuda_graph={graph}: epoch after the first"
     print(f"  {name}", flush=True)
     train, validation = session.header["images"]
-    settings = {
-        "train": str(session.data / "train"),
-        "validation": str(session.data / "validation"),
-        "batch_size": session.batch_size,
-        "cuda_graph": graph == "true",
-    }
+    settings = {"root": str(session.data), "batch_size": session.batch_size, "cuda_graph": graph == "true"}
     try:
         with Contender("benchmarks.contenders.plain", settings, env=session.environment()) as contender:
             turns = [contender.turn(train // session.batch_size, -(-validation // session.batch_size)) for _ in "123"]

@@ -1,7 +1,6 @@
 """plain: the same steps as ``fer_exp`` in a plain PyTorch loop, without Lightning, callbacks, records and plots."""
 
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -26,8 +25,7 @@ class Plain:
     """The network, batches, precision and metrics of ``fer_exp``, in the same order.
 
     Args:
-        train: folder of the training images.
-        validation: folder of the validation images.
+        root: folder with both splits.
         batch_size: images of a batch.
         seed: of weights, order and dropout.
         precision: value of ``trainer.precision``.
@@ -37,8 +35,7 @@ class Plain:
 
     def __init__(
         self,
-        train: str,
-        validation: str,
+        root: str,
         batch_size: int,
         seed: int = 0,
         precision: str = "auto",
@@ -51,12 +48,11 @@ class Plain:
         self.im2col_weight_grad = choose_patch_gradients("auto", accelerator, self.precision)[0]
         if accelerator == "cpu":
             keep_freed_memory()
-        data = FolderDataModule(root=Path(train).parent, batch_size=batch_size, seed=seed)
+        data = FolderDataModule(root=root, batch_size=batch_size, seed=seed)
         data.setup()
-        train_set, val_set = data.train_set, data.val_set
-        self.classes = len(train_set.classes)
-        self.train_batches = TrainingBatches(train_set, batch_size, seed, self.device)
-        self.validation_batches = ValidationBatches(val_set, batch_size, self.device)
+        self.classes = len(data.train_set.classes)
+        self.train_batches = TrainingBatches(data.train_set, batch_size, seed, self.device)
+        self.validation_batches = ValidationBatches(data.val_set, batch_size, self.device)
         self.facts = {"precision": self.precision, "threads": torch.get_num_threads(), "versions": {}}
 
     def turn(self, steps: int, validation: int) -> dict[str, float]:
