@@ -142,10 +142,10 @@ def find_images(parser: argparse.ArgumentParser, folder: Path | None) -> tuple[P
 
 def write_synthetic(folder: str) -> None:
     """Write 2,800 training and 700 validation images as class folders."""
-    from fer_exp.data.sources.synthetic import write_faces
+    from fer_exp.data.sources.synthetic import write_images
 
     draft = Path(f"{folder}.draft")
-    write_faces(draft, train=2800, validation=700, seed=0)
+    write_images(draft, train=2800, validation=700, seed=0)
     draft.rename(folder)
 
 

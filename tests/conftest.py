@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from fer_exp.config.schema import CONFIG_DIR
-from fer_exp.data.sources.synthetic import write_faces
+from fer_exp.data.sources.synthetic import write_images
 from fer_exp.training.hardware import available_cores
 
 Compose = Callable[..., DictConfig]
@@ -40,7 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders with 70 training and 35 validation faces."""
     root = tmp_path_factory.mktemp("faces") / "drawn"
-    write_faces(root, train=70, validation=35, seed=0)
+    write_images(root, train=70, validation=35, seed=0)
     return root
 
 

@@ -1,13 +1,9 @@
-"""Look for what is wrong with a folder of images: ``python -m fer_exp.audit data.root=DIR``.
-
-Imports at the top are light, so that ``--help`` and a wrong key answer at once.
-"""
+"""Find faults in a dataset: ``python -m fer_exp.audit data.root=DIR``."""
 
 import json
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -19,126 +15,98 @@ from fer_exp.errors import UserError
 from fer_exp.files import replacing
 from fer_exp.runs.folder import check_unused
 
-if TYPE_CHECKING:
-    from fer_exp.data.audit import Audit
-
 log = logging.getLogger(__name__)
 
 LOG, FINDINGS, EXCLUSIONS = "audit.log", "audit.json", "exclude.txt"
-MOST_DISTANCE = 16  # bits; hashes that differ in more propose nearly all pairs of faces
+MAX_DISTANCE = 16  # hashes that differ in more bits propose nearly all pairs of faces
 
 
 def audit(cfg: DictConfig) -> None:
-    """Look at every file of both splits, print what is wrong, and leave the findings in ``cfg.output_dir``.
-
-    Args:
-        cfg: the composed configuration.
+    """Inspect all images of both splits, print the findings, and write them to ``cfg.output_dir``.
 
     Raises:
-        UserError: the configuration or the data are not as they must be; nothing is written.
+        UserError: the config is invalid, or the data cannot be read; nothing is written.
     """
     start = time.perf_counter()
     folder = Path(cfg.output_dir)
     check(cfg, folder)
-    log.info("Loading torch and lightning ...")  # seconds, and on a cold disk a minute
 
-    from fer_exp.data.annotations import write_exclusions
-    from fer_exp.data.audit import audit as find
-    from fer_exp.data.audit import describe, inspect, propose_exclusions
+    # Imported here: torch takes seconds, and --help and config errors do not need it.
+    from fer_exp.data.audit import audit_images, inspect_images
+    from fer_exp.data.audit_report import describe_audit, exclusion_list, finding_sheets, format_audit
     from fer_exp.data.datamodule import ImageDataModule
     from fer_exp.files import printable, quote_override
-    from fer_exp.plots.findings import draw_sheet, finding_sheets
+    from fer_exp.plots.style import save_plot
     from fer_exp.plots.terminal import progress_bar
 
     data = build_checked(cfg.data, "data", ImageDataModule)
     entries = data.read_entries()
-    log.info("Looking at %s images in %s ...", f"{len(entries.names):,}", printable(entries.root))
-    with progress_bar("reading") as progress:
-        inspection = inspect(entries.inputs, len(entries.names), data.image_format, progress)
-    found = find(
-        files=entries.names,
-        labels=entries.labels,
-        classes=entries.classes,
-        validation=entries.is_validation,
-        inspection=inspection,
-        near_distance=cfg.near_distance,
-        near_correlation=cfg.near_correlation,
+    log.info("Inspecting %s images in %s ...", f"{len(entries.names):,}", printable(entries.root))
+    with progress_bar("decoding") as progress:
+        inspection = inspect_images(entries.inputs, len(entries.names), data.image_format, progress)
+    found = audit_images(
+        entries.names,
+        entries.labels,
+        entries.classes,
+        entries.is_validation,
+        inspection,
+        data.image_size,
+        cfg.near_distance,
+        cfg.near_correlation,
     )
-    log.info("%s", format_summary(found))
+    log.info("\n%s\n", format_audit(found))
 
     settings = {
+        "schema": 2,
         "root": str(entries.root.resolve()),
         "exclude": None if data.exclude is None else str(data.exclude),
         "near_distance": cfg.near_distance,
         "near_correlation": cfg.near_correlation,
     }
+    exclusions = exclusion_list(found)
     try:
         with replacing(folder / FINDINGS) as draft:
-            draft.write_text(json.dumps({"schema": 1, **settings, **describe(found)}, indent=2, allow_nan=False) + "\n")
-        proposal = propose_exclusions(found)
-        write_exclusions(folder / EXCLUSIONS, proposal)
-        for sheet in finding_sheets(found):
-            with replacing(folder / f"{sheet.name}.png") as draft:
-                draw_sheet(sheet).save(draft, "PNG")
+            draft.write_text(json.dumps(settings | describe_audit(found), indent=2, allow_nan=False) + "\n")
+        with replacing(folder / EXCLUSIONS) as draft:
+            draft.write_text("".join(f"{line}\n" for line in exclusions), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{folder}: the findings cannot be written there ({error.strerror or error})") from error
+        raise UserError(f"{folder}: the findings cannot be written ({error.strerror or error})") from error
+    for name, draw in finding_sheets(found):
+        save_plot(folder / f"{name}.png", draw, cfg.plots.theme)
     names = sorted(path.name for path in folder.iterdir())
-    log.info("")
-    log.info("Written to %s in %.0f s: %s", folder, time.perf_counter() - start, ", ".join(names))
-    proposed = sum(not line.startswith("#") for line in proposal)
-    if proposed:
-        log.info("%s names %s files. To train without them, edit it as you like, and give", EXCLUSIONS, f"{proposed:,}")
+    log.info("Written to %s in %.0f s: %s", printable(folder), time.perf_counter() - start, ", ".join(names))
+    if excluded := sum(not line.startswith("#") for line in exclusions):
+        log.info("%s proposes to exclude %s images. To train without them, add:", EXCLUSIONS, f"{excluded:,}")
         log.info("  %s", quote_override("data.exclude", folder / EXCLUSIONS))
 
 
 def check(cfg: DictConfig, folder: Path) -> None:
-    """See to it that the settings are possible, and that no file is written over.
+    """Check the config, and that no earlier audit is overwritten.
 
     Raises:
-        UserError: they are not, or ``folder`` holds files.
+        UserError: the config is invalid, or ``folder`` has files.
     """
-    resolve(cfg, {"data.root": "Name the folder that holds train/ and validation/: data.root=DIR"})
+    resolve(cfg, {"data.root": "Give the folder that has train/ and validation/: data.root=DIR"})
     if not cfg.get("data"):
-        raise UserError("data: nothing is chosen; give data=folders data.root=DIR")
+        raise UserError("data: nothing is chosen. Give data=folders data.root=DIR")
     distance, correlation = cfg.near_distance, cfg.near_correlation
-    if not is_whole(distance, at_least=0) or distance > MOST_DISTANCE:
-        raise UserError(f"near_distance={distance}: expected a whole number from 0 to {MOST_DISTANCE}")
+    if not is_whole(distance, at_least=0) or distance > MAX_DISTANCE:
+        raise UserError(f"near_distance={distance}: expected an integer from 0 to {MAX_DISTANCE}")
     if not is_number(correlation) or not 0 < correlation <= 1:
-        raise UserError(f"near_correlation={correlation}: expected a number above 0 and up to 1")
+        raise UserError(f"near_correlation={correlation}: expected a number > 0 and <= 1")
+    if cfg.plots.theme not in ("light", "dark"):
+        raise UserError(f"plots.theme={cfg.plots.theme}: expected light or dark")
     check_unused(folder, LOG)
-
-
-def format_summary(found: "Audit") -> str:
-    """The findings as a table a person reads: classes first, and then what is wrong, in images of each split."""
-    from fer_exp.data.audit import MOST_PAIRS, SPLITS, imbalance, table
-
-    counts = found.counts()
-    width = 50
-    lines = ["", f"{'class':<{width}}{'train':>12}{'validation':>12}"]
-    lines += [f"{name:<{width}}{counts[0, c]:>12,}{counts[1, c]:>12,}" for c, name in enumerate(found.classes)]
-    ratios = [f"{ratio:.1f}" if (ratio := imbalance(of_split)) else "-" for of_split in counts]
-    lines += [f"{'largest class / smallest':<{width}}{ratios[0]:>12}{ratios[1]:>12}", ""]
-    findings = {row: cells for row, cells in table(found).items() if any(cells)}
-    if not findings:
-        return "\n".join([*lines, "Nothing wrong was found."])
-    lines += [f"{'found':<{width}}{SPLITS[0]:>12}{SPLITS[1]:>12}"]
-    lines += [f"{row:<{width}}{train:>12,}{validation:>12,}" for row, (train, validation) in findings.items()]
-    if not found.near_is_complete:
-        lines.append(
-            f"The search for near duplicates was ended after {MOST_PAIRS:,} pairs that looked alike at first: there "
-            "may be more. A smaller near_distance looks at fewer."
-        )
-    return "\n".join(lines)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="audit")
 def run(cfg: DictConfig) -> None:
-    """What Hydra calls with the composed configuration."""
+    """What Hydra calls with the composed config."""
     carry_out(audit, cfg)
 
 
 def main() -> None:
-    """The command; exits with status 1 where the images cannot be looked at."""
+    """Run the command; exits with status 1 if the dataset cannot be read."""
     call(run)
 
 

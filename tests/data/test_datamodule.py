@@ -238,7 +238,7 @@ def test_soft_labels_replace_the_training_targets(load, tmp_path):
 
 
 def test_duplicates_and_blank_images_are_reported_once(load, data_root, caplog, monkeypatch):
-    monkeypatch.setattr(datamodule, "_glanced", set())
+    monkeypatch.setattr(datamodule, "_checked", set())
     load()
     shutil.copy(data_root / "train/sad/000.png", data_root / "train/sad/copy.png")  # harmless: same class
     load()
@@ -252,7 +252,7 @@ def test_duplicates_and_blank_images_are_reported_once(load, data_root, caplog, 
     (warning,) = warnings(caplog)
     for part in (
         "2 training images are also in validation, 1 of",
-        "2 training images have",
+        "2 training images are exact",
         "1 images",
         "fer_exp.audit",
     ):

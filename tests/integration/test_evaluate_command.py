@@ -16,7 +16,7 @@ from PIL import Image
 
 from fer_exp import evaluate, export, predict
 from fer_exp.config.schema import CONFIG_DIR
-from fer_exp.data.sources.synthetic import write_faces
+from fer_exp.data.sources.synthetic import write_images
 from fer_exp.evaluation.protocol import LEDGER
 from fer_exp.runs.record import read_history
 from fer_exp.train import train
@@ -30,8 +30,8 @@ FILES = {*PLOTS, "evaluation.html", "evaluation.md", "metrics.json", "prediction
 def data(tmp_path_factory):
     """Synthetic images with a test folder; one of its images is in validation/ too."""
     root = tmp_path_factory.mktemp("data")
-    write_faces(root, train=70, validation=35, seed=0)
-    write_faces(root / "other", train=35, validation=35, seed=1)
+    write_images(root, train=70, validation=35, seed=0)
+    write_images(root / "other", train=35, validation=35, seed=1)
     (root / "other/train").rename(root / "test")
     shutil.rmtree(root / "other")
     shutil.copy(root / "validation/sad/00000.png", root / "test/sad/00000.png")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fer_exp.data.annotations import check_exclusions, read_exclusions, read_soft_labels
-from fer_exp.data.audit import glance, is_constant
+from fer_exp.data.audit import describe_duplicates, is_constant
 from fer_exp.data.cache import DecodedSplit, default_cache_dir, load_split
 from fer_exp.data.classes import ClassMap
 from fer_exp.data.dataset import ImageDataset, MemmapImages, split_dataset
@@ -28,7 +28,7 @@ from fer_exp.plots.terminal import progress_bar
 log = logging.getLogger(__name__)
 
 _MAX_NAMED = 20
-_glanced: set[tuple[str, str]] = set()  # fingerprints of the data that was checked in this process
+_checked: set[tuple[str, str]] = set()  # fingerprints of the data that was checked in this process
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ImageDataModule(L.LightningDataModule):
         log.info("%-12s%12s%12s", "class", "train", "validation")
         for row in zip(self.train_set.classes, self.train_set.counts, self.val_set.counts, strict=True):
             log.info("%-12s%12d%12d", *row)
-        self._glance()
+        self._warn_about_duplicates()
 
     def read_entries(self) -> AuditEntries:
         """Read the training and validation entries without decoding them, for an audit.
@@ -286,14 +286,14 @@ class ImageDataModule(L.LightningDataModule):
         self.train_set = replace(train_set, soft_labels=torch.from_numpy(targets))
         log.info("%s has soft labels of %d of %d training images.", printable(self.soft_labels), count, len(train_set))
 
-    def _glance(self) -> None:
+    def _warn_about_duplicates(self) -> None:
         """Warn once per data set about duplicates and blank images; skip images on disk, which would take long."""
         parts = (self.train_set, self.val_set)
         data = (parts[0].fingerprint, parts[1].fingerprint)
-        if data in _glanced or any(isinstance(part.images, MemmapImages) for part in parts):
+        if data in _checked or any(isinstance(part.images, MemmapImages) for part in parts):
             return
-        _glanced.add(data)
-        found = glance(
+        _checked.add(data)
+        found = describe_duplicates(
             np.concatenate([part.digests for part in parts]),
             np.concatenate([part.labels.numpy() for part in parts]),
             np.concatenate([is_constant(part.images[:].numpy()) for part in parts]),
@@ -367,7 +367,7 @@ class SyntheticDataModule(ImageDataModule):
             log.info("Writing %d + %d synthetic images to %s", self.train, self.validation, printable(root))
         with progress_bar("synthetic images") as progress:
             try:
-                synthetic.write_faces(root, self.train, self.validation, self.generator_seed, progress)
+                synthetic.write_images(root, self.train, self.validation, self.generator_seed, progress)
             except ValueError as error:
                 raise UserError(f"data.train={self.train} data.validation={self.validation}: {error}") from error
             except OSError as error:

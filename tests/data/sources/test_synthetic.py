@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fer_exp.data.sources.synthetic import CLASSES, draw_images, write_faces
+from fer_exp.data.sources.synthetic import CLASSES, draw_images, write_images
 
 
 def read(root: Path) -> dict[str, bytes]:
@@ -32,9 +32,9 @@ def test_image_depends_on_its_label_and_seed_alone(label):
 
 
 def test_larger_dataset_begins_with_the_smaller_one_and_no_image_repeats(tmp_path):
-    write_faces(tmp_path / "small", train=30, validation=16, seed=3)
-    write_faces(tmp_path / "large", train=50, validation=21, seed=3)
-    write_faces(tmp_path / "other", train=30, validation=16, seed=4)
+    write_images(tmp_path / "small", train=30, validation=16, seed=3)
+    write_images(tmp_path / "large", train=50, validation=21, seed=3)
+    write_images(tmp_path / "other", train=30, validation=16, seed=4)
     small, large, other = (read(tmp_path / name) for name in ("small", "large", "other"))
     assert small.items() <= large.items()
     assert len({*large.values(), *other.values()}) == len(large) + len(other) == 71 + 46
@@ -45,7 +45,7 @@ def test_larger_dataset_begins_with_the_smaller_one_and_no_image_repeats(tmp_pat
 @pytest.mark.parametrize("counts", [{"train": 6, "validation": 7}, {"train": 7, "validation": 0}])
 def test_too_few_images_are_refused(counts, tmp_path):
     with pytest.raises(ValueError, match="7"):
-        write_faces(tmp_path / "faces", **counts)
+        write_images(tmp_path / "faces", **counts)
     assert not list(tmp_path.iterdir())
 
 
@@ -54,14 +54,14 @@ def test_interrupted_write_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_faces(tmp_path / "faces", train=14, validation=7, progress=interrupt)
+        write_images(tmp_path / "faces", train=14, validation=7, progress=interrupt)
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(FileExistsError):
-        write_faces(tmp_path, train=7, validation=7)
+        write_images(tmp_path, train=7, validation=7)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

@@ -80,7 +80,7 @@ def draw_images(labels: NDArray[np.integer], seeds: Sequence[Sequence[int]]) -> 
     return noisy.astype(np.uint8)
 
 
-def write_faces(
+def write_images(
     root: Path, train: int, validation: int, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Write images to ``root/{train,validation}/CLASS/00000.png``, or do nothing if they are already there.

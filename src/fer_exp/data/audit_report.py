@@ -1,0 +1,221 @@
+"""The findings of an audit as a table, as JSON, as a list of exclusions, and as sheets of images."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fer_exp.data.annotations import format_exclusion
+from fer_exp.data.audit import SPLITS, Audit, Group
+from fer_exp.files import printable
+from fer_exp.plots.images import Row, Tile, sheet_figure
+from fer_exp.plots.tables import text_table
+
+MAX_GROUPS, MAX_TILES, TILES_PER_ROW = 60, 6, 8  # of a sheet, of a group, of a row
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The images with duplicates in a dataset.
+
+    Attributes:
+        other_split: images with a duplicate in the other split.
+        other_label: images with a duplicate of another class.
+        repeated: images with an earlier duplicate in the same split.
+    """
+
+    other_split: set[int]
+    other_label: set[int]
+    repeated: set[int]
+
+
+def find_duplicates(audit: Audit, groups: Iterable[Group]) -> Duplicates:
+    """Collect the images of groups of duplicates by what is wrong with them."""
+    found = Duplicates(set(), set(), set())
+    for group in groups:
+        if audit.across_splits(group):
+            found.other_split.update(group)
+        if audit.contradictory(group):
+            found.other_label.update(group)
+        first = {bool(audit.is_validation[i]): i for i in reversed(group)}
+        found.repeated.update(set(group) - set(first.values()))
+    return found
+
+
+def findings_table(audit: Audit) -> dict[str, tuple[int, int]]:
+    """Return finding -> number of training and of validation images."""
+    exact = find_duplicates(audit, audit.exact)
+    near = find_duplicates(audit, [*audit.exact, *(found.images for found in audit.near)])
+    modes = audit.inspection.modes
+    usual = Counter(mode for mode in modes if mode).most_common(1)
+    rows: dict[str, Collection[int]] = {
+        "unreadable": audit.inspection.unreadable,
+        "constant": audit.constant,
+        "mostly one gray level": audit.one_gray,
+        "exact duplicate in the other split": exact.other_split,
+        "exact duplicate with another label": exact.other_label,
+        "exact duplicate of an earlier image of the split": exact.repeated,
+        "exact or near duplicate in the other split": near.other_split,
+        "exact or near duplicate with another label": near.other_label,
+        "exact or near duplicate of an earlier image of the split": near.repeated,
+        "smaller than data.image_size": audit.small,
+        "far from square": audit.oblong,
+        "unusual color mode": [i for i, mode in enumerate(modes) if mode and mode != usual[0][0]],
+    }
+    counts = {}
+    for row, images in rows.items():
+        validation = int(audit.is_validation[list(images)].sum()) if images else 0
+        counts[row] = (len(images) - validation, validation)
+    return counts
+
+
+def class_counts(audit: Audit) -> NDArray[np.int64]:
+    """(2, C): images of each class in training and in validation."""
+    splits = (audit.labels[~audit.is_validation], audit.labels[audit.is_validation])
+    return np.stack([np.bincount(labels, minlength=len(audit.classes)) for labels in splits])
+
+
+def imbalance(counts: NDArray[np.int64]) -> float | None:
+    """The size of the largest class divided by that of the smallest; None if a class is empty."""
+    return float(counts.max() / counts.min()) if counts.min() else None
+
+
+def format_audit(audit: Audit) -> str:
+    """Format classes and findings as tables for the terminal."""
+    counts = class_counts(audit)
+    rows = [[printable(name), *(f"{n:,}" for n in counts[:, c])] for c, name in enumerate(audit.classes)]
+    ratios = [imbalance(split) for split in counts]
+    rows.append(["largest / smallest class", *("-" if ratio is None else f"{ratio:.1f}" for ratio in ratios)])
+    found = [[row, *(f"{n:,}" for n in cells)] for row, cells in findings_table(audit).items() if any(cells)]
+    parts = [text_table(["class", *SPLITS], rows, "lrr")]
+    parts.append(text_table(["finding", *SPLITS], found, "lrr") if found else "Nothing was found.")
+    if not audit.near_is_complete:
+        parts.append("The search for near duplicates stopped early: too many similar images. Reduce near_distance.")
+    return "\n\n".join(parts)
+
+
+def describe_audit(audit: Audit) -> dict[str, Any]:
+    """Return all findings as plain values for JSON."""
+    counts, inspection = class_counts(audit), audit.inspection
+
+    def image(i: int) -> dict[str, Any]:
+        return {"file": audit.names[i], "class": audit.class_of(i), "split": audit.split_of(i)}
+
+    def group(images: Group) -> dict[str, Any]:
+        return {
+            "across_splits": audit.across_splits(images),
+            "contradictory": audit.contradictory(images),
+            "images": [image(i) for i in images],
+        }
+
+    sizes = Counter(f"{width}x{height}" for width, height in inspection.sizes.tolist() if width)
+    return {
+        "counts": {name: dict(zip(SPLITS, counts[:, c].tolist(), strict=True)) for c, name in enumerate(audit.classes)},
+        "imbalance": {split: imbalance(counts[s]) for s, split in enumerate(SPLITS)},
+        "modes": dict(Counter(mode for mode in inspection.modes if mode).most_common()),
+        "sizes": dict(sizes.most_common()),
+        "findings": {row: dict(zip(SPLITS, cells, strict=True)) for row, cells in findings_table(audit).items()},
+        "unreadable": [{**image(i), "reason": reason} for i, reason in sorted(inspection.unreadable.items())],
+        "constant": [image(i) for i in audit.constant],
+        "one_gray": [{**image(i), "fraction": round(fraction, 4)} for i, fraction in audit.one_gray.items()],
+        "exact_duplicates": [group(images) for images in audit.exact],
+        "near_duplicates": [
+            {"distance": near.distance, "correlation": round(near.correlation, 4), **group(near.images)}
+            for near in audit.near
+        ],
+        "near_duplicates_complete": audit.near_is_complete,
+        "small": [image(i) for i in audit.small],
+        "far_from_square": [image(i) for i in audit.oblong],
+    }
+
+
+def exclusion_list(audit: Audit) -> list[str]:
+    """Return the lines of a list for ``data.exclude``, with the reason for each image."""
+    names = [format_exclusion(name) for name in audit.names]
+    reasons = {i: f"unreadable: {reason}" for i, reason in sorted(audit.inspection.unreadable.items())}
+    reasons |= dict.fromkeys(audit.constant, "constant")
+    for group in audit.exact:
+        train = [i for i in group if not audit.is_validation[i]]
+        validation = [i for i in group if audit.is_validation[i]]
+        if validation:
+            reasons |= dict.fromkeys(train, f"exact duplicate of {names[validation[0]]}")
+        elif audit.contradictory(group):
+            for i in train:
+                other = next(j for j in group if audit.labels[j] != audit.labels[i])
+                reasons[i] = f"exact duplicate of {names[other]}, which has another label"
+        else:
+            reasons |= dict.fromkeys(train[1:], f"exact duplicate of {names[train[0]]}")
+    for near in audit.near:
+        validation = [i for i in near.images if audit.is_validation[i]]
+        for i in near.images if validation else ():
+            if not audit.is_validation[i]:
+                reasons.setdefault(i, f"near duplicate of {names[validation[0]]}")
+    n_validation = sum(bool(audit.is_validation[i]) for i in reasons)
+    unsure = [i for i in audit.one_gray if i not in reasons]
+    return [
+        f"# For data.exclude: {len(reasons) - n_validation} training and {n_validation} validation images.",
+        "#",
+        "# Excluded from both splits: unreadable and constant images.",
+        "# Excluded from training: exact and near duplicates of validation images; exact duplicates with different",
+        "# labels; and exact duplicates of an earlier image.",
+        "# Kept: all other validation images, so that results stay comparable with other work, and near duplicates",
+        "# within training.",
+        *([] if audit.near_is_complete else ["# The search for near duplicates stopped early."]),
+        "#",
+        "# Paths are relative to data.root. Remove the lines of images that you want to use.",
+        *(f"{names[i]}  # {reasons[i]}" for i in sorted(reasons)),
+        *(["#", "# Mostly one gray level. Remove the # in front of those to exclude."] if unsure else []),
+        *(f"#{names[i]}" for i in unsure),
+    ]
+
+
+def finding_sheets(audit: Audit) -> Iterator[tuple[str, partial[Figure]]]:
+    """Yield (name, function that draws the sheet) for each kind of finding that occurs."""
+    exact, inspection = audit.exact, audit.inspection
+    near = [found.images for found in audit.near]
+    notes = {found.images: f"correlation {found.correlation:.2f}" for found in audit.near}
+    sizes = {i: "{} x {}".format(*inspection.sizes[i]) for i in sorted({*audit.small, *audit.oblong})}
+    gray = sorted(audit.one_gray, key=lambda i: -audit.one_gray[i])
+    empty = dict.fromkeys(audit.constant, "constant") | {i: f"{100 * audit.one_gray[i]:.0f} % one level" for i in gray}
+
+    def sheet(title: str, groups: Sequence[Group], note: dict[Any, str]) -> partial[Figure]:
+        # Groups with several classes first: they are the worst.
+        return partial(_sheet, audit, title, sorted(groups, key=lambda g: not audit.contradictory(g)), note)
+
+    kinds: list[tuple[str, str, Sequence[Group], dict[Any, str]]] = [
+        ("unreadable", "Unreadable images", [(i,) for i in sorted(inspection.unreadable)], inspection.unreadable),
+        ("empty", "Constant images, and images of mostly one gray level", [(i,) for i in empty], empty),
+        ("contradictions", "Exact duplicates with different labels", list(filter(audit.contradictory, exact)), {}),
+        ("leaks", "Exact duplicates in both splits", list(filter(audit.across_splits, exact)), {}),
+        ("near_leaks", "Near duplicates in both splits", list(filter(audit.across_splits, near)), notes),
+        ("near_duplicates", "Near duplicates in one split", [g for g in near if not audit.across_splits(g)], notes),
+        ("sizes", "Images that are enlarged or far from square", [(i,) for i in sizes], sizes),
+    ]
+    for name, title, groups, note in kinds:
+        if groups:
+            yield name, sheet(title, groups, note)
+
+
+def _sheet(audit: Audit, title: str, groups: Sequence[Group], notes: dict[Any, str]) -> Figure:
+    """Draw groups from left to right and down; notes belong to groups, or to single images."""
+    rows: list[list[list[Tile]]] = [[]]
+    for group in groups[:MAX_GROUPS]:
+        shown = group[:MAX_TILES]
+        tiles = []
+        for i in shown:
+            name = printable(audit.names[i].rpartition("/")[2])
+            note = notes.get(group, notes.get(i, ""))
+            if len(group) > len(shown) and i == shown[-1]:
+                note = f"and {len(group) - len(shown)} more"
+            image = None if i in audit.inspection.unreadable else audit.inspection.thumbnails[i]
+            tiles.append(Tile(image, (name, f"{audit.class_of(i)}, {audit.split_of(i)}", note)))
+        if rows[-1] and sum(map(len, rows[-1])) + len(tiles) > TILES_PER_ROW:
+            rows.append([])
+        rows[-1].append(tiles)
+    subtitle = f"{len(groups):,} found" + (f", {MAX_GROUPS} shown" if len(groups) > MAX_GROUPS else "")
+    return sheet_figure([Row(row) for row in rows], title, subtitle, panels=True)
