@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig
 from fer_exp.cli import call, carry_out
 from fer_exp.config.schema import CONFIG_DIR, is_number, is_whole, plain, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import PROTOCOLS, TTA, EvalSplit, Ledger, choose_protocol, describe_protocol
+from fer_exp.evaluation.protocol import PROTOCOLS, TTA, Ledger, choose_protocol, describe_protocol
 from fer_exp.evaluation.source import Source, check_source_keys, find_source
 from fer_exp.files import printable
 from fer_exp.runs.folder import check_unused, claim
@@ -60,8 +60,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
             f"data.val_fraction={given['val_fraction']}: the run was trained with {provenance.val_fraction}. Omit the "
             "key: with another value, other images are held out."
         )
-    images = load_images(build_data(source.data, given), str(cfg.split))
-    split = EvalSplit(images.split, images.evaluated.fingerprint, images.location.as_posix())
+    images = load_images(build_data(model, source.data, given), str(cfg.split))
+    split = images.split
     protocol = choose_protocol(cfg.protocol, split, provenance)
     is_recorded = protocol in ("official", "other") and split.fingerprint != provenance.selection
     run = source.run if is_recorded else None
@@ -70,7 +70,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
         ledger = Ledger(run) if run else None
         if ledger:
             ledger.check_unreported(split.fingerprint)
-        evaluation = _compute(cfg, model, images, split, protocol, source, ledger)
+        evaluation = _compute(cfg, model, images, protocol, source, ledger)
         omitted = write_report(evaluation, model, folder, cfg.plots.theme)
         if ledger:
             _record(ledger, evaluation, folder)
@@ -115,7 +115,6 @@ def _compute(
     cfg: DictConfig,
     model: "LoadedModel",
     images: "Images",
-    split: EvalSplit,
     protocol: str,
     source: Source,
     ledger: Ledger | None,
@@ -131,7 +130,7 @@ def _compute(
     from fer_exp.runs.environment import describe_environment
     from fer_exp.training.hardware import device_name
 
-    predictions, scores = {}, {}
+    predictions, scores, split = {}, {}, images.split
     for tta in tta_names(cfg):
         predictions[tta] = predict_dataset(model, images.evaluated, tta, cfg.batch_size)
         temperature = None
@@ -141,8 +140,12 @@ def _compute(
             temperature = fit_temperature(fitted, images.selection.labels)
         scores[tta] = score(predictions[tta], images.evaluated.labels, temperature, cfg.resamples, cfg.seed)
     provenance = source.provenance(model)
-    validated_in = (source.summary.get("environment") or {}).get("precision")
-    copies, caveats = find_caveats(images, provenance, validated_in, model.precision)
+    copies, caveats = find_caveats(images, provenance)
+    trained_in = (source.summary.get("environment") or {}).get("precision", model.precision)
+    if trained_in != model.precision:
+        caveats.append(
+            f"Computed in {model.precision}; the run was validated in {trained_in}: metrics differ slightly."
+        )
     caveats += [f"The training reported: {warning}" for warning in source.summary.get("warnings") or []]
     earlier = 0
     if ledger and protocol == "official":

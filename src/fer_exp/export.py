@@ -40,11 +40,10 @@ def export(cfg: DictConfig) -> Path:
     model = read_checkpoint(source.checkpoint)
     provenance = source.provenance(model)
     log.info("%s: %s.", printable(source.checkpoint), provenance.description)
-    shape = tuple(model.settings.get("image_shape") or (1, 48, 48))
     facts = {
         "format": cfg.format,
         "classes": list(model.classes),
-        "image_shape": list(shape),
+        "image_shape": list(model.image_shape),
         "input": "uint8 images (N, C, S, S), values 0 to 255",
         "output": "probabilities (N, classes)" if cfg.format != "state_dict" else "logits (N, classes) of images / 255",
         "model": dict(model.settings["model"]),
@@ -54,7 +53,7 @@ def export(cfg: DictConfig) -> Path:
         "weights": provenance.description,
     }
     try:
-        file = export_model(model.network, shape, cfg.format, folder, facts)
+        file = export_model(model.network, model.image_shape, cfg.format, folder, facts)
     except OSError as error:
         raise UserError(f"{printable(folder)}: cannot be written ({error.strerror or error})") from error
     log.info("Written to %s: %s, model.json. Its outputs are those of the checkpoint.", printable(folder), file.name)

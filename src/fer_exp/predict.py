@@ -46,8 +46,10 @@ def predict(cfg: DictConfig) -> None:
     source.provenance(model)
     if cfg.top > len(model.classes):
         raise UserError(f"top={cfg.top}: this network has {len(model.classes)} classes")
+    channels, size, _ = model.image_shape
+    image_format = ImageFormat(size, "gray" if channels == 1 else "rgb", source.data.get("resize", "stretch"))
     with progress_bar("decoding") as progress:
-        decoded = decode_images(map(str, paths), len(paths), ImageFormat(), progress)
+        decoded = decode_images(map(str, paths), len(paths), image_format, progress)
     for i, reason in decoded.unreadable.items():
         print(f"Warning: {printable(paths[i])} cannot be read: {reason}", file=sys.stderr)
     readable = [i for i in range(len(paths)) if i not in decoded.unreadable]

@@ -182,12 +182,10 @@ def test_the_one_report_is_written_before_it_is_recorded(run_evaluate, runs, mon
     assert run_evaluate(f"run={runs / 'plain'}", "split=test", "hydra.run.dir=again")[0] == 0
 
 
-@pytest.mark.parametrize("lines", [0, 12])
-def test_a_closed_terminal_loses_no_report(runs, tmp_path, lines):
+def test_a_closed_terminal_loses_no_report(runs, tmp_path):
     command = [sys.executable, "-m", "fer_exp.evaluate", f"run={runs / 'plain'}", "split=test", "hydra.run.dir=found"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(lines):
-        process.stdout.readline()
+    process.stdout.readline()
     process.stdout.close()
     process.wait(timeout=120)
     written, recorded = (tmp_path / "found/metrics.json").exists(), (runs / "plain" / LEDGER).exists()

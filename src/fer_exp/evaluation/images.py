@@ -1,7 +1,7 @@
 """The images of an evaluation: the evaluated ones, and those that the run was trained and validated on."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 from fer_exp.config.instantiate import build_checked
 from fer_exp.data.audit import is_constant
 from fer_exp.data.datamodule import FolderDataModule, ImageDataModule
-from fer_exp.data.dataset import CHUNK_SIZE, ImageDataset
+from fer_exp.data.dataset import ImageDataset
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import Provenance
+from fer_exp.evaluation.protocol import EvalSplit, Provenance
 from fer_exp.files import expand_path, printable
+from fer_exp.runs.checkpoint import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ class Images:
     """The images of an evaluation.
 
     Attributes:
-        split: ``train``, ``selection``, ``validation``, ``test``, or a folder.
-        folder: of the evaluated images.
+        name: ``train``, ``selection``, ``validation``, ``test``, or a folder.
+        place: folder or file of the evaluated images.
         evaluated: the evaluated images.
         train: the run's training images; None if unknown.
         selection: the images that the run validated on; None if unknown.
@@ -34,40 +35,49 @@ class Images:
         is_held_out: whether ``selection`` was held out of train/.
     """
 
-    split: str
-    folder: Path
+    name: str
+    place: Path
     evaluated: ImageDataset
-    train: ImageDataset | None
-    selection: ImageDataset | None
-    root: Path | None
+    train: ImageDataset | None = None
+    selection: ImageDataset | None = None
+    root: Path | None = None
     is_held_out: bool = False
 
     @property
-    def location(self) -> Path:
-        """The folder of the evaluated images, relative to the data folder if it is inside it."""
-        if self.root is not None and self.folder.is_relative_to(self.root):
-            return self.folder.relative_to(self.root)
-        return self.folder
+    def split(self) -> EvalSplit:
+        """Name, fingerprint and location of the evaluated images; the location is relative to ``root`` if possible."""
+        inside = self.root is not None and self.place.is_relative_to(self.root)
+        location = self.place.relative_to(self.root) if inside and self.root else self.place
+        return EvalSplit(self.name, self.evaluated.fingerprint, location.as_posix())
 
 
-def build_data(run: Mapping[str, Any], given: Mapping[str, Any]) -> ImageDataModule:
-    """Build the data module of a run, with ``given`` keys in place of the run's own.
+def build_data(model: LoadedModel, own: Mapping[str, Any], given: Mapping[str, Any]) -> ImageDataModule:
+    """Build the data module of a run for the classes, size and color of its network.
 
     Args:
-        run: the run's config group ``data``; empty if unknown. A given ``root`` replaces synthetic images.
-        given: keys of the data module.
+        model: the network.
+        own: the run's config group ``data``; empty if unknown.
+        given: keys that replace the run's own. A ``root`` replaces synthetic images by class folders.
 
     Raises:
         UserError: the data module refuses the keys.
     """
-    base = {"_target_": FOLDERS, "root": "", "seed": 0} if not run or "root" in given else {}
-    own = run if not base or run.get("_target_") == FOLDERS else {}
-    # Evaluation needs neither soft labels nor sampling, and their files may be gone.
-    own = {key: value for key, value in own.items() if key not in ("soft_labels", "balanced_sampling")}
-    if own.get("root") and "root" not in given and not expand_path(own["root"]).is_dir():
-        log.info("The run's data folder %s does not exist; data.root=DIR replaces it.", printable(own["root"]))
-        own["root"] = ""
-    data: ImageDataModule = build_checked({**base, **own, "batch_size": 1, **given}, "data", ImageDataModule)
+    channels, size, _ = model.image_shape
+    settings = {"_target_": FOLDERS, "root": ""}
+    if own and ("root" in own or "root" not in given):
+        # Evaluation needs neither soft labels nor sampling, and their files may be gone.
+        settings = {key: value for key, value in own.items() if key not in ("soft_labels", "balanced_sampling")}
+    if settings.get("root") and "root" not in given and not expand_path(settings["root"]).exists():
+        log.info("The run's data folder %s does not exist; data.root=DIR replaces it.", printable(settings["root"]))
+        settings = {"_target_": FOLDERS, "root": ""}
+    fixed = {
+        "batch_size": 1,
+        "seed": 0,
+        "classes": list(model.classes),
+        "image_size": size,
+        "color": "gray" if channels == 1 else "rgb",
+    }
+    data: ImageDataModule = build_checked({**settings, **fixed, **given}, "data", ImageDataModule)
     return data
 
 
@@ -85,32 +95,32 @@ def load_images(data: ImageDataModule, split: str) -> Images:
         name = _split_name(split, {})
         if name in SPLITS:
             raise UserError(f"split={name}: the data of this checkpoint was not found; give data.root=DIR")
-        return Images(name, Path(name), data.load_folder(name, Path(name)), None, None, None)
+        return Images(name, Path(name), data.load_folder(name, Path(name)))
     data.setup()
-    source, train, selection, is_held_out = data.source, data.train_set, data.val_set, data.val_fraction > 0
+    source, selection, is_held_out = data.source, data.val_set, data.val_fraction > 0
     assert source is not None
     places = {name: place for name in ("test", "train", "validation") if (place := source.location(name))}
     name = _split_name(split, places)
+    place = places.get(name, Path(name))
     if name == "train":
-        return Images(name, places[name], train, train, selection, source.root, is_held_out)
-    if name == "selection" or (name == "validation" and not is_held_out):
-        folder = places["train" if is_held_out else "validation"]
-        return Images(name, folder, selection, train, selection, source.root, is_held_out)
-    if name not in SPLITS:
-        folder = Path(name)
-        return Images(name, folder, data.load_folder(name, folder), train, selection, source.root, is_held_out)
-    if (evaluated := data.load_split(name)) is None:
+        evaluated = data.train_set
+    elif name == "selection" or (name == "validation" and not is_held_out):
+        evaluated, place = selection, places["train" if is_held_out else "validation"]
+    elif name not in SPLITS:
+        evaluated = data.load_folder(name, place)
+    elif (loaded := data.load_split(name)) is None:
         raise UserError(
             f"split={name}: {printable(source.root)} has no {name} split. Use split=selection for the images that the "
             "run was validated on, or the folder of the images: split=DIR protocol=official"
         )
-    is_shared = not is_held_out and places[name].is_dir() and places[name] == places.get("validation")
-    if is_shared or evaluated.fingerprint == selection.fingerprint:
+    elif place == places.get("validation") and not is_held_out and place.is_dir():
         raise UserError(
-            f"split={name}: the run was validated on {printable(places[name])}, so it is no test set. Use another test "
-            "set, or split=validation."
+            f"split={name}: the run was validated on {printable(place)}, so it is no test set. Use another one, or "
+            "split=validation."
         )
-    return Images(name, places[name], evaluated, train, selection, source.root, is_held_out)
+    else:
+        evaluated = loaded
+    return Images(name, place, evaluated, data.train_set, selection, source.root, is_held_out)
 
 
 def _split_name(split: str, places: Mapping[str, Path]) -> str:
@@ -123,64 +133,41 @@ def _split_name(split: str, places: Mapping[str, Path]) -> str:
     return next((name for name, place in places.items() if place.resolve() == folder.resolve()), str(folder))
 
 
-def find_caveats(
-    images: Images, provenance: Provenance, validated_in: str | None, precision: str
-) -> tuple[dict[str, int], list[str]]:
-    """Compare the images with those of the run.
-
-    Args:
-        images: of the evaluation.
-        provenance: of the weights.
-        validated_in: precision of the run's validation; None if unknown.
-        precision: of the evaluation.
+def find_caveats(images: Images, provenance: Provenance) -> tuple[dict[str, int], list[str]]:
+    """Compare the evaluated images with those of the run.
 
     Returns:
         Number of evaluated images with the same pixels as a ``train`` or a ``selection`` image; and caveats, a sentence
         each.
     """
     notes, copies = [], {}
+    fingerprint = images.evaluated.fingerprint
     for name, others, recorded, verb in (
         ("train", images.train, provenance.train, "trained"),
         ("selection", images.selection, provenance.selection, "validated"),
     ):
         if others is None:
             continue
-        if recorded is not None and others.fingerprint != recorded:
+        if recorded not in (None, others.fingerprint):
             notes.append(f"The {name} images changed: the run was {verb} on others.")
-        if others.fingerprint != images.evaluated.fingerprint:
-            copies[name] = count_copies(images.evaluated, others)
-            if copies[name]:
-                notes.append(
-                    f"{copies[name]:,} of the {len(images.evaluated):,} images have the same pixels as an image that "
-                    f"the run was {verb} on."
-                )
+        if others.fingerprint == fingerprint:
+            continue
+        copies[name] = count_copies(images.evaluated, others)
+        if copies[name]:
+            same = f"{copies[name]:,} of the {len(images.evaluated):,} images"
+            notes.append(f"{same} have the same pixels as an image that the run was {verb} on.")
     if images.selection is None:
-        notes.append(
-            "The run's data was not found, so no temperature was fitted and no copies of training images were counted; "
-            "data.root=DIR sets its folder."
-        )
-    elif images.selection.fingerprint == images.evaluated.fingerprint:
+        notes.append("The run's data was not found: no temperature was fitted. data.root=DIR sets its folder.")
+    elif images.selection.fingerprint == fingerprint:
         notes.append("The temperature was fitted on the evaluated images: metrics at T are optimistic.")
     else:
-        source = "the images held out of train/" if images.is_held_out else "validation/"
-        notes.append(f"The temperature was fitted on {source} ({len(images.selection):,} images).")
-    if validated_in not in (None, precision):
-        notes.append(
-            f"Computed in {precision}; the run was validated in {validated_in}: small differences are expected."
-        )
-    elif precision != "32-true":
-        notes.append(f"Computed in {precision}.")
+        place = "the images held out of train/" if images.is_held_out else "validation/"
+        notes.append(f"The temperature was fitted on {place} ({len(images.selection):,} images).")
     return copies, notes
 
 
 def count_copies(images: ImageDataset, others: ImageDataset) -> int:
-    """Number of ``images`` with the same pixels as one of ``others``; images of a single gray value do not count."""
-    known = {digest for digest, constant in _digests(others) if not constant}
-    return sum(digest in known for digest, _ in _digests(images))
-
-
-def _digests(dataset: ImageDataset) -> Iterator[tuple[bytes, bool]]:
-    for start in range(0, len(dataset), CHUNK_SIZE):
-        chunk = slice(start, start + CHUNK_SIZE)
-        constant = is_constant(dataset.images[chunk].numpy())
-        yield from zip(map(bytes, dataset.digests[chunk]), constant.tolist(), strict=True)
+    """Number of ``images`` with the same pixels as one of ``others``; images of a single color do not count."""
+    known = set(map(bytes, others.digests))
+    same = [i for i, digest in enumerate(images.digests) if bytes(digest) in known]
+    return int((~is_constant(images.images[same].numpy())).sum()) if same else 0

@@ -48,6 +48,12 @@ class LoadedModel:
         return tuple(self.settings["classes"])
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, S, S) of the images that the network was trained on."""
+        channels, height, width = self.settings.get("image_shape", (1, 48, 48))
+        return channels, height, width
+
+    @property
     def device(self) -> "torch.device":
         """Where the network lies."""
         return next(self.network.parameters()).device
