@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from fer_exp.errors import UserError
 from fer_exp.plots.terminal import print_any_sign
-from fer_exp.runs.record import SUMMARY
 from fer_exp.runs.sweep_record import SWEEP
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ def compare_folders(
     measure: "Measure | None" = None,
     metric: str = "val_acc",
     title: str | None = None,
-    with_latex: bool = False,
-    refresh: int | None = None,
-) -> None:
+    latex: bool = False,
+    watch: bool = False,
+) -> bool:
     """Compare all runs in and below ``places``, print the answer, and write the report to ``output``.
 
     Args:
@@ -49,8 +48,11 @@ def compare_folders(
         measure: ``best`` or ``final``, the epoch that scores are from; None for the one that suits the runs.
         metric: name of the metric that is the score.
         title: of the report.
-        with_latex: also write a table and a paragraph on methods for a paper.
-        refresh: seconds after which a browser loads the page again.
+        latex: also write a table and a paragraph on methods for a paper.
+        watch: let a browser load the page again while runs are unfinished.
+
+    Returns:
+        Whether runs are unfinished or jobs of a sweep are missing.
 
     Raises:
         UserError: there are no runs, no such key or group, or the report cannot be written.
@@ -63,9 +65,12 @@ def compare_folders(
     if target is not None and not 0 < target <= 1:
         raise UserError(f"target={target}: expected a fraction in (0, 1], e.g. target=0.6")
     records = find_records(places)
+    is_unfinished = records.missing_jobs > 0 or any(run.status == "running" for run in records.runs)
     comparison = compare(records, group_by or default_keys(records), target, baseline, measure, metric)
     try:
-        report, written = write_report(comparison, output, title, with_latex, refresh)
+        report, written = write_report(
+            comparison, output, title, latex, WATCH_SECONDS if watch and is_unfinished else None
+        )
     except OSError as error:
         raise UserError(
             f"{output}: cannot write the report ({error.strerror or error}); choose another --output"
@@ -73,6 +78,7 @@ def compare_folders(
     print(render_text(report, shutil.get_terminal_size((100, 24)).columns))
     others = ", ".join(path.name for path in written if path.parent == output and path.name != HTML)
     print(f"\nReport: {output / HTML} (also {others}, figures/)")
+    return is_unfinished
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -118,56 +124,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def watch(given: argparse.Namespace, output: Path) -> None:
-    """Keep the report current until no run is unfinished and no job is missing."""
-    seen: dict[Path, float] = {}
-    while True:
-        summaries = [path for place in given.places for path in place.rglob(SUMMARY)]
-        times = {path: path.stat().st_mtime for path in summaries if path.exists()}
-        is_running = _is_running(given.places, summaries)
-        if times != seen:
-            seen = times
-            print(f"{datetime.now():%H:%M:%S}")
-            _compare(given, output, WATCH_SECONDS if is_running else None)
-        if not is_running:
-            return
-        time.sleep(WATCH_SECONDS)
-
-
-def _is_running(places: Sequence[Path], summaries: Sequence[Path]) -> bool:
-    from fer_exp.comparison.load import UnreadableRecordError, read_run
-    from fer_exp.runs.sweep_record import read_sweep
-
-    jobs = 0
-    for path in (path for place in places for path in place.rglob(SWEEP)):
-        jobs += read_sweep(path.parent).get("jobs") or 0
-    if len(summaries) < max(jobs, 1):
-        return True
-    for path in summaries:
-        try:
-            if read_run(path.parent).status == "running":
-                return True
-        except UnreadableRecordError:  # half written, or damaged: the report says which
-            continue
-    return False
-
-
-def _compare(given: argparse.Namespace, output: Path, refresh: int | None = None) -> None:
-    options = (given.group_by, given.target, given.baseline, given.measure, given.metric, given.title, given.latex)
-    compare_folders(given.places, output, *options, refresh)
-
-
 def main() -> None:
     """Run the command; exit with status 1 if the runs cannot be compared."""
     print_any_sign()
     given = parse_arguments(sys.argv[1:])
-    output = given.output
-    if output is None:
+    if given.output is None:
         is_sweep = len(given.places) == 1 and (given.places[0] / SWEEP).exists()
         now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-        output = given.places[0] if is_sweep else Path("outputs/comparisons") / now
+        given.output = given.places[0] if is_sweep else Path("outputs/comparisons") / now
     try:
-        watch(given, output) if given.watch else _compare(given, output)
+        while compare_folders(**vars(given)) and given.watch:
+            time.sleep(WATCH_SECONDS)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -154,7 +154,7 @@ def make_records(make_run):
 
     def make(**groups):
         runs = [make_run(name, seed, [score]) for name, scores in groups.items() for seed, score in enumerate(scores)]
-        return Records(runs, [], [])
+        return Records(runs)
 
     return make
 

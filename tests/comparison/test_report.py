@@ -47,7 +47,7 @@ def test_all_files_are_written_and_the_same_runs_give_the_same_bytes(make_sweep,
 def test_a_figure_that_no_longer_applies_is_removed(make_sweep, make_run, tmp_path):
     write_report(compare(find_records([make_sweep(3)])), tmp_path / "report")
     assert (tmp_path / "report/figures/forest.svg").exists()
-    write_report(compare(Records([make_run()], [], [])), tmp_path / "report")
+    write_report(compare(Records([make_run()])), tmp_path / "report")
     assert not (tmp_path / "report/figures/forest.svg").exists()
 
 
@@ -85,7 +85,7 @@ def test_the_csv_has_a_row_per_run(make_sweep, tmp_path):
 
 def test_hostile_names_are_text_in_every_format(make_run, tmp_path):
     runs = [make_run(name, seed, [0.5 + i / 50 + seed / 99]) for i, name in enumerate(HOSTILE) for seed in (0, 1)]
-    comparison = compare(Records(runs, [], []))
+    comparison = compare(Records(runs))
     report, _ = write_report(comparison, tmp_path, with_latex=True)
     for row in csv.reader((tmp_path / "comparison.csv").read_text().splitlines()):
         assert not row[0].startswith(("=", "@", "+", "-"))
@@ -137,7 +137,7 @@ def test_recall_at_zero_has_a_wilson_interval(make_run, tmp_path):
         make_run(name, 0, [0.5], facts={"confusion": confusion.tolist()}, settings={"optimizer.lr": 0.1})
         for name in ("adam", "sgd")
     ]
-    report = make_report(compare(Records(runs, [], [])), tmp_path)
+    report = make_report(compare(Records(runs)), tmp_path)
     (classes,) = [section for section in report.sections if section.heading == "Classes"]
     row = classes.tables[0].rows[0]
     low, high = map(float, re.findall(r"[\d.]+", row[2].partition("[")[2]))
@@ -152,7 +152,7 @@ def test_a_learning_rate_sweep_has_a_figure(make_run, tmp_path):
         for i, lr in enumerate((0.001, 0.01, 0.1))
         for seed in (0, 1)
     ]
-    report = make_report(compare(Records(runs, [], []), ["optimizer", "optimizer.lr"]), tmp_path)
+    report = make_report(compare(Records(runs), ["optimizer", "optimizer.lr"]), tmp_path)
     assert "learning_rate" in [figure.name for section in report.sections for figure in section.figures]
     assert not any(math.isnan(float(n)) for n in re.findall(r'c[xy]="([^"]+)"', str(report.sections)))
 
@@ -169,7 +169,7 @@ def test_unusual_records_have_a_report(make_run, tmp_path, case):
         "one epoch": lambda: [make_run(n, s, [0.5]) for n in ("adam", "sgd") for s in (0, 1)],
         "no confusion": lambda: [make_run(n, 0, facts={"confusion": None, "data": None}) for n in ("adam", "sgd")],
     }[case]()
-    report, _ = write_report(compare(Records(runs, [], [])), tmp_path, with_latex=True)
+    report, _ = write_report(compare(Records(runs)), tmp_path, with_latex=True)
     assert report.verdict.headline
     assert "nan" not in (tmp_path / "comparison.csv").read_text()
     for figure in (tmp_path / "figures").glob("*.svg"):

@@ -90,8 +90,10 @@ def test_the_number_of_seeds_is_unknown_for_one_pair_or_a_tiny_difference():
 
 
 def test_wilson_has_a_width_at_zero_and_one():
-    assert wilson(0, 55) == pytest.approx((0, 0.0653), abs=1e-4)  # 1.96² / (55 + 1.96²)
-    assert wilson(55, 55)[0] == pytest.approx(1 - 0.0653, abs=1e-4)
+    for successes in (0, 1, 30, 55):
+        reference = stats.binomtest(successes, 55).proportion_ci(method="wilson")
+        assert wilson(successes, 55) == pytest.approx((reference.low, reference.high), abs=1e-9)
+    assert wilson(0, 55)[1] > 0.06
 
 
 def test_false_positives_are_as_rare_as_promised():

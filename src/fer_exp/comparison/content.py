@@ -97,13 +97,13 @@ def ranking(comparison: Comparison) -> Table:
                 group.label,
                 str(len(group.counted)),
                 formats.mean_std(group.summary(measure, metric), metric),
-                formats.difference(test.mean, metric) if test else "",
+                formats.estimate(test, metric) if test else "",
                 formats.p_value(each.p_adjusted) if each and test else "",
                 result(comparison, group),
             )
         )
     percent = ", %" if formats.is_percent(metric) else ""
-    to = "to baseline" if comparison.has_baseline else "to best"
+    to = f"to {'baseline' if comparison.has_baseline else 'best'} [95 %]"
     header = ("#", "group", "n", f"{metric}{percent}", to, "p", "result")
     return Table(header, rows, "rlrrrrl", groups=tuple(range(len(rows))), group_column=1)
 

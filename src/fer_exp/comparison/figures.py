@@ -70,9 +70,8 @@ def forest(comparison: Comparison) -> Figure | None:
     values = "; ".join(f"{row.name}: {row.note}" for row in rows)
     description = f"Difference of {describe(metric).label} to {reference.label}. {values}"
 
-    return Figure(
-        "forest", *(forest_plot(rows, axis, is_percent(metric), width, description) for width in (WIDE, NARROW))
-    )
+    wide, narrow = (forest_plot(rows, axis, is_percent(metric), width, description) for width in (WIDE, NARROW))
+    return Figure("forest", wide, narrow)
 
 
 def curves(comparison: Comparison) -> list[Figure]:

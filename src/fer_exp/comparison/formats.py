@@ -3,7 +3,7 @@
 import math
 
 from fer_exp.comparison.settings import Setting
-from fer_exp.comparison.statistics import Summary
+from fer_exp.comparison.statistics import PairedTest, Summary
 from fer_exp.metrics import describe
 
 NO_VALUE = "\u2013"
@@ -41,6 +41,11 @@ def difference(value: float, name: str) -> str:
 def interval(low: float, high: float, name: str) -> str:
     """Both ends of the interval of a difference."""
     return NO_VALUE if math.isnan(low) else f"[{difference(low, name)}, {difference(high, name)}]"
+
+
+def estimate(test: PairedTest, name: str) -> str:
+    """A mean difference with its interval."""
+    return difference(test.mean, name) + ("" if math.isnan(test.low) else f" {interval(test.low, test.high, name)}")
 
 
 def unit(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import re
 
-from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison
 from fer_exp.comparison.content import Report
 from fer_exp.comparison.statistics import ALPHA
@@ -20,34 +19,18 @@ _SPECIAL = {
 
 def latex(comparison: Comparison, report: Report) -> str:
     """Return a LaTeX table (package booktabs) and a paragraph that says how it was measured."""
-    metric = comparison.metric
-    by_group = {each.group.label: each for each in comparison.differences}
-    lines = []
-    for group in comparison.groups:
-        each = by_group.get(group.label)
-        test = each.test if each else None
-        score = formats.mean_std(group.summary(comparison.measure, metric), metric)
-        cells = [group.label, str(len(group.counted)), score]
-        if each and test:
-            difference = f"{formats.difference(test.mean, metric)} {formats.interval(test.low, test.high, metric)}"
-            cells += [difference, formats.p_value(each.p_adjusted)]
-        else:
-            cells += [formats.NO_VALUE, formats.NO_VALUE]
-        lines.append("  " + " & ".join(map(escape, cells)) + r" \\")
-    percent = r" (\%)" if formats.is_percent(metric) else ""
-    reference = escape(comparison.reference.label) if comparison.reference else ""
-    header = f"Group & Seeds & {escape(describe(metric).label)}{percent} & Difference to {reference} & $p$"
+    header, *rows = [" & ".join(map(escape, row[1:-1])) for row in (report.ranking.header, *report.ranking.rows)]
+    caption = f"{report.verdict.headline} Mean ± standard deviation over n seeds; difference with 95 % t interval; "
     return "\n".join(
         [
             r"\begin{table}",
             r"  \centering",
-            f"  \\caption{{{escape(report.verdict.headline)} Mean $\\pm$ standard deviation over seeds; "
-            r"differences with 95\,\% $t$ intervals; $p$ values with Holm's correction.}",
+            f"  \\caption{{{escape(caption + 'p values with the correction of Holm.')}}}",
             r"  \begin{tabular}{lrrrr}",
             r"  \toprule",
             f"  {header} \\\\",
             r"  \midrule",
-            *lines,
+            *(f"  {row} \\\\" for row in rows),
             r"  \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fer_exp.comparison.settings import Setting, flat_settings, flatten
 from fer_exp.comparison.sweeps import Arm, Sweep, find_arm, find_sweep, missing_jobs
 from fer_exp.errors import UserError
+from fer_exp.files import quote_override
 from fer_exp.metrics import describe
 from fer_exp.runs.record import (
     FINISHED,
@@ -167,8 +168,13 @@ class Records:
     """
 
     runs: list[Run]
-    sweeps: list[Sweep]
-    messages: list[str]
+    sweeps: list[Sweep] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    @property
+    def missing_jobs(self) -> int:
+        """Number of jobs of the sweeps that have no record yet."""
+        return sum(map(missing_jobs, self.sweeps))
 
 
 def find_records(places: Iterable[Path]) -> Records:
@@ -178,7 +184,7 @@ def find_records(places: Iterable[Path]) -> Records:
         UserError: a place does not exist, or there is no readable record in any of them.
     """
     places = list(places)
-    found = Records([], [], [])
+    found = Records([])
     seen: set[str] = set()
     known: dict[Path, Sweep | None] = {}
     for place in places:
@@ -192,7 +198,12 @@ def find_records(places: Iterable[Path]) -> Records:
                 found.messages.append(f"{folder / SWEEP} is ignored: {_reason(error)}")
             if sweep and SWEEP in names:
                 found.sweeps.append(sweep)
-                found.messages.extend(missing_jobs(sweep))
+                if missing := missing_jobs(sweep):
+                    same_folder = quote_override("hydra.sweep.dir", sweep.folder)
+                    found.messages.append(
+                        f"{sweep.folder}: {missing} of {sweep.jobs} jobs have no record yet; the same command with "
+                        f"{same_folder} runs them"
+                    )
             if SUMMARY in names:
                 try:
                     found.runs.append(replace(read_run(folder), arm=find_arm(folder, sweep)))

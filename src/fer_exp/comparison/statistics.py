@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # scipy.stats takes seconds to import
 
 ALPHA = 0.05
 POWER = 0.8
@@ -81,9 +81,9 @@ def paired_t_test(differences: Sequence[float]) -> PairedTest:
         return PairedTest(pairs, 0.0, 0.0, 0.0, 1.0)
     if np.ptp(array) <= _ROUNDING:
         return PairedTest(pairs, mean, math.nan, math.nan, 2.0 ** (1 - len(array)))
-    result = stats.ttest_1samp(array, 0)
-    interval = result.confidence_interval(1 - ALPHA)
-    return PairedTest(pairs, mean, float(interval.low), float(interval.high), float(result.pvalue))
+    t = mean / (array.std(ddof=1) / math.sqrt(len(array)))
+    low, high = t_interval(array)
+    return PairedTest(pairs, mean, float(low), float(high), float(2 * special.stdtr(len(array) - 1, -abs(t))))
 
 
 def t_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -91,7 +91,7 @@ def t_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     n = len(values)
     if n < 2:
         return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
-    half = stats.t.ppf(1 - ALPHA / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+    half = special.stdtrit(n - 1, 1 - ALPHA / 2) * values.std(axis=0, ddof=1) / math.sqrt(n)
     return values.mean(axis=0) - half, values.mean(axis=0) + half
 
 
@@ -121,15 +121,16 @@ def seeds_needed(differences: Sequence[float], tests: int = 1) -> int | None:
         return None
     if not observed.std:
         return 3
-    effect = abs(observed.mean) / observed.std
-    for n in range(3, MAX_SEEDS + 1):
-        critical = stats.t.ppf(1 - ALPHA / tests / 2, n - 1)
-        if stats.nct.sf(critical, n - 1, effect * math.sqrt(n)) >= POWER:
-            return n
-    return None
+    n = np.arange(3, MAX_SEEDS + 1)
+    critical = special.stdtrit(n - 1, 1 - ALPHA / tests / 2)
+    power = 1 - special.nctdtr(n - 1, abs(observed.mean) / observed.std * np.sqrt(n), critical)
+    enough = n[power >= POWER]
+    return int(enough[0]) if len(enough) else None
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a proportion, which has a width at 0 and 1 too."""
-    interval = stats.binomtest(successes, n).proportion_ci(1 - ALPHA, method="wilson")
-    return float(interval.low), float(interval.high)
+    z = float(special.ndtri(1 - ALPHA / 2))
+    center = (successes + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * math.sqrt(successes * (n - successes) / n + z**2 / 4)
+    return max(0.0, center - half), min(1.0, center + half)

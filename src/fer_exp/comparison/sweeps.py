@@ -1,11 +1,9 @@
 """What the ``sweep.json`` of a sweep or a study says of the runs below it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_exp.files import quote_override
 from fer_exp.runs.record import record_folders
 from fer_exp.runs.sweep_record import SWEEP, read_sweep
 
@@ -65,14 +63,9 @@ def find_arm(folder: Path, sweep: Sweep | None) -> Arm | None:
     return Arm(sweep.folder, name, sweep.swept, sweep.tuned) if name is not None else None
 
 
-def missing_jobs(sweep: Sweep) -> Iterator[str]:
-    """Yield a message if jobs of the sweep have no record yet."""
-    missing = (sweep.jobs or 0) - sum(1 for _ in record_folders(sweep.folder))
-    if missing > 0:
-        yield (
-            f"{sweep.folder}: {missing} of {sweep.jobs} jobs have no record yet; run the same command again with "
-            f"{quote_override('hydra.sweep.dir', sweep.folder)} to finish them"
-        )
+def missing_jobs(sweep: Sweep) -> int:
+    """Return the number of jobs that have no record yet."""
+    return max(0, (sweep.jobs or 0) - sum(1 for _ in record_folders(sweep.folder)))
 
 
 def _parse(folder: Path, content: dict[str, Any]) -> Sweep:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison, Difference
 from fer_exp.comparison.grouping import MAX_NAMED, Group
-from fer_exp.comparison.statistics import ALPHA, MAX_SEEDS
+from fer_exp.comparison.statistics import MAX_SEEDS
 from fer_exp.errors import join_first
 from fer_exp.files import quote_override
 from fer_exp.metrics import describe
@@ -16,11 +16,11 @@ from fer_exp.metrics import describe
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer: a headline, the sentences after it, and whether any difference is significant."""
+    """The answer: a headline, the sentences after it, and whether every difference is significant."""
 
     headline: str
     detail: str
-    is_significant: bool
+    is_conclusive: bool
 
 
 def summary_sentence(comparison: Comparison) -> Verdict:
@@ -103,10 +103,11 @@ def _against_others(comparison: Comparison, score: str) -> Verdict:
     if not open_:
         scope = "every other group" if len(worse) > 1 else worse[0].group.label
         return Verdict(f"{lead}, and is significantly better than {scope}.", _method(comparison), True)
+    rest = "the other group" if len(open_) == 1 else f"the other {len(open_)} groups"
     return Verdict(
-        f"{lead}, and is significantly better than {len(worse)} of {len(tested)} groups.",
-        f"Better than {_labels(worse)}. Not significant: {_labels(open_)}. {_method(comparison)}",
-        True,
+        f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}.",
+        f"Not significant: {_labels(open_)}. {_method(comparison)}",
+        False,
     )
 
 
@@ -121,7 +122,7 @@ def _against_baseline(comparison: Comparison, score: str) -> Verdict:
     headline = f"{lead}; {formats.plural(len(better), 'group')} better, {len(worse)} worse (significant)."
     parts = {"Better": better, "Worse": worse, "Not significant": open_}
     detail = " ".join(f"{name}: {_labels(some)}." for name, some in parts.items() if some)
-    return Verdict(headline, f"{detail} {_method(comparison)}".strip(), bool(significant))
+    return Verdict(headline, f"{detail} {_method(comparison)}".strip(), not open_)
 
 
 def _method(comparison: Comparison) -> str:
@@ -129,7 +130,15 @@ def _method(comparison: Comparison) -> str:
     seeds = sorted({test.n for test in tests})
     number = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     correction = f", Holm-corrected for {len(tests)} comparisons" if len(tests) > 1 else ""
-    return f"Paired t-test over {number} seeds{correction}, p < {ALPHA}."
+    label, test, p_value = min(
+        ((each.group.label, each.test, each.p_adjusted) for each in comparison.differences if each.test),
+        key=lambda found: abs(found[1].mean),
+    )
+    unit = " points" if formats.is_percent(comparison.metric) else ""
+    return (
+        f"Closest: {label}, {formats.estimate(test, comparison.metric)}{unit}, p = "
+        f"{formats.p_value(p_value)}. Paired t-tests over {number} seeds{correction}."
+    )
 
 
 def _is_better(comparison: Comparison, each: Difference) -> bool:

@@ -27,7 +27,7 @@ from fer_exp.plots.svg import (
 
 WIDTH, HEIGHT = 430, 270  # of a panel; a page shows two of them side by side
 LEFT, RIGHT, TOP, BOTTOM = 52, 30, 26, 44  # margins of a panel
-WIDE, NARROW = 700, 345  # of the forest plot
+WIDE, NARROW = 620, 345  # of the forest plot
 
 
 @dataclass(frozen=True)
