@@ -16,7 +16,7 @@ from fer_exp.runs.checkpoint import LoadedModel
 def make_model(shape, folder):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), 7)).eval()
-    return LoadedModel(folder / "best.ckpt", network, 1, {})
+    return LoadedModel(folder / "best.ckpt", network, 1, {"config": {}})
 
 
 def make_images(shape):

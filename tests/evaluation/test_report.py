@@ -41,7 +41,7 @@ class Page(HTMLParser):
 def model():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
-    return LoadedModel(Path("best.ckpt"), network.eval(), 4, {"classes": list(CLASSES)})
+    return LoadedModel(Path("best.ckpt"), network.eval(), 4, {"classes": list(CLASSES), "config": {}})
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_plot_that_fails_does_not_end_the_evaluation(evaluation, model, tmp_pa
 
 def test_a_network_without_convolutions_has_no_gradcam(evaluation, tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(1200, 4)).eval()
-    (omitted,) = write_report(evaluation, LoadedModel(Path("a.ckpt"), network, 4, {}), tmp_path, "dark")
+    (omitted,) = write_report(evaluation, LoadedModel(Path("a.ckpt"), network, 4, {"config": {}}), tmp_path, "dark")
     assert "Grad-CAM" in omitted
     assert not (tmp_path / "gradcam.png").exists()
     assert "Grad-CAM" not in Page((tmp_path / "evaluation.html").read_text(encoding="utf-8")).text
