@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -60,68 +60,90 @@ class Pictures:
         omitted: why a plot does not exist, a sentence each.
     """
 
-    plots: Mapping[str, tuple[str, Draw]]
-    thumbnails: Mapping[str, Sequence[Thumbnail]]
-    omitted: Sequence[str]
+    plots: dict[str, tuple[str, Draw]]
+    thumbnails: dict[str, Sequence[Thumbnail]]
+    omitted: list[str]
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """K images with labels and predictions; pixels (K, C, S, S), confidence (K,)."""
+
+    pixels: NDArray[np.uint8]
+    files: Sequence[str]
+    labels: Sequence[str]
+    predicted: Sequence[str]
+    confidence: NDArray[np.floating]
+
+    @property
+    def captions(self) -> list[str]:
+        """``sad → happy 93 %`` for each image."""
+        rows = zip(self.labels, self.predicted, self.confidence, strict=True)
+        return [f"{label} → {guess} {100 * probability:.0f} %" for label, guess, probability in rows]
 
 
 def make_pictures(evaluation: "Evaluation", model: LoadedModel) -> Pictures:
     """Prepare all plots and images."""
     images, scores = evaluation.images, evaluation.scores[evaluation.tta]
     log_probabilities = evaluation.log_probabilities[evaluation.tta]
-    classes = images.classes
     confidence, correct = confidence_and_correct(log_probabilities, images.labels)
-    predicted = log_probabilities.argmax(dim=1)
     metrics = {"F1" if name == "f1" else name: estimates for name, estimates in scores.per_class.items()}
     curves = _reliability_curves(evaluation)
-    plots: dict[str, tuple[str, Draw]] = {
-        "confusion_matrix": ("Confusion matrix", partial(confusion_figure, scores.confusion, classes)),
-        "per_class": ("Metrics of each class", partial(per_class_figure, metrics, classes, scores.support)),
-        "reliability": ("Reliability", partial(reliability_figure, curves, confidence.numpy())),
-    }
-    thumbnails: dict[str, Sequence[Thumbnail]] = {}
-    omitted = []
-
-    def select(indices: Tensor) -> tuple[NDArray[np.uint8], list[str], list[str], list[str]]:
-        chosen = indices.tolist()
-        return (
-            images.images[indices].numpy(),
-            [printable(images.names[i]) for i in chosen],
-            [classes[images.labels[i]] for i in chosen],
-            [classes[predicted[i]] for i in chosen],
-        )
-
+    pictures = Pictures(
+        {
+            "confusion_matrix": ("Confusion matrix", partial(confusion_figure, scores.confusion, images.classes)),
+            "per_class": ("Metrics of each class", partial(per_class_figure, metrics, images.classes, scores.support)),
+            "reliability": ("Reliability", partial(reliability_figure, curves, confidence.numpy())),
+        },
+        {},
+        [],
+    )
     wrong = torch.nonzero(~correct).squeeze(1)
-    wrong = wrong[confidence[wrong].argsort(descending=True, stable=True)]
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]]
     if len(wrong):
-        worst = wrong[:MAX_MISTAKES]
-        pixels, files, true, guesses = select(worst)
-        title = f"The {len(worst)} most confident of {len(wrong):,} errors"
-        draw = partial(mistakes_figure, pixels, files, true, guesses, confidence[worst].numpy())
-        plots["mistakes"] = title, draw
-        thumbnails["mistakes"] = [
-            Thumbnail([_data_uri(image)], f"{label} → {guess} {100 * probability:.0f} %", file)
-            for image, file, label, guess, probability in zip(
-                pixels, files, true, guesses, confidence[worst].tolist(), strict=True
-            )
-        ]
+        _add_mistakes(pictures, _select(evaluation, worst, confidence), len(wrong))
     else:
-        omitted.append("There is no plot of errors: every prediction is correct.")
-
-    shown = _some_of_each_class(images.labels, len(classes), evaluation.seed)
-    pixels, files, true, guesses = select(shown)
-    captions = [f"{guess} {100 * p:.0f} %" for guess, p in zip(guesses, confidence[shown].tolist(), strict=True)]
+        pictures.omitted.append("There is no plot of errors: every prediction is correct.")
+    some = _some_of_each_class(images.labels, len(images.classes), evaluation.seed)
     try:
-        maps = gradcam_maps(model.network, torch.from_numpy(pixels).to(model.device), predicted[shown]).cpu().numpy()
+        pixels, predicted = images.images[some], log_probabilities[some].argmax(dim=1)
+        maps = gradcam_maps(model.network, pixels.to(model.device), predicted).cpu().numpy()
     except (ValueError, RuntimeError) as error:  # no convolution, or one that the logits do not depend on
-        omitted.append(f"There are no Grad-CAM maps: {one_line(error)}.")
+        pictures.omitted.append(f"There are no Grad-CAM maps: {one_line(error)}.")
     else:
-        plots["gradcam"] = "Grad-CAM", partial(gradcam_figure, pixels, maps, true, captions)
-        thumbnails["gradcam"] = [
-            Thumbnail([_data_uri(image), _data_uri(_overlay(image, heat))], f"{label} → {caption}", file)
-            for image, heat, file, label, caption in zip(pixels, maps, files, true, captions, strict=True)
-        ]
-    return Pictures(plots, thumbnails, omitted)
+        _add_gradcam(pictures, _select(evaluation, some, confidence), maps)
+    return pictures
+
+
+def _select(evaluation: "Evaluation", indices: Tensor, confidence: Tensor) -> _Examples:
+    images, chosen = evaluation.images, indices.tolist()
+    predicted = evaluation.log_probabilities[evaluation.tta][indices].argmax(dim=1).tolist()
+    return _Examples(
+        images.images[indices].numpy(),
+        [printable(images.names[i]) for i in chosen],
+        [images.classes[images.labels[i]] for i in chosen],
+        [images.classes[label] for label in predicted],
+        confidence[indices].numpy(),
+    )
+
+
+def _add_mistakes(pictures: Pictures, shown: _Examples, count: int) -> None:
+    title = f"The {len(shown.files)} most confident of {count:,} errors"
+    fields = (shown.pixels, shown.files, shown.labels, shown.predicted, shown.confidence)
+    pictures.plots["mistakes"] = title, partial(mistakes_figure, *fields)
+    pictures.thumbnails["mistakes"] = [
+        Thumbnail([_data_uri(image)], caption, file)
+        for image, caption, file in zip(shown.pixels, shown.captions, shown.files, strict=True)
+    ]
+
+
+def _add_gradcam(pictures: Pictures, shown: _Examples, maps: NDArray[np.floating]) -> None:
+    captions = [caption.partition(" → ")[2] for caption in shown.captions]
+    pictures.plots["gradcam"] = "Grad-CAM", partial(gradcam_figure, shown.pixels, maps, shown.labels, captions)
+    pictures.thumbnails["gradcam"] = [
+        Thumbnail([_data_uri(image), _data_uri(_overlay(image, heat))], caption, file)
+        for image, heat, caption, file in zip(shown.pixels, maps, shown.captions, shown.files, strict=True)
+    ]
 
 
 def _reliability_curves(evaluation: "Evaluation") -> list[Reliability]:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 from torch.nn import functional as F
 
 from fer_exp.evaluation.calibration import calibration_terms, scale
 
 LEVEL = 0.95
-_Z = float(norm.ppf((1 + LEVEL) / 2))
+_Z = float(ndtri((1 + LEVEL) / 2))
 
 Array = NDArray[np.float64]
 
