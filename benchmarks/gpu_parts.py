@@ -240,36 +240,41 @@ def strong(model: str, fraction: float, target: str) -> Part:
         fraction: of the time left that it may take.
         target: validation accuracy to reach, in percent.
     """
-    part_name = f"strong_{model}"
+    name = f"strong_{model}"
 
     def part(session: Session) -> dict[str, Any]:
         count = 2 if session.miniature else strong_epochs(session, model, fraction)
         warmup = ("scheduler.warmup=2",) if session.miniature else ()
-        folder = session.empty_folder(part_name)
+        run = session.empty_folder(name)
         recipe = ("experiment=strong", f"model={model}", f"trainer.max_epochs={count}", *warmup)
-        session.train(*recipe, fastest_graph(session), f"hydra.run.dir={folder}")
-        for file in ("history.csv", "summary.json"):
-            shutil.copy(folder / file, session.output / f"{part_name}_{file}")
-        history = read_history(folder)
+        try:
+            session.train(*recipe, fastest_graph(session), f"hydra.run.dir={run}")
+        finally:  # also for an interrupted run
+            for file in (run / "history.csv", run / "summary.json"):
+                if file.exists():
+                    shutil.copy(file, session.output / f"{name}_{file.name}")
+        history = read_history(run)
         rows = [
             row("epochs", len(history)),
             row("epoch after the first", epoch_seconds(history), "s"),
             row("best val_acc", 100 * max(epoch["val_acc"] for epoch in history), "%", target),
         ]
-        evaluation = (
-            f"run={folder}",
-            "tta=[none,flip,ten_crop]",
-            f"hydra.run.dir={folder / 'evaluation'}",
-            "trainer.precision=auto",
-        )
-        session.python("-m", "fer_exp.evaluate", *evaluation)
-        scores = json.loads((folder / "evaluation/metrics.json").read_text(encoding="utf-8"))["tta"]
-        for tta, score in scores.items():
-            rows.append(row(f"accuracy, tta={tta}", 100 * score["accuracy"]["value"], "%", target))
-        return {"rows": rows}
+        return {"rows": rows + accuracies(session, run, target)}
 
     part.__doc__ = f"experiment=strong model={model}, with a schedule sized to the time left, then its evaluation."
     return part
+
+
+def accuracies(session: Session, run: Path, target: str) -> list[Row]:
+    """The accuracy of a run with each test-time augmentation; a failed evaluation is a row too."""
+    folder = run / "evaluation"
+    overrides = (f"run={run}", "tta=[none,flip,ten_crop]", f"hydra.run.dir={folder}", "trainer.precision=auto")
+    try:
+        session.python("-m", "fer_exp.evaluate", *overrides)
+    except (OutOfTimeError, RuntimeError) as error:
+        return [row("evaluation", f"failed: {last_lines(str(error), 1)}")]
+    scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tta"]
+    return [row(f"accuracy, tta={tta}", 100 * score["accuracy"]["value"], "%", target) for tta, score in scores.items()]
 
 
 PARTS: dict[str, Part] = {
