@@ -44,7 +44,7 @@ class Measurement:
 
 def time_loading(root: str) -> float:
     """Seconds to load both splits as a run does, without imports."""
-    from fer_exp.data.datamodule import FolderDataModule
+    from fer_exp.data.sources.class_folders import FolderDataModule
 
     start = time.perf_counter()
     FolderDataModule(root=root, batch_size=1, seed=0).setup()

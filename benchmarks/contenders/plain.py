@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from benchmarks.contenders.clock import now
 from benchmarks.contenders.turns import WARMUP_STEPS, mean_step, serve
-from fer_exp.data.datamodule import FolderDataModule
 from fer_exp.data.dataset import normalise
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches
 from fer_exp.data.seeding import TRAINING, derive_seed
+from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.models.layers import use_im2col_weight_grad
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.training.callbacks.cuda_graph import capture

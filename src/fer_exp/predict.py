@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig
 
 from fer_exp.cli import call
 from fer_exp.config.schema import CONFIG_DIR, is_whole, resolve
-from fer_exp.data.sources.class_folders import SUFFIXES, walk_images
+from fer_exp.data.folders import SUFFIXES, walk_images
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import TTA
 from fer_exp.evaluation.source import check_source_keys, find_source

@@ -18,7 +18,11 @@ CONFIG = {
     "monitor": "val_acc",
     "output_dir": "/outputs/run",
     "trainer": {"max_epochs": 5, "accelerator": "auto", "precision": "auto"},
-    "data": {"_target_": "fer_exp.data.datamodule.FolderDataModule", "root": "/data/fer2013", "batch_size": 128},
+    "data": {
+        "_target_": "fer_exp.data.sources.class_folders.FolderDataModule",
+        "root": "/data/fer2013",
+        "batch_size": 128,
+    },
     "model": {"_target_": "fer_exp.models.notebook_cnn.NotebookCNN", "dropout": 0.25},
     "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.001},
     "scheduler": None,

@@ -15,7 +15,7 @@ from fer_exp.data import cache
 from fer_exp.data.cache import default_cache_dir, load_split
 from fer_exp.data.dataset import MemmapImages
 from fer_exp.data.decode import ImageFormat
-from fer_exp.data.sources.class_folders import list_split
+from fer_exp.data.folders import list_split
 from fer_exp.errors import UserError
 
 FORMAT = ImageFormat()

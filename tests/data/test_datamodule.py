@@ -11,8 +11,9 @@ from PIL import Image
 from fer_exp.data import cache, datamodule
 from fer_exp.data.annotations import format_exclusion, write_exclusions
 from fer_exp.data.classes import FER_CLASSES
-from fer_exp.data.datamodule import FolderDataModule, SyntheticDataModule
 from fer_exp.data.dataset import MemmapImages
+from fer_exp.data.sources.class_folders import FolderDataModule
+from fer_exp.data.sources.synthetic import SyntheticDataModule
 from fer_exp.errors import UserError
 
 

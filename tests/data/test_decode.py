@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from fer_exp.data import decode
 from fer_exp.data.decode import ImageFormat, PixelText, decode_images, failure_reason
-from fer_exp.data.sources.class_folders import walk_images
+from fer_exp.data.folders import walk_images
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fer_exp.data.classes import FER_CLASSES as CLASSES
-from fer_exp.data.datamodule import FolderDataModule, SyntheticDataModule
+from fer_exp.data.sources.class_folders import FolderDataModule
+from fer_exp.data.sources.synthetic import SyntheticDataModule
 from fer_exp.errors import UserError
 from fer_exp.evaluation.images import FOLDERS, build_data, count_copies, load_images
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from fer_exp.data.datamodule import FolderDataModule
-from fer_exp.data.sources.class_folders import ClassFolders
+from fer_exp.data.sources.class_folders import ClassFolders, FolderDataModule
 from fer_exp.runs.record import read_summary
 
 

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fer_exp.config.instantiate import build
 from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.data.classes import FER_CLASSES as CLASSES
-from fer_exp.data.datamodule import FolderDataModule
 from fer_exp.data.dataset import normalise
+from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.errors import UserError
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.plots.run import confusion_figure

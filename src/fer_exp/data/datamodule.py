@@ -17,10 +17,9 @@ from fer_exp.data.cache import DecodedSplit, default_cache_dir, load_split
 from fer_exp.data.classes import ClassMap
 from fer_exp.data.dataset import ImageDataset, MemmapImages, split_dataset
 from fer_exp.data.decode import ImageFormat, ImageInput
+from fer_exp.data.folders import list_split
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
-from fer_exp.data.sources import synthetic
 from fer_exp.data.sources.base import ImageSource, Split
-from fer_exp.data.sources.class_folders import ClassFolders, list_split
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import expand_path, printable, quote_override
 from fer_exp.plots.terminal import progress_bar
@@ -320,59 +319,3 @@ class ImageDataModule(L.LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to ``device``; only images from disk are not there already."""
         return tuple(part.to(device, non_blocking=True) for part in batch)
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class FolderDataModule(ImageDataModule):
-    """Serves images in class folders.
-
-    Args:
-        root: folder that holds ``train/`` and ``validation/`` (see ``ClassFolders``).
-        ignore: folders to skip, by name or path in a split.
-    """
-
-    root: str | Path
-    ignore: list[str] | str = ()  # type: ignore[assignment]
-
-    def open_source(self) -> ClassFolders:
-        """See ``ImageDataModule.open_source``."""
-        ignore = [self.ignore] if isinstance(self.ignore, str | int) else self.ignore
-        return ClassFolders(self.root, [str(name) for name in ignore], needs_validation=not self.val_fraction)
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class SyntheticDataModule(ImageDataModule):
-    """Serves synthetic images of the seven FER2013 classes, written to the cache once as class folders.
-
-    Args:
-        train: number of training images.
-        validation: number of validation images.
-        generator_seed: seed of the images.
-    """
-
-    train: int
-    validation: int
-    generator_seed: int
-
-    def open_source(self) -> ClassFolders:
-        """Write the images if they are not there yet.
-
-        Raises:
-            UserError: there are too few images for the classes, or they cannot be written.
-        """
-        cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
-        name = f"v{synthetic.VERSION}-{self.train}-{self.validation}-seed{self.generator_seed}"
-        root = cache_dir / "synthetic" / name
-        if not root.exists():
-            log.info("Writing %d + %d synthetic images to %s", self.train, self.validation, printable(root))
-        with progress_bar("synthetic images") as progress:
-            try:
-                synthetic.write_images(root, self.train, self.validation, self.generator_seed, progress)
-            except ValueError as error:
-                raise UserError(f"data.train={self.train} data.validation={self.validation}: {error}") from error
-            except OSError as error:
-                raise UserError(
-                    f"The synthetic images cannot be written to {printable(root)} ({error.strerror or error}). Set "
-                    "data.cache_dir or FER_EXP_CACHE to a folder that can be written."
-                ) from error
-        return ClassFolders(root, needs_validation=not self.val_fraction)

@@ -49,7 +49,15 @@ class PixelText:
     text: str
 
 
-ImageInput = str | bytes | PixelText  # a file path, the content of an image file, or a table cell
+@dataclass(frozen=True)
+class InvalidImage:
+    """An entry that a source knows to be unreadable."""
+
+    reason: str
+
+
+# A file path, the content of an image file, a table cell, or a known reason why there is no image.
+ImageInput = str | bytes | PixelText | InvalidImage
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,8 @@ def open_image(source: ImageInput) -> Image.Image:
         UnreadableImageError: the input is not an image.
         Exception: the image is damaged; the type depends on Pillow's reader.
     """
+    if isinstance(source, InvalidImage):
+        raise UnreadableImageError(source.reason)
     if isinstance(source, PixelText):
         return Image.fromarray(parse_pixels(source.text))
     try:

@@ -8,8 +8,9 @@ from typing import Any
 
 from fer_exp.config.instantiate import build_checked
 from fer_exp.data.audit import is_constant
-from fer_exp.data.datamodule import FolderDataModule, ImageDataModule
+from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.dataset import ImageDataset
+from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import EvalSplit, Provenance
 from fer_exp.files import expand_path, printable
@@ -91,7 +92,7 @@ def load_images(data: ImageDataModule, split: str) -> Images:
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
-    if not getattr(data, "root", True):
+    if getattr(data, "root", None) == "":
         name = _split_name(split, {})
         if name in SPLITS:
             raise UserError(f"split={name}: the data of this checkpoint was not found; give data.root=DIR")

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from fer_exp.data.classes import FER_CLASSES, ClassMap
-from fer_exp.data.sources.class_folders import SUFFIXES, ClassFolders, find_splits, list_split, walk_images
+from fer_exp.data.folders import SUFFIXES, list_split, walk_images
+from fer_exp.data.sources.class_folders import ClassFolders, FolderDataModule
 from fer_exp.errors import UserError
 
 
@@ -37,26 +38,26 @@ def labels_of(folder, ignore=()):
 def test_splits_are_found(tmp_path, folders, splits):
     for folder in folders:
         (tmp_path / folder / "sad").mkdir(parents=True)
-    assert find_splits(tmp_path) == {name: tmp_path / folder for name, folder in splits.items()}
+    assert ClassFolders(tmp_path).folders == {name: tmp_path / folder for name, folder in splits.items()}
 
 
 def test_without_a_validation_folder(tmp_path, make_split):
     make_split(tmp_path / "set" / "train")
     with pytest.raises(UserError, match=r"data\.val_fraction=0\.1"):
-        find_splits(tmp_path / "set")
-    assert find_splits(tmp_path / "set", needs_validation=False) == {"train": tmp_path / "set/train"}
+        ClassFolders(tmp_path / "set")
+    assert ClassFolders(tmp_path / "set", needs_validation=False).folders == {"train": tmp_path / "set/train"}
     # Class folders alone are the training split; the folder of a split suggests the folder above.
     make_split(tmp_path / "set" / "val")
-    assert find_splits(tmp_path / "set/train", needs_validation=False) == {"train": tmp_path / "set/train"}
+    assert ClassFolders(tmp_path / "set/train", needs_validation=False).folders == {"train": tmp_path / "set/train"}
     with pytest.raises(UserError, match=f"data.root={tmp_path}/set[^/]"):
-        find_splits(tmp_path / "set/train")
+        ClassFolders(tmp_path / "set/train")
 
 
 @pytest.mark.parametrize(
     ("root", "said"),
     [("missing", "no such folder"), ("file", "this is a file"), ("", "is empty"), (None, "is empty"),
      ("loop", "opened"),
-     ("~nobody at all", "no such folder"), ("empty", "The folder holds: nothing"), ("typo", "Trian/")],
+     ("~nobody at all", "no such folder"), ("empty", "It holds: no folders"), ("typo", "Trian/")],
 )  # fmt: skip
 def test_a_wrong_root_gets_one_message(tmp_path, monkeypatch, root, said):
     monkeypatch.chdir(tmp_path)
@@ -65,14 +66,14 @@ def test_a_wrong_root_gets_one_message(tmp_path, monkeypatch, root, said):
     (tmp_path / "empty").mkdir()
     for folder in ("Trian", "validation"):
         (tmp_path / "typo" / folder).mkdir(parents=True)
-    for needs_validation in (True, False):
+    for val_fraction in (0.0, 0.1):
         with pytest.raises(UserError, match=rf"data\.root.*{said}"):
-            ClassFolders(root, needs_validation=needs_validation)
+            FolderDataModule(root=root, batch_size=1, seed=0, val_fraction=val_fraction).open_source()
 
 
 def test_the_root_may_be_in_the_home_folder(tmp_path, monkeypatch, data_root):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert ClassFolders("~/images/").root == data_root
+    assert FolderDataModule(root="~/images/", batch_size=1, seed=0).open_source().root == data_root
 
 
 def test_images_are_listed_by_class_and_name(tmp_path, make_split):
@@ -147,7 +148,7 @@ def test_folders_without_images_are_refused_and_can_be_ignored(tmp_path, make_sp
 
 
 def test_ignored_folders_that_no_split_has_are_reported(data_root):
-    source = ClassFolders(data_root, ["sad/", "happy\\x", 7])
+    source = FolderDataModule(root=data_root, batch_size=1, seed=0, ignore=["sad/", "happy\\x", 7]).open_source()
     (data_root / "train/happy/x").mkdir()
     assert "sad" not in source.split("train").read().label_names
     source.split("validation")

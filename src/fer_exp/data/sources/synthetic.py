@@ -6,8 +6,10 @@ Coordinates: the origin is the middle of the face, x points right, y points down
 Tones are gray levels, 0 (black) to 255 (white).
 """
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from fer_exp.data.cache import default_cache_dir
+from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.data.sources.class_folders import ClassFolders
+from fer_exp.errors import UserError
+from fer_exp.files import expand_path, printable
+from fer_exp.plots.terminal import progress_bar
+
+log = logging.getLogger(__name__)
 
 VERSION = 2  # increase it when a change draws other images for the same seed
 SIZE = 48  # pixels
@@ -50,6 +61,44 @@ RANGES = {
     "light_x": (-0.25, 0.25), "light_y": (-0.25, 0.25), "contrast": (0.7, 1.1), "brightness": (-25, 25),
     "noise": (1, 8), "softness": (0.8, 1.6),  # softness: width of an edge in pixels
 }  # fmt: skip
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SyntheticDataModule(ImageDataModule):
+    """Serves synthetic images of the seven FER2013 classes, written to the cache once as class folders.
+
+    Args:
+        train: number of training images.
+        validation: number of validation images.
+        generator_seed: seed of the images.
+    """
+
+    train: int
+    validation: int
+    generator_seed: int
+
+    def open_source(self) -> ClassFolders:
+        """Write the images if they are not there yet.
+
+        Raises:
+            UserError: there are too few images for the classes, or they cannot be written.
+        """
+        cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
+        name = f"v{VERSION}-{self.train}-{self.validation}-seed{self.generator_seed}"
+        root = cache_dir / "synthetic" / name
+        if not root.exists():
+            log.info("Writing %d + %d synthetic images to %s", self.train, self.validation, printable(root))
+        with progress_bar("synthetic images") as progress:
+            try:
+                write_images(root, self.train, self.validation, self.generator_seed, progress)
+            except ValueError as error:
+                raise UserError(f"data.train={self.train} data.validation={self.validation}: {error}") from error
+            except OSError as error:
+                raise UserError(
+                    f"The synthetic images cannot be written to {printable(root)} ({error.strerror or error}). Set "
+                    "data.cache_dir or FER_EXP_CACHE to a folder that can be written."
+                ) from error
+        return ClassFolders(root, needs_validation=not self.val_fraction)
 
 
 def draw_images(labels: NDArray[np.integer], seeds: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
