@@ -4,6 +4,7 @@ Reads run records and nothing else: of one sweep or several, or copies from anot
 """
 
 import argparse
+import os
 import re
 import shutil
 import sys
@@ -135,9 +136,12 @@ def main() -> None:
     try:
         while compare_folders(**vars(given)) and given.watch:
             time.sleep(WATCH_SECONDS)
+        sys.stdout.flush()
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # `| head` has read enough; the report is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)

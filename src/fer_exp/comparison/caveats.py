@@ -46,12 +46,15 @@ def _tuning(comparison: Comparison) -> Iterator[str]:
     if len(rates) > 1 and not comparison.tunings and all(len(values) == 1 for values in rates.values()):
         shown = [f"{name} {formats.setting(next(iter(values)))}" for name, values in rates.items()]  # type: ignore[arg-type]
         yield f"Each optimizer ran at one untuned learning rate ({join_first(shown, MAX_NAMED)})"
-    for tuning in comparison.tunings:
-        if tuning.boundary_hits:
-            keys = " and ".join(tuning.boundary_hits)
-            yield f"{tuning.label}: the best {keys} is at the end of the range tried; a better one may lie beyond it"
-        if tuning.winner is not tuning.best:
-            yield f"{tuning.label}: a trial that finished after the choice has a higher score than the chosen one"
+    hits = [
+        f"{tuning.label} ({', '.join(tuning.boundary_hits)})" for tuning in comparison.tunings if tuning.boundary_hits
+    ]
+    if hits:
+        listed = join_first(hits, MAX_NAMED)
+        yield f"The best setting is at the end of the range tried, a better one may lie beyond: {listed}"
+    if late := [tuning.label for tuning in comparison.tunings if tuning.winner is not tuning.best]:
+        listed = join_first(late, MAX_NAMED)
+        yield f"A trial that finished after the choice has a higher score than the chosen one: {listed}"
     results = {tuning.label: sum(trial.counts for trial in tuning.trials) for tuning in comparison.tunings}
     if len(set(results.values())) > 1:
         listed = join_first([f"{label} {n}" for label, n in results.items()], MAX_NAMED)

@@ -113,8 +113,11 @@ def _by_value(runs: Sequence[Run], group_by: Sequence[str]) -> list[tuple[str, l
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
-    first, *others = keys
-    return ", ".join([_shown(run.value(first)), *(f"{key}={_shown(run.value(key))}" for key in others)])
+    values = [run.value(key) for key in keys]
+    return ", ".join(
+        _shown(value) if i == 0 or isinstance(value, str) else f"{key}={_shown(value)}"
+        for i, (key, value) in enumerate(zip(keys, values, strict=True))
+    )
 
 
 def _shown(value: Setting) -> str:

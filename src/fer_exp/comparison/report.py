@@ -171,7 +171,7 @@ def _bullets(sentences: Sequence[str]) -> str:
 
 
 def _code(command: str) -> list[str]:
-    return [f"    {printable(command)}"] if command else []
+    return [f"```sh\n{printable(command)}\n```"] if command else []
 
 
 def render_html(report: Report, table: str, refresh: int | None = None) -> str:

@@ -103,7 +103,7 @@ def _against_others(comparison: Comparison, score: str) -> Verdict:
     if not open_:
         scope = "every other group" if len(worse) > 1 else worse[0].group.label
         return Verdict(f"{lead}, and is significantly better than {scope}.", _method(comparison), True)
-    rest = "the other group" if len(open_) == 1 else f"the other {len(open_)} groups"
+    rest = _labels(open_) if len(open_) == 1 else f"the other {len(open_)} groups"
     return Verdict(
         f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}.",
         f"Not significant: {_labels(open_)}. {_method(comparison)}",
@@ -155,7 +155,8 @@ def _score(comparison: Comparison, group: Group) -> str:
 
 
 def _labels(differences: list[Difference]) -> str:
-    return join_first([each.group.label for each in differences], MAX_NAMED)
+    labels = [each.group.label for each in differences]
+    return join_first(labels, MAX_NAMED, "; " if any("," in label for label in labels) else ", ")
 
 
 def _more_seeds(comparison: Comparison, n: int) -> str:

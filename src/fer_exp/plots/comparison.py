@@ -103,7 +103,7 @@ def forest_plot(rows: Sequence[ForestRow], axis: str, percent: bool, width: floa
     end at the border with an arrow.
     """
     is_narrow = width < 500
-    names = 0.0 if is_narrow else min(0.3 * width, max(text_width(row.name) for row in rows) + 12)
+    names = 0.0 if is_narrow else min(0.36 * width, max(text_width(row.name) for row in rows) + 12)
     notes = 0.0 if is_narrow else max(text_width(row.note) for row in rows) + 12
     row_height, bottom = (42, 20) if is_narrow else (26, 8)
     height = row_height * len(rows) + bottom
