@@ -47,7 +47,9 @@ def predict(cfg: DictConfig) -> None:
     if cfg.top > len(model.classes):
         raise UserError(f"top={cfg.top}: this network has {len(model.classes)} classes")
     channels, size, _ = model.image_shape
-    image_format = ImageFormat(size, "gray" if channels == 1 else "rgb", source.data.get("resize", "stretch"))
+    image_format = ImageFormat(
+        size, "gray" if channels == 1 else "rgb", source.data_config(model).get("resize", "stretch")
+    )
     with progress_bar("decoding") as progress:
         decoded = decode_images(map(str, paths), len(paths), image_format, progress)
     for i, reason in decoded.unreadable.items():

@@ -33,10 +33,10 @@ def run(tmp_path):
 def test_a_run_has_a_checkpoint_and_a_checkpoint_a_run(run, tmp_path):
     best, copy = run / "checkpoints/best.ckpt", tmp_path / "copy.ckpt"
     by_run, by_file = find_source(source(run=str(run))), find_source(source(ckpt=str(best)))
-    assert (by_run.checkpoint, by_run.run, by_run.data) == (best, run, {"root": "faces"})
+    assert (by_run.checkpoint, by_run.run) == (best, run)
     assert (by_file.checkpoint, by_file.run) == (best, run)
     copied = find_source(source(ckpt=str(copy)))
-    assert (copied.checkpoint, copied.run, copied.data) == (copy, None, {})
+    assert (copied.checkpoint, copied.run) == (copy, None)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,7 @@ def test_a_checkpoint_of_another_run_is_refused(run):
     found = find_source(source(run=str(run)))
     own, others = (SimpleNamespace(epoch=4, settings={"run_id": name}) for name in "ab")
     provenance = found.provenance(own)
+    assert found.data_config(own) == {"root": "faces"}
     assert (provenance.weights, provenance.epoch, provenance.selected_by) == ("best", 4, "val_loss")
     with pytest.raises(UserError, match="another run"):
         found.provenance(others)

@@ -34,10 +34,9 @@ class Source:
     run: Path | None
     summary: Mapping[str, Any]
 
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """The run's config group ``data``; empty without a record."""
-        config = OmegaConf.create(dict(self.summary.get("config") or {}))
+    def data_config(self, model: "LoadedModel") -> dict[str, Any]:
+        """The config group ``data`` of the training, as the checkpoint or the record holds it; empty if unknown."""
+        config = OmegaConf.create(dict(model.settings.get("config") or self.summary.get("config") or {}))
         return plain(OmegaConf.create(OmegaConf.to_container(config.data, resolve=True))) if "data" in config else {}
 
     def provenance(self, model: "LoadedModel") -> Provenance:
@@ -60,7 +59,7 @@ class Source:
             epoch=model.epoch,
             epochs=self.summary.get("epochs"),
             selected_by=self.summary["monitor"] if self.run and weights == "best" else None,
-            val_fraction=float(self.data.get("val_fraction", 0)) if self.run else None,
+            val_fraction=float(self.data_config(model).get("val_fraction", 0)) if self.run else None,
             train=fingerprint.get("train"),
             selection=fingerprint.get("validation"),
         )
