@@ -14,7 +14,8 @@ from fer_exp.runs.record import natural
 MAX_NAMED = 5  # names in a sentence
 # Grouping by one of these asks for groups that were trained on different images.
 _IMAGE_KEYS = ("root", "source", "exclude", "ignore", "on_unreadable", "soft_labels", "train", "generator_seed")
-_DECIDE_IMAGES = frozenset({"folder", "data", *(f"data.{key}" for key in _IMAGE_KEYS)})
+_FERPLUS_KEYS = ("ferplus.file", "ferplus.labels", "ferplus.contempt")
+_DECIDE_IMAGES = frozenset({"folder", "data", *(f"data.{key}" for key in (*_IMAGE_KEYS, *_FERPLUS_KEYS))})
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class DecodedSplit:
         label_names: label names as the source spells them.
         unreadable: name -> reason.
         originals: number of images of each original "WIDTHxHEIGHT MODE".
+        soft_labels: (N, L) training targets over ``label_names`` that replace ``labels``, or None.
     """
 
     images: Tensor | MemmapImages
@@ -58,6 +59,7 @@ class DecodedSplit:
     label_names: tuple[str, ...]
     unreadable: dict[str, str]
     originals: dict[str, int]
+    soft_labels: np.ndarray | None = None
 
 
 def default_cache_dir() -> Path:

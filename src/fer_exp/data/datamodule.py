@@ -17,6 +17,7 @@ from fer_exp.data.cache import DecodedSplit, default_cache_dir, load_split
 from fer_exp.data.classes import ClassMap
 from fer_exp.data.dataset import ImageDataset, MemmapImages, split_dataset
 from fer_exp.data.decode import ImageFormat, ImageInput
+from fer_exp.data.ferplus import FerPlus, open_ferplus
 from fer_exp.data.folders import list_split
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
 from fer_exp.data.sources.base import ImageSource, Split
@@ -71,6 +72,8 @@ class ImageDataModule(L.LightningDataModule):
             result; ``auto`` keeps splits of up to 2 GiB.
         balanced_sampling: show each class equally often in an epoch.
         soft_labels: table of training targets (see ``annotations``).
+        ferplus: labels from FER+ for the images of FER2013: ``file``, ``labels``, ``contempt`` and ``fer2013`` (see
+            ``FerPlus``); not used where ``file`` is None.
         val_fraction: fraction of each class of the training split that is used for validation; the validation split is
             then not used.
 
@@ -95,6 +98,7 @@ class ImageDataModule(L.LightningDataModule):
     in_memory: bool | Literal["auto"] = "auto"
     balanced_sampling: bool = False
     soft_labels: str | Path | None = None
+    ferplus: dict[str, Any] | None = None
     val_fraction: float = 0.0
 
     def __post_init__(self) -> None:
@@ -104,6 +108,7 @@ class ImageDataModule(L.LightningDataModule):
         self.skipped: dict[str, dict[str, int]] = {}
         self.source: ImageSource | None = None
         self._resolved: tuple[str, ...] | None = None
+        self._ferplus: FerPlus | None = None
 
     def open_source(self) -> ImageSource:
         """Return the image source.
@@ -129,15 +134,20 @@ class ImageDataModule(L.LightningDataModule):
         """
         if self._resolved is not None:
             return
+        self._ferplus = open_ferplus(self.ferplus)
+        if self._ferplus and self.soft_labels is not None:
+            raise UserError("data.soft_labels and data.ferplus.file are both set; expected one of them")
         self.source = source = self.open_source()
         wanted = ("train",) if self.val_fraction else ("train", "validation")
         splits = [split for name in wanted if (split := source.split(name))]
         for warning in source.warnings():
             log.warning("Warning: %s", warning)
         decoded = {split.name: self._decode(split) for split in splits}
-        self._resolved = self.class_map.resolve([name for part in decoded.values() for name in part.label_names])
         names = chain.from_iterable((*part.names, *part.unreadable) for part in decoded.values())
         excluded = self._check_exclusions(source, names)
+        if self._ferplus:
+            decoded = {name: self._ferplus.relabel(part, name) for name, part in decoded.items()}
+        self._resolved = self.class_map.resolve([name for part in decoded.values() for name in part.label_names])
         train_set, *others = (self._make_dataset(split, decoded[split.name], excluded) for split in splits)
         self.train_set, self.val_set = (train_set, *others) if others else self._split_train(train_set)
         if not 1 <= self.batch_size <= len(self.train_set):
@@ -154,6 +164,8 @@ class ImageDataModule(L.LightningDataModule):
         Raises:
             UserError: the source is incomplete.
         """
+        if self.ferplus and self.ferplus.get("file"):
+            raise UserError("data.ferplus.file: an audit uses the labels of the images, not those of FER+; remove it")
         self.source = source = self.open_source()
         splits = [split for name in ("train", "validation") if (split := source.split(name))]
         for warning in source.warnings():
@@ -180,8 +192,12 @@ class ImageDataModule(L.LightningDataModule):
         self.setup()
         assert self.source is not None
         split = self.source.split(name)
-        excluded = frozenset[str]() if name == "test" else self.read_exclusions()
-        return None if split is None else self._make_dataset(split, self._decode(split), excluded)
+        if split is None:
+            return None
+        decoded = self._decode(split)
+        if self._ferplus:
+            decoded = self._ferplus.relabel(decoded, name)
+        return self._make_dataset(split, decoded, frozenset() if name == "test" else self.read_exclusions())
 
     def load_folder(self, name: str, folder: Path) -> ImageDataset:
         """Load a folder of class folders that is not part of the source.
@@ -212,6 +228,7 @@ class ImageDataModule(L.LightningDataModule):
             classes,
             decoded.names,
             decoded.digests,
+            None if decoded.soft_labels is None else _map_soft_labels(decoded.soft_labels, index, len(classes)),
         )
         if not excluded.isdisjoint(decoded.names):
             rows = [i for i, name in enumerate(decoded.names) if name not in excluded]
@@ -319,3 +336,9 @@ class ImageDataModule(L.LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to ``device``; only images from disk are not there already."""
         return tuple(part.to(device, non_blocking=True) for part in batch)
+
+
+def _map_soft_labels(soft_labels: np.ndarray, index: Sequence[int], n_classes: int) -> torch.Tensor:
+    """Sum the columns of (N, L) labels that have the same class: (N, C)."""
+    mapped = torch.zeros(len(soft_labels), n_classes)
+    return mapped.index_add_(1, torch.tensor(index), torch.from_numpy(soft_labels))

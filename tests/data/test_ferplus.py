@@ -1,0 +1,230 @@
+"""FER+ labels: the rules of the published code, and the rows that images belong to."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fer_exp.data.cache import DecodedSplit
+from fer_exp.data.classes import FER_CLASSES, fer_class
+from fer_exp.data.dataset import hash_images
+from fer_exp.data.ferplus import CLASSES, COLUMNS, EMOTIONS, FerPlus, open_ferplus
+from fer_exp.data.sources.class_folders import FolderDataModule
+from fer_exp.data.sources.synthetic import draw_images
+from fer_exp.errors import UserError
+
+# Rows of fer2013new.csv, and what the published code makes of them: the label (majority), and votes / all votes that
+# count (crossentropy); None where the image is excluded.
+ROWS = [
+    ("Training", "fer0000000.png", (4, 0, 0, 1, 3, 2, 0, 0, 0, 0), None, {"neutral": 4, "angry": 3, "disgust": 2}),
+    ("Training", "fer0000003.png", (4, 0, 0, 4, 1, 0, 0, 0, 1, 0), None, {"neutral": 4, "sad": 4}),
+    ("Training", "fer0000004.png", (9, 0, 0, 1, 0, 0, 0, 0, 0, 0), "neutral", {"neutral": 9}),
+    ("Training", "", (0, 0, 0, 0, 0, 0, 0, 0, 0, 10), None, None),  # not a face
+    ("Training", "fer0000009.png", (0, 0, 6, 0, 0, 0, 4, 0, 0, 0), "surprise", {"surprise": 6, "fear": 4}),
+    ("PublicTest", "fer0028710.png", (1, 1, 1, 1, 1, 1, 1, 1, 1, 1), None, None),  # single votes are ignored
+    ("PublicTest", "fer0028711.png", (2, 0, 0, 1, 0, 0, 0, 7, 0, 0), "contempt", {"contempt": 7}),
+    ("PublicTest", "fer0028712.png", (0, 0, 2, 0, 0, 0, 0, 0, 8, 0), None, None),  # unknown
+    ("PublicTest", "fer0028713.png", (6, 0, 0, 0, 0, 0, 0, 0, 4, 0), "neutral", {"neutral": 6}),
+    ("PrivateTest", "fer0032299.png", (2, 2, 2, 2, 0, 0, 2, 0, 0, 0), None, None),  # more than three emotions
+    ("PrivateTest", "fer0032300.png", (5, 0, 0, 0, 0, 0, 0, 5, 0, 0), None, {"neutral": 5, "contempt": 5}),
+    ("PrivateTest", "fer0032301.png", (3, 0, 0, 0, 0, 0, 0, 5, 0, 0), "contempt", {"neutral": 3, "contempt": 5}),
+]
+IMAGES = draw_images(np.arange(len(ROWS)) % 7, [[9, k] for k in range(len(ROWS))])
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Path of a small ``fer2013new.csv``."""
+    with (tmp_path / "fer2013new.csv").open("w", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["Usage", "Image name", *COLUMNS])
+        writer.writerows([usage, name, *votes] for usage, name, votes, _, _ in ROWS)
+    return tmp_path / "fer2013new.csv"
+
+
+@pytest.fixture
+def fer2013(tmp_path):
+    """Path of the ``fer2013.csv`` with the same rows."""
+    with (tmp_path / "fer2013.csv").open("w", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["emotion", " pixels", " Usage"])
+        for image, row in zip(IMAGES, ROWS, strict=True):
+            writer.writerow([0, " ".join(map(str, image.ravel())), row[0]])
+    return tmp_path / "fer2013.csv"
+
+
+def decoded(names, images=IMAGES[:, None]):
+    images = torch.from_numpy(np.ascontiguousarray(images))
+    names = tuple(names)
+    labels = np.zeros(len(names), np.int64)
+    return DecodedSplit(images, hash_images(images), names, labels, ("angry",), {}, {})
+
+
+def by_line(*usages):
+    """The splits of a CSV source that have these rows."""
+    rows = [i for i, row in enumerate(ROWS) if row[0] in usages]
+    return decoded([f"fer2013.csv:{i + 2}" for i in rows], IMAGES[rows][:, None])
+
+
+@pytest.mark.parametrize("source", ["names", "pixels"])
+def test_majority_labels(file, fer2013, source):
+    if source == "names":
+        ferplus, images = FerPlus(file), decoded([f"FER2013Train/{row[1] or 'none.png'}" for row in ROWS])
+    else:
+        ferplus, images = FerPlus(file, fer2013=fer2013), decoded([f"angry/{i}.jpg" for i in range(len(ROWS))])
+    found = ferplus.relabel(images, "train")
+    expected = {i: row[3] for i, row in enumerate(ROWS) if row[3]}
+    assert [found.label_names[label] for label in found.labels] == list(expected.values())
+    assert found.names == tuple(images.names[i] for i in expected)
+    assert (found.images.numpy()[:, 0] == IMAGES[list(expected)]).all()
+    assert (found.digests == hash_images(found.images)).all()
+    assert found.soft_labels is None
+
+
+@pytest.mark.parametrize("contempt", [True, False])
+def test_votes(file, contempt):
+    found = FerPlus(file, "votes", contempt).relabel(by_line("PrivateTest"), "test")
+    names = CLASSES if contempt else CLASSES[:-1]
+    assert found.label_names == names
+    rows = [row[4] for row in ROWS if row[0] == "PrivateTest" and row[4]]
+    if not contempt:
+        rows = [{"neutral": 5}]  # contempt comes first in the other row
+    expected = np.array([[row.get(name, 0) / sum(row.values()) for name in names] for row in rows])
+    assert found.soft_labels == pytest.approx(expected)
+    assert (found.labels == expected.argmax(1)).all()
+
+
+def test_rows_are_matched_by_their_lines(file):
+    for usage, split in (("Training", "train"), ("PublicTest", "validation"), ("PrivateTest", "test")):
+        found = FerPlus(file).relabel(by_line(usage), split)
+        assert [found.label_names[i] for i in found.labels] == [row[3] for row in ROWS if row[0] == usage and row[3]]
+
+
+@pytest.mark.parametrize("change", ["jpeg", "large", "color"])
+def test_pixels_are_matched_after_compression_and_resizing(file, fer2013, change):
+    order = np.random.default_rng(0).permutation(len(ROWS))
+    images = []
+    for pixels in IMAGES[order]:
+        image = Image.fromarray(pixels)
+        if change == "jpeg":
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=85)
+            image = Image.open(buffer)
+        elif change == "large":
+            image = image.resize((112, 112), Image.Resampling.BILINEAR)
+        image = image.convert("RGB" if change == "color" else "L")
+        images.append(np.atleast_3d(image).transpose(2, 0, 1))
+    found = FerPlus(file, fer2013=fer2013).relabel(decoded([f"{i}" for i in order], np.stack(images)), "train")
+    assert [(int(name), found.label_names[i]) for name, i in zip(found.names, found.labels, strict=True)] == [
+        (i, ROWS[i][3]) for i in order if ROWS[i][3]
+    ]
+
+
+def test_other_images_are_excluded(file, fer2013):
+    others = draw_images(np.arange(5), [[8, k] for k in range(5)])
+    images = decoded(map(str, range(len(ROWS) + 5)), np.concatenate([others, IMAGES])[:, None])
+    found = FerPlus(file, fer2013=fer2013).relabel(images, "train")
+    assert set(found.names) == {str(i + 5) for i, row in enumerate(ROWS) if row[3]}
+    with pytest.raises(UserError, match=r"fer2013\.csv"):
+        FerPlus(file, fer2013=fer2013).relabel(decoded("01234", others[:, None]), "train")
+
+
+@pytest.mark.parametrize("names", [["1.jpg", "2.jpg"], ["fer2013.csv:12", "fer2013.csv:13"], ["fer2013.csv:900"]])
+def test_images_of_other_rows_are_refused(file, names):
+    with pytest.raises(UserError, match=r"data\.ferplus"):
+        FerPlus(file).relabel(decoded(names, IMAGES[: len(names), None]), "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        ("", "no column"),
+        ("Usage,Image name,neutral\nTraining,a.png,1\n", "happiness"),
+        (",".join(["Usage", "Image name", *COLUMNS]) + "\n", "no rows"),
+        (",".join(["Usage", "Image name", *COLUMNS]) + "\nTraining,a.png" + ",many" * 10 + "\n", "fer2013new.csv"),
+        (",".join(["Usage", "Image name", *COLUMNS]) + "\nTraining,a.png" + ",-1" * 10 + "\n", "negative"),
+        (",".join(["Usage", "Image name", *COLUMNS]) + "\nTraining,a.png,1,2\n", "fer2013new.csv"),
+        (",".join(["Usage", "Image name", *COLUMNS]) + "\nOther,a.png" + ",1" * 10 + "\n", "Other"),
+    ],
+    ids=["absent", "empty", "columns", "no rows", "text", "negative", "short row", "usage"],
+)
+def test_other_files_are_refused(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "votes.csv").write_text(content)
+    with pytest.raises(UserError, match=said):
+        FerPlus(tmp_path / "votes.csv")
+
+
+def test_fer2013_with_other_rows_is_refused(file, fer2013):
+    fer2013.write_text("".join(fer2013.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=f"{len(ROWS) - 1} rows"):
+        FerPlus(file, fer2013=fer2013).relabel(decoded(map(str, range(len(ROWS)))), "train")
+
+
+@pytest.fixture
+def fer_folders(tmp_path):
+    """Class folders of 112 training and 56 test images with FER+'s file names, and their ``fer2013new.csv``.
+
+    Image k has the votes 6 for emotion k % 8 and 4 for the next one.
+    """
+    rows = []
+    for usage, split, start, n in (("Training", "train", 0, 112), ("PrivateTest", "test", 112, 56)):
+        for k in range(start, start + n):
+            votes = np.zeros(10, int)
+            votes[k % 8], votes[(k + 1) % 8] = 6, 4
+            rows.append([usage, f"fer{k:07d}.png", *votes])
+        images = draw_images(np.arange(n) % 7, [[start, k] for k in range(n)])
+        for k, image in enumerate(images, start):
+            folder = tmp_path / "fer" / split / FER_CLASSES[k % 7]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"fer{k:07d}.png")
+    with (tmp_path / "votes.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows([["Usage", "Image name", *COLUMNS], *rows])
+    return tmp_path
+
+
+def setup(folder, **ferplus):
+    data = FolderDataModule(
+        root=folder / "fer",
+        batch_size=8,
+        seed=0,
+        val_fraction=0.25,
+        cache_dir=folder / "cache",
+        ferplus={"file": str(folder / "votes.csv"), **ferplus},
+        merge={"contempt": "disgust"} if ferplus.get("contempt", True) else None,
+    )
+    data.setup()
+    return data
+
+
+def test_data_module_serves_ferplus_labels(fer_folders):
+    data = setup(fer_folders, labels="votes")
+    assert data.train_set.classes == FER_CLASSES  # contempt is merged
+    assert len(data.train_set) + len(data.val_set) == 112
+    for dataset in (data.train_set, data.val_set, data.load_split("test")):
+        emotions = [fer_class(name) or "disgust" for name in EMOTIONS]
+        for name, label, target in zip(dataset.names, dataset.labels, dataset.soft_labels, strict=True):
+            k = int(name[-11:-4])
+            expected = np.zeros(7)
+            for vote, emotion in ((0.6, emotions[k % 8]), (0.4, emotions[(k + 1) % 8])):
+                expected[FER_CLASSES.index(emotion)] += vote
+            assert target.numpy() == pytest.approx(expected)
+            assert FER_CLASSES[label] == emotions[k % 8]
+
+
+def test_data_module_without_contempt(fer_folders):
+    data = setup(fer_folders, contempt=False)
+    assert data.train_set.classes == FER_CLASSES
+    assert data.train_set.soft_labels is None
+    assert len(data.train_set) + len(data.val_set) == 98
+
+
+@pytest.mark.parametrize("ferplus", [{"labels": "votes"}, {"fer2013": "fer2013.csv"}, {"contempt": False}])
+def test_keys_without_a_file_are_refused(ferplus):
+    with pytest.raises(UserError, match=next(iter(ferplus))):
+        open_ferplus({"file": None, "labels": "majority", "contempt": True, "fer2013": None, **ferplus})
+    assert open_ferplus({"file": None, "labels": "majority", "contempt": True, "fer2013": None}) is None
