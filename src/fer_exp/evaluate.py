@@ -22,8 +22,8 @@ from fer_exp.files import printable
 from fer_exp.runs.folder import check_unused, claim
 
 if TYPE_CHECKING:
+    from fer_exp.evaluation.content import Evaluation
     from fer_exp.evaluation.images import Images
-    from fer_exp.evaluation.report import Evaluation
     from fer_exp.runs.checkpoint import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -123,9 +123,9 @@ def _compute(
     import torch
 
     from fer_exp.evaluation.calibration import fit_temperature
+    from fer_exp.evaluation.content import Evaluation
     from fer_exp.evaluation.images import find_caveats
     from fer_exp.evaluation.inference import predict_dataset
-    from fer_exp.evaluation.report import Evaluation
     from fer_exp.evaluation.scores import score
     from fer_exp.runs.environment import describe_environment
     from fer_exp.training.hardware import device_name

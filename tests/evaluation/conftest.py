@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fer_exp.data.dataset import make_dataset
+from fer_exp.evaluation.content import Evaluation
 from fer_exp.evaluation.protocol import EvalSplit, Provenance
-from fer_exp.evaluation.report import Evaluation
 from fer_exp.evaluation.scores import score
 from fer_exp.runs.checkpoint import LoadedModel
 

@@ -1,1 +1,1 @@
-"""From a trained network and labelled images to figures that can be trusted, each with its uncertainty and origin."""
+"""Evaluate a trained network: metrics with intervals, calibration, protocol, report, export."""

@@ -5,7 +5,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from fer_exp.errors import one_line
 from fer_exp.evaluation.calibration import bin_index, confidence_and_correct, scale
+from fer_exp.evaluation.content import Evaluation
 from fer_exp.evaluation.gradcam import gradcam_maps
 from fer_exp.evaluation.scores import wilson
 from fer_exp.files import printable
@@ -24,9 +24,6 @@ from fer_exp.plots.evaluation import Reliability, per_class_figure, reliability_
 from fer_exp.plots.images import gradcam_figure, mistakes_figure
 from fer_exp.plots.run import confusion_figure
 from fer_exp.runs.checkpoint import LoadedModel
-
-if TYPE_CHECKING:
-    from fer_exp.evaluation.report import Evaluation
 
 MAX_MISTAKES = 32
 GRADCAM_PER_CLASS, MAX_GRADCAM = 3, 42  # images
@@ -82,7 +79,7 @@ class _Examples:
         return [f"{label} → {guess} {100 * probability:.0f} %" for label, guess, probability in rows]
 
 
-def make_pictures(evaluation: "Evaluation", model: LoadedModel) -> Pictures:
+def make_pictures(evaluation: Evaluation, model: LoadedModel) -> Pictures:
     """Prepare all plots and images."""
     images, scores = evaluation.images, evaluation.scores[evaluation.tta]
     log_probabilities = evaluation.log_probabilities[evaluation.tta]
@@ -115,7 +112,7 @@ def make_pictures(evaluation: "Evaluation", model: LoadedModel) -> Pictures:
     return pictures
 
 
-def _select(evaluation: "Evaluation", indices: Tensor, confidence: Tensor) -> _Examples:
+def _select(evaluation: Evaluation, indices: Tensor, confidence: Tensor) -> _Examples:
     images, chosen = evaluation.images, indices.tolist()
     predicted = evaluation.log_probabilities[evaluation.tta][indices].argmax(dim=1).tolist()
     return _Examples(
@@ -146,7 +143,7 @@ def _add_gradcam(pictures: Pictures, shown: _Examples, maps: NDArray[np.floating
     ]
 
 
-def _reliability_curves(evaluation: "Evaluation") -> list[Reliability]:
+def _reliability_curves(evaluation: Evaluation) -> list[Reliability]:
     scores, labels = evaluation.scores[evaluation.tta], evaluation.images.labels
     log_probabilities = evaluation.log_probabilities[evaluation.tta]
     curves = [("ece", "as trained", log_probabilities)]

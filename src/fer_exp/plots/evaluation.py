@@ -118,7 +118,7 @@ def reliability_figure(
     histogram.hist(
         confidence, bins=np.linspace(0, 1, 16), color="C0", weights=np.full(len(confidence), 1 / len(confidence))
     )
-    histogram.margins(y=0.4)  # so that no tick label touches those of the diagram
+    histogram.margins(y=0.4)  # its highest tick label must not touch the diagram
     histogram.locator_params(axis="y", nbins=2)
     diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
     histogram.set(xlabel="Confidence", ylabel="Images")
