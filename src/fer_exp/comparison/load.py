@@ -233,28 +233,30 @@ def _read_run(folder: Path) -> Run:
     summary = read_summary(folder)
     rows = read_history(folder) if (folder / HISTORY).exists() else []
     _check_history(summary, rows)
-    data, best = summary.get("data") or {}, summary.get("best") or {}
+    if summary["seed"] is None:
+        raise ValueError(f"{SUMMARY} has no seed")
+    data, best = summary["data"] or {}, summary["best"]
     settings, incidental = flat_settings(summary)
     classes = tuple(map(str, data.get("classes") or ()))
-    confusion = _numbers(summary.get("confusion"), (len(classes), len(classes)))
-    monitor = summary.get("monitor") or settings.get("monitor") or "val_acc"
+    confusion = _numbers(summary["confusion"], (len(classes), len(classes)))
+    counts = _numbers((data.get("counts") or {}).get("validation"), (len(classes),))
     own_keys = {"config", "choices", "confusion", "warnings", "history"}
     return Run(
         folder=folder,
         status=summary["status"],
-        seed=_typed(summary, "seed", int),
-        history={name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in _columns(rows)},
-        monitor=str(monitor),
+        seed=summary["seed"],
+        history={name: np.array([row[name] for row in rows], np.float64) for name in (rows[0] if rows else ())},
+        monitor=summary["monitor"],
         best_epoch=int(best["epoch"]) if best else None,
-        choices={str(key): str(name) for key, name in _typed(summary, "choices", dict, {}).items() if name},
+        choices=summary["choices"],
         settings=settings,
         incidental=incidental,
         facts=dict(flatten({key: value for key, value in summary.items() if key not in own_keys})),
         classes=classes,
-        class_counts=_class_counts(data, confusion, classes),
+        class_counts=counts if confusion is None else np.asarray(confusion.sum(1)),
         confusion=confusion,
-        warnings=tuple(map(str, _typed(summary, "warnings", list, []))),
-        span=(_time(summary["started"]), _time(summary["updated"])) if summary.get("updated") else None,
+        warnings=tuple(summary["warnings"]),
+        span=(_time(summary["started"]), _time(summary["updated"])) if summary["updated"] else None,
     )
 
 
@@ -262,19 +264,8 @@ def _check_history(summary: Mapping[str, Any], rows: Sequence[Row]) -> None:
     if summary["status"] in FINISHED and len(rows) != summary["epochs"]:
         raise ValueError(f"{HISTORY} has {len(rows)} epochs, {SUMMARY} {summary['epochs']}")
     # A run that was killed between writing the two files has one epoch more than its summary.
-    if summary["status"] != "running" and summary.get("history") not in (None, digest(rows)):
+    if summary["status"] != "running" and summary["history"] not in (None, digest(rows)):
         raise ValueError(f"{HISTORY} and {SUMMARY} are not of the same run")
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _class_counts(data: Mapping[str, Any], confusion: Floats | None, classes: tuple[str, ...]) -> Floats | None:
-    if confusion is not None:
-        return np.asarray(confusion.sum(1))
-    counts = (data.get("counts") or {}).get("validation")
-    return _numbers(list(counts.values()) if isinstance(counts, dict) else counts, (len(classes),))
 
 
 def _numbers(values: Any, shape: tuple[int, ...]) -> Floats | None:
@@ -284,13 +275,6 @@ def _numbers(values: Any, shape: tuple[int, ...]) -> Floats | None:
     if array.shape != shape or not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(f"expected {' x '.join(map(str, shape))} counts, got {json.dumps(values)[:60]}")
     return array
-
-
-def _typed(summary: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
-    value = default if summary.get(key) is None else summary[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{key} in {SUMMARY} is {value!r:.60}, expected {kind.__name__}")
-    return value
 
 
 def _time(text: str) -> datetime:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fer_exp.runs.record import record_folders
 from fer_exp.runs.sweep_record import SWEEP, read_sweep
@@ -49,7 +48,7 @@ def find_sweep(folder: Path, known: dict[Path, Sweep | None]) -> Sweep | None:
         if place not in known:
             known[place] = None  # a damaged file is reported once
             if (place / SWEEP).is_file():
-                known[place] = _parse(place, read_sweep(place))
+                known[place] = _parse(place)
         if sweep := known[place]:
             return sweep
     return None
@@ -68,7 +67,7 @@ def missing_jobs(sweep: Sweep) -> int:
     return max(0, (sweep.jobs or 0) - sum(1 for _ in record_folders(sweep.folder)))
 
 
-def _parse(folder: Path, content: dict[str, Any]) -> Sweep:
-    arms = {str(name): [int(job) for job in jobs] for name, jobs in (content.get("arms") or {}).items()}
-    texts = {key: tuple(map(str, content.get(key) or ())) for key in ("overrides", "swept", "tuned")}
-    return Sweep(folder, **texts, arms=arms, jobs=content.get("jobs"))
+def _parse(folder: Path) -> Sweep:
+    content = read_sweep(folder)
+    overrides, swept, tuned = (tuple(content[key]) for key in ("overrides", "swept", "tuned"))
+    return Sweep(folder, overrides, swept, tuned, content["arms"], content["jobs"])

@@ -39,7 +39,7 @@ def summary_sentence(comparison: Comparison) -> Verdict:
     if max((each.test.n for each in comparison.differences if each.test), default=0) < 2:
         lead = f"{best.label} has the {_best(comparison)} {describe(metric).label}, {_score(comparison, best)}"
         return Verdict(f"{lead}, but no difference can be tested.", "Two groups need two seeds in common.", False)
-    return _against_baseline(comparison, score) if comparison.has_baseline else _against_others(comparison, score)
+    return _tested(comparison, score)
 
 
 def result(comparison: Comparison, group: Group) -> str:
@@ -93,36 +93,29 @@ def made_by(comparison: Comparison) -> str:
     return shlex.join(["python", "-m", "fer_exp.train", "-m", *comparison.sweeps[0].overrides])
 
 
-def _against_others(comparison: Comparison, score: str) -> Verdict:
-    tested = [each for each in comparison.differences if each.test]
-    worse = [each for each in tested if comparison.is_significant(each) and not _is_better(comparison, each)]
-    open_ = [each for each in tested if each not in worse]
-    lead = f"{comparison.groups[0].label} has the {_best(comparison)} {describe(comparison.metric).label}, {score}"
-    if not worse:
-        return Verdict(f"{lead}, but no difference to another group is significant.", _method(comparison), False)
-    if not open_:
-        scope = "every other group" if len(worse) > 1 else worse[0].group.label
-        return Verdict(f"{lead}, and is significantly better than {scope}.", _method(comparison), True)
-    rest = _labels(open_) if len(open_) == 1 else f"the other {len(open_)} groups"
-    return Verdict(
-        f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}.",
-        f"Not significant: {_labels(open_)}. {_method(comparison)}",
-        False,
-    )
-
-
-def _against_baseline(comparison: Comparison, score: str) -> Verdict:
+def _tested(comparison: Comparison, score: str) -> Verdict:
     assert comparison.reference
+    name, metric = comparison.reference.label, describe(comparison.metric)
     tested = [each for each in comparison.differences if each.test]
-    significant = [each for each in tested if comparison.is_significant(each)]
-    better = [each for each in significant if _is_better(comparison, each)]
-    worse = [each for each in significant if each not in better]
-    open_ = [each for each in tested if each not in significant]
-    lead = f"The baseline {comparison.reference.label} reaches {score}"
-    headline = f"{lead}; {formats.plural(len(better), 'group')} better, {len(worse)} worse (significant)."
+    open_ = [each for each in tested if not comparison.is_significant(each)]
+    better = [each for each in tested if each not in open_ and _is_better(comparison, each)]
+    worse = [each for each in tested if each not in open_ and each not in better]
     parts = {"Better": better, "Worse": worse, "Not significant": open_}
-    detail = " ".join(f"{name}: {_labels(some)}." for name, some in parts.items() if some)
-    return Verdict(headline, f"{detail} {_method(comparison)}".strip(), not open_)
+    detail = " ".join(f"{part}: {_labels(some)}." for part, some in parts.items() if some)
+    lead = f"{name} has the {_best(comparison)} {metric.label}, {score}"
+    if comparison.has_baseline:
+        headline = (
+            f"The baseline {name} reaches {score}: {formats.plural(len(better), 'group')} better, {len(worse)} worse"
+        )
+    elif not worse:
+        headline = f"{lead}, but no difference to another group is significant"
+    elif not open_:
+        scope = "every other group" if len(worse) > 1 else worse[0].group.label
+        headline = f"{lead}, and is significantly better than {scope}"
+    else:
+        rest = _labels(open_) if len(open_) == 1 else f"the other {len(open_)} groups"
+        headline = f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}"
+    return Verdict(f"{headline}.", f"{detail} {_method(comparison)}", not open_)
 
 
 def _method(comparison: Comparison) -> str:
