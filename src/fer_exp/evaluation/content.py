@@ -147,13 +147,10 @@ def _overall_table(evaluation: Evaluation) -> Table:
 
 
 def _class_table(scores: Scores, classes: Sequence[str]) -> Table:
+    metrics = [scores.per_class[name] for name in ("precision", "recall", "f1")]
     rows = [
-        [
-            name,
-            f"{support:,}",
-            *(format_percent(scores.per_class[m][c], brief=True) for m in ("precision", "recall", "f1")),
-        ]
-        for c, (name, support) in enumerate(zip(classes, scores.support, strict=True))
+        [name, f"{support:,}", *(format_percent(estimate, brief=True) for estimate in estimates)]
+        for name, support, *estimates in zip(classes, scores.support, *metrics, strict=True)
     ]
     return Table(["class", "images", "precision", "recall", "F1"], rows)
 
@@ -191,6 +188,7 @@ def _undefined_notes(scores: Scores, classes: Sequence[str]) -> list[str]:
 
 
 def format_percent(estimate: Estimate, brief: bool = False) -> str:
+    """``65.31 % [64.2, 66.4]``; brief: ``65.3 % [64, 66]``."""
     if math.isnan(estimate.value):
         return "undefined"
     value, low, high = (100 * part for part in estimate)
