@@ -57,20 +57,20 @@ def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -
     from fer_exp.models.layers import use_im2col_weight_grad
     from fer_exp.training.hardware import (
         choose_accelerator,
-        choose_patch_gradients,
+        choose_im2col,
         choose_precision,
-        keep_freed_memory,
+        retain_memory,
     )
 
     accelerator, _ = choose_accelerator("auto")
     precision, _ = choose_precision("auto", accelerator)
     if accelerator == "cpu":
-        keep_freed_memory()
+        retain_memory()
     images = torch.rand(batch_size, *SHAPE, device=accelerator).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(7, (batch_size,), device=accelerator)
     for network in networks.values():
         network.train().to(accelerator, memory_format=torch.channels_last)
-        if choose_patch_gradients("auto", accelerator, precision)[0]:
+        if choose_im2col("auto", accelerator, precision)[0]:
             use_im2col_weight_grad(network)
 
     def turn(network: "nn.Module") -> float:

@@ -18,7 +18,7 @@ from fer_exp.models.layers import use_im2col_weight_grad
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.training.callbacks.cuda_graph import capture
 from fer_exp.training.epoch_metrics import EpochMetrics
-from fer_exp.training.hardware import choose_accelerator, choose_patch_gradients, choose_precision, keep_freed_memory
+from fer_exp.training.hardware import choose_accelerator, choose_im2col, choose_precision, retain_memory
 
 
 class Plain:
@@ -45,9 +45,9 @@ class Plain:
         accelerator = choose_accelerator("auto")[0]
         self.device, self.seed, self.cuda_graph = torch.device(accelerator), seed, cuda_graph
         self.precision = choose_precision(precision, accelerator)[0]
-        self.im2col_weight_grad = choose_patch_gradients("auto", accelerator, self.precision)[0]
+        self.im2col_weight_grad = choose_im2col("auto", accelerator, self.precision)[0]
         if accelerator == "cpu":
-            keep_freed_memory()
+            retain_memory()
         data = FolderDataModule(root=root, batch_size=batch_size, seed=seed)
         data.setup()
         self.classes = len(data.train_set.classes)

@@ -19,14 +19,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.config.schema import CONFIG_DIR, GROUPS, OPTIONAL_GROUPS
 from fer_exp.errors import UserError, one_line
 from fer_exp.plots.terminal import print_any_sign
-from fer_exp.runs.folder import discard
+from fer_exp.runs.folder import check_output_dir, discard
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +70,6 @@ def carry_out(work: Callable[[DictConfig], object], cfg: DictConfig) -> None:
         return
     discard(Path(HydraConfig.get().runtime.output_dir))
     sys.exit(status)
-
-
-def check_output_dir(cfg: DictConfig) -> None:
-    """See to it that a command leaves everything in one folder: Hydra has put its log and its settings there before.
-
-    Raises:
-        UserError: ``output_dir`` is another one.
-    """
-    given, folder = cfg.get("output_dir"), HydraConfig.get().runtime.output_dir
-    if isinstance(given, str) and Path(given).resolve() != Path(folder).resolve():
-        key = "hydra.sweep.dir" if HydraConfig.get().mode == RunMode.MULTIRUN else "hydra.run.dir"
-        raise UserError(f"output_dir={given}: a command's folder is chosen by {key}={given}")
 
 
 def _explain(error: Exception, arguments: Sequence[str]) -> str:

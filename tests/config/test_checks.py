@@ -1,6 +1,5 @@
 import copy
 import math
-import tempfile
 from itertools import product
 from pathlib import Path
 
@@ -16,10 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.config.checks import check_config, config_warnings
 from fer_exp.config.instantiate import build, build_loss, build_optimizer_factories
-from fer_exp.config.schema import CONFIG_DIR, named, plain
-from fer_exp.data.dataset import PREPROCESSING
+from fer_exp.config.schema import CONFIG_DIR, plain
 from fer_exp.errors import UserError
-from fer_exp.runs.checkpoint import check_resume
 from fer_exp.runs.record import NEUTRAL_KEYS, config_diff, read_summary
 from fer_exp.sweeps.study import parse_arm, trial_points
 
@@ -54,7 +51,7 @@ def test_every_experiment_composes(composed, name):
 @pytest.mark.parametrize("name", ["quick", "thorough"])
 def test_a_published_training_is_the_one_that_its_word_stands_for(composed, name):
     published = read_summary(RESULTS / f"fer2013_{name}")["config"]
-    ignore = {*NEUTRAL_KEYS, "callbacks", "decay_norms_and_biases", "weight_decay_exclude_1d"}
+    ignore = {*NEUTRAL_KEYS, "callbacks", "weight_decay_exclude_1d"}
     assert config_diff(published, plain(composed(f"experiment={name}", "data.root=DIR")), ignore) == []
 
 
@@ -125,9 +122,6 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("+trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: expected a whole number from 1 up"),
         ("+trainer.max_steps=5", "trainer.max_steps: this is set by the command"),
         ("+trainer.min_epochs=5", "trainer.min_epochs: this is set by the command"),
-        ("monitor=val_los", "monitor=val_los: no such figure is logged; logged in each epoch are train_loss"),
-        ("callbacks.checkpoints.monitor=acc", "callbacks.checkpoints.monitor=acc: no such figure"),
-        ("+callbacks.checkpoints.mode=min", "callbacks.checkpoints.mode=min: val_acc is better the higher"),
         ("scheduler.mode=max", "scheduler.mode=max: the schedule watches monitor=val_loss; expected min"),
         ("data.batch_size=0", "data.batch_size=0: expected a whole number from 1 up"),
         ("data.batch_size=12.5", "data.batch_size=12.5"),
@@ -153,8 +147,8 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("data.val_fraction=-0.1", "data.val_fraction=-0.1: expected a share"),
         ("data.val_fraction=some", "data.val_fraction=some: expected"),
         ("channels_last=yes_please", "channels_last=yes_please: expected true or false"),
-        ("cuda_graph=2", "cuda_graph=2: expected auto, true or false"),
-        ("cuda_graph=1", "cuda_graph=1: expected auto, true or false"),
+        ("cuda_graph=2", "cuda_graph=2: expected true or false"),
+        ("cuda_graph=1", "cuda_graph=1: expected true or false"),
         ("im2col_weight_grad=yes", "im2col_weight_grad=yes: expected auto, true or false"),
         ("retain_memory=auto", "retain_memory=auto: expected true or false"),
         ("optimizer.lr=-1", "optimizer.lr=-1: expected a finite number from 0 up"),
@@ -173,13 +167,12 @@ def test_optimizers_have_the_defaults_of_keras(composed, name):
         ("trainer.deterministic=maybe", "trainer.deterministic=maybe: expected true or false or warn"),
         ("model.fast_dropout=null", "model.fast_dropout=None: expected true or false"),
         ("data.seed=-1", "data.seed=-1: expected a whole number from 0 up"),
-        ("monitor=[val_loss]", "monitor=['val_loss']: no such figure is logged"),
         ("resume=3", "resume=3: there is no such checkpoint"),
         ("output_dir=null", "output_dir=None: expected a folder"),
         ("+scheduler.total_steps=5", "scheduler.total_steps: the length of a run is set by trainer.max_epochs"),
         ("+scheduler.epochs=5", "scheduler.epochs: the length of a run is set by trainer.max_epochs"),
         ("+scheduler.max_lr=-1", "scheduler.max_lr=-1: expected a finite number from 0 up"),
-        ("decay_norms_and_biases=1", "decay_norms_and_biases=1: expected true or false"),
+        ("weight_decay_exclude_1d=1", "weight_decay_exclude_1d=1: expected true or false"),
         ("+ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "ema.WeightEMA"),
         ("callbacks.checkpoints=5", "callbacks.checkpoints=5: expected keys and values"),
         ("~trainer.max_epochs", "trainer.max_epochs: is not there"),
@@ -213,7 +206,7 @@ def test_a_value_that_the_class_refuses_is_named(composed, override, said):
 
 
 def test_an_optimizer_that_takes_no_groups_is_tried_with_them_where_they_will_come(composed):
-    cfg = composed("decay_norms_and_biases=false")
+    cfg = composed("weight_decay_exclude_1d=true")
     cfg.optimizer = {"_target_": "torch.optim.LBFGS", "_partial_": True}
     with pytest.raises(UserError, match="optimizer: LBFGS doesn't support per-parameter options"):
         build_optimizer_factories(cfg)
@@ -280,152 +273,10 @@ def test_settings_that_work_against_each_other_are_told(composed):
     assert told("scheduler=one_cycle") == ""
     assert "callbacks=fixed_budget trains to its end" in told("scheduler=one_cycle", "callbacks=notebook")
     assert "callbacks=fixed_budget trains to its end" in told("scheduler=cosine", "callbacks=notebook")
-    assert "changes nothing where optimizer.weight_decay is 0" in told("decay_norms_and_biases=false")
-    assert told("decay_norms_and_biases=false", "optimizer=adamw") == ""
-    assert told("decay_norms_and_biases=false", "~optimizer.weight_decay") == ""  # the class has a value of its own
+    assert "weight_decay_exclude_1d=true" in told("weight_decay_exclude_1d=true")
+    assert told("weight_decay_exclude_1d=true", "optimizer=adamw") == ""
+    assert told("weight_decay_exclude_1d=true", "~optimizer.weight_decay") == ""  # the class has a value of its own
     assert told("loss.class_weights=balanced") == ""
     assert "data.balanced_sampling and loss.class_weights each make up for rare classes" in told(
         "loss.class_weights=balanced", "data.balanced_sampling=true"
     )
-
-
-CHECKPOINT = {
-    "epoch": 1,
-    "hyper_parameters": {"settings": {"seed": 0, "model": {"name": "NotebookCNN"}, "preprocessing": PREPROCESSING}},
-    "optimizer_states": [{"step": 2}],
-    "state_dict": {"weight": torch.arange(6.0)},
-}
-SETTINGS = CHECKPOINT["hyper_parameters"]["settings"]
-
-
-def resume(path, wanted=SETTINGS):
-    check_resume(str(path), wanted, max_epochs=9, folder=Path("elsewhere"))
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A small checkpoint that can be gone on from."""
-    torch.save(CHECKPOINT, tmp_path / "last.ckpt")
-    resume(tmp_path / "last.ckpt")
-    return tmp_path / "last.ckpt"
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("seed", 1, "seed was 0 and is 1"),
-        ("model", {"name": "ResNet18"}, "model.name was NotebookCNN and is ResNet18"),
-        ("classes", ["angry"], "classes was None and is ['angry']"),
-        (
-            "preprocessing",
-            {**PREPROCESSING, "scale": "1/127.5 - 1"},
-            "preprocessing.scale was 1/255 and is",
-        ),
-    ],
-)
-def test_a_checkpoint_of_other_settings_is_refused_by_the_name_of_each(checkpoint, key, value, said):
-    with pytest.raises(UserError, match="that run had other settings") as error:
-        resume(checkpoint, {**SETTINGS, key: value})
-    assert said in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *({k: v for k, v in CHECKPOINT.items() if k != lacking} for lacking in CHECKPOINT),
-        {**CHECKPOINT, "epoch": "one"},
-        {**CHECKPOINT, "hyper_parameters": {}},
-        {**CHECKPOINT, "hyper_parameters": {"settings": "odd"}},
-        [CHECKPOINT],
-    ],
-    ids=lambda content: str(content)[:40],
-)
-def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path, content):
-    torch.save(content, tmp_path / "odd.ckpt")
-    with pytest.raises(UserError, match="not a checkpoint to go on from"):
-        resume(tmp_path / "odd.ckpt")
-
-
-def test_a_folder_is_no_checkpoint(tmp_path):
-    with pytest.raises(UserError, match="not a checkpoint to go on from"):
-        resume(tmp_path)
-
-
-def test_a_changed_bit_among_the_weights_is_noticed(checkpoint):
-    content = checkpoint.read_bytes()
-    weights = CHECKPOINT["state_dict"]["weight"].numpy().tobytes()
-    assert content.count(weights) == 1
-    checkpoint.write_bytes(content.replace(weights, weights[:-1] + b"\x41"))
-    with pytest.raises(UserError, match=r"not a checkpoint to go on from \(.* is damaged\)"):
-        resume(checkpoint)
-
-
-def test_a_damaged_checkpoint_is_refused_or_the_same(checkpoint):
-    whole = checkpoint.read_bytes()
-    place = st.integers(0, len(whole))
-    changed = st.one_of(
-        place.map(lambda end: whole[:end]),
-        st.tuples(place, st.integers(0, 8), st.binary(max_size=8)).map(
-            lambda cut: whole[: cut[0]] + cut[2] + whole[cut[0] + cut[1] :]
-        ),
-    )
-
-    @settings(derandomize=True, deadline=None, max_examples=300)
-    @given(content=changed)
-    def holds(content):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "last.ckpt"
-            path.write_bytes(content)
-            try:
-                resume(path)
-            except UserError:
-                return
-            same = torch.load(path, weights_only=True)
-            assert torch.equal(same.pop("state_dict")["weight"], CHECKPOINT["state_dict"]["weight"])
-            assert same == {key: value for key, value in CHECKPOINT.items() if key != "state_dict"}
-
-    holds()
-
-
-def test_a_dropout_that_is_no_share_is_refused(composed):
-    build(composed("model.dropout=0.3"), "model")
-    with pytest.raises(UserError, match=r"expected a share from 0 .*dropout=1"):
-        build(composed("model.dropout=1.0"), "model")
-
-
-def test_patience_below_one_is_refused(composed):
-    with pytest.raises(UserError, match="patience=0: expected a whole number from 1 up"):
-        build(composed("callbacks.early_stopping.patience=0").callbacks, "early_stopping")
-
-
-def test_a_group_is_named_by_its_class(composed):
-    assert named(composed("optimizer=sgd").optimizer) == {
-        "name": "SGD", "_target_": "torch.optim.SGD", "_partial_": True,
-        "lr": 0.01, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False,
-    }  # fmt: skip
-
-
-def test_all_problems_are_said_at_once(composed):
-    # Each is named once.
-    with pytest.raises(UserError, match=r"(?s)^3 settings are wrong.*seed.*max_epochs.*lr"):
-        check_config(composed("seed=-1", "trainer.max_epochs=0", "optimizer.lr=x"))
-
-
-def test_the_lottery_of_equal_patience_is_warned_about(composed):
-    (warning,) = config_warnings(composed())
-    assert "no cut ever acts" in warning
-    for override in ("callbacks.early_stopping.patience=4", "scheduler=none", "callbacks=fixed_budget"):
-        assert list(config_warnings(composed(override))) == []
-
-
-def test_a_schedule_that_cannot_act_is_warned_about(composed):
-    (warning,) = config_warnings(composed("callbacks=fixed_budget", "trainer.max_epochs=3"))
-    assert "ends the run before the plateau schedule can cut the rate" in warning
-
-
-def test_a_plateau_schedule_without_a_mode_has_torch_s(composed):
-    cfg = composed("~scheduler.mode")
-    check_config(cfg)
-    cfg.monitor = "val_acc"
-    with pytest.raises(UserError, match=r"scheduler\.mode=min: the schedule watches monitor=val_acc; expected max"):
-        check_config(cfg)

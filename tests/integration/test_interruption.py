@@ -69,7 +69,7 @@ def whole(start, tmp_path_factory):
 def assert_same_outcome(folder, whole):
     histories = [[{k: v for k, v in row.items() if k not in TIMES} for row in read_history(f)] for f in (folder, whole)]
     assert histories[0] == histories[1]
-    for name in ("last", "best", "restored"):
+    for name in ("last", "best"):
         states = [torch.load(f / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"] for f in (folder, whole)]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[1]), name
     here, there = read_summary(folder), read_summary(whole)
@@ -77,7 +77,7 @@ def assert_same_outcome(folder, whole):
         assert {**here, "config": {**here["config"], "resume": None}}[key] == {
             **there, "config": {**there["config"], "resume": None}
         }[key]  # fmt: skip
-    for key in ("best", "restored", "last"):
+    for key in ("best", "last"):
         assert here[key]["epoch"] == there[key]["epoch"]
     assert not list(folder.rglob(".*.draft"))
 
@@ -144,10 +144,9 @@ def test_a_run_that_is_asked_to_end_leaves_a_whole_record_and_goes_on(child, sta
     assert "Traceback" not in ended.stdout + ended.stderr
     summary = read_summary(folder)
     assert (summary["status"], summary["epochs"]) == ("interrupted", 1)
-    assert "Interrupted after 1 epochs." in ended.stdout
+    assert "Interrupted after 1 epoch." in ended.stdout
     assert (folder / "curves.png").exists()
-    assert summary["restored"]["epoch"] == 1
-    assert (folder / "checkpoints/restored.ckpt").exists()
+    assert summary["best"]["epoch"] == 1
     assert start(folder).returncode == 0
     assert_same_outcome(folder, whole[0])
 
@@ -155,8 +154,8 @@ def test_a_run_that_is_asked_to_end_leaves_a_whole_record_and_goes_on(child, sta
 # The same, and once more while the first is dealt with.
 AGAIN = SIGNALLED.replace(
     "from fer_exp.train import main",
-    "from fer_exp.training.callbacks.early_stopping import RestoreBestWeights\n"
-    "RestoreBestWeights.on_exception = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+    "from fer_exp.training.callbacks.checkpoints import Checkpoints\n"
+    "Checkpoints.on_exception = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
     "from fer_exp.train import main",
 )
 
@@ -196,7 +195,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_saved(child, start, whole, sett
     ended = child("-c", FULL, *settings, f"hydra.run.dir={folder}", cwd=tmp_path)
     assert ended.returncode == 1
     assert f"Error: {folder} cannot be written" in ended.stdout
-    assert "make room, and go on with the same command" in ended.stdout
+    assert "resume=auto" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
     assert not list(folder.rglob(".*.draft"))

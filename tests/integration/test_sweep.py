@@ -230,14 +230,13 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been(command, child, faces, whole,
     assert [s["status"] for s in records(tmp_path / "killed").values()] == ["completed", "running"]
     status, printed = command(*sweep)
     assert status == 0, printed
-    assert ("Going on from" in printed) is resumes
+    assert ("Resuming from" in printed) is resumes
     for job in "01":
         assert figures(tmp_path / "killed" / job) == figures(whole / job)
         summaries = [read_summary(sweep / job) for sweep in (whole, tmp_path / "killed")]
         for key in ("status", "stopped_by", "epochs"):
             assert summaries[0][key] == summaries[1][key]
-        for name in ("best", "restored"):
-            assert summaries[0][name]["epoch"] == summaries[1][name]["epoch"]
+        assert summaries[0]["best"]["epoch"] == summaries[1]["best"]["epoch"]
 
 
 def test_a_job_whose_folder_holds_other_files_is_refused_and_they_are_left(command, quick, tmp_path):

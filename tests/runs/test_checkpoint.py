@@ -8,12 +8,11 @@ import torch
 
 from fer_exp.config.schema import PRECISIONS
 from fer_exp.data.classes import FER_CLASSES as CLASSES
-from fer_exp.data.dataset import PREPROCESSING
 from fer_exp.errors import UserError
 from fer_exp.models.resnet import ResNet18
 from fer_exp.runs.checkpoint import LoadedModel, read_checkpoint
 
-MODEL = {"name": "ResNet18", "_target_": "fer_exp.models.resnet.ResNet18", "num_classes": 7, "width": 16}
+MODEL = {"_target_": "fer_exp.models.resnet.ResNet18", "num_classes": 7, "width": 16}
 
 
 @pytest.fixture
@@ -27,9 +26,9 @@ def checkpoint(tmp_path, network):
     """Write a checkpoint: ``checkpoint(classes=["a"])`` changes a setting."""
 
     def write(path: Path = tmp_path / "best.ckpt", **changed) -> Path:
-        settings = {"model": MODEL, "classes": list(CLASSES), "preprocessing": PREPROCESSING, **changed}
+        run = {"config": {"model": changed.pop("model", MODEL)}, "classes": list(CLASSES), "image_shape": [1, 48, 48]}
         weights = {f"network.{name}": value for name, value in network.state_dict().items()}
-        content = {"epoch": 3, "optimizer_states": [], "hyper_parameters": {"settings": settings}}
+        content = {"epoch": 3, "optimizer_states": [], "hyper_parameters": run | changed}
         content["state_dict"] = weights | {"loss.weight": torch.ones(7)}  # what else a classifier holds
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, path)
@@ -70,13 +69,12 @@ def test_weights_from_elsewhere_are_not_fetched_again(checkpoint, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"classes": list(CLASSES[:6])}, "names other classes"),
-        ({"preprocessing": {**PREPROCESSING, "size": [224, 224]}}, "prepared as .*224"),
+        ({"classes": list(CLASSES[:6])}, "weights do not fit"),
         ({"model": {**MODEL, "_target_": "os.system"}}, "expected a class that is a kind of torch.nn"),
         ({"model": {**MODEL, "_target_": "no.such.Network"}}, "cannot be imported"),
         ({"model": {**MODEL, "depth": 3}}, "takes no such key"),
-        ({"model": {**MODEL, "num_classes": 5}}, "weights do not fit"),
-        ({"model": {"name": "ResNet18"}}, "not a checkpoint of a run"),
+        ({"model": {**MODEL, "width": 8}}, "weights do not fit"),
+        ({"model": {"width": 16}}, "_target_"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(checkpoint, changed, said):
@@ -91,7 +89,7 @@ def test_a_checkpoint_calls_nothing_within_its_network_s_settings(checkpoint, tm
     writing = {"_target_": "pathlib.Path.write_text", "_args_": [file, "x"]}
     made = f"${{oc.create:{{_target_:pathlib.Path.write_text,_args_:[{tmp_path / 'written'},x]}}}}"
     for part in (writing, [8, writing], made):
-        model = {"name": "VGG", "_target_": "fer_exp.models.vgg.VGG", "num_classes": 7, place: part}
+        model = {"_target_": "fer_exp.models.vgg.VGG", "num_classes": 7, place: part}
         with pytest.raises(
             UserError, match=rf"model\.{place}.*Path\.write_text: expected a class that is a kind of torch"
         ):

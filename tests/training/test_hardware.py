@@ -10,11 +10,10 @@ from fer_exp.errors import UserError
 from fer_exp.training.hardware import (
     available_cores,
     choose_accelerator,
-    choose_cuda_graph,
-    choose_patch_gradients,
+    choose_im2col,
     choose_precision,
     device_name,
-    keep_freed_memory,
+    retain_memory,
     share_cores,
 )
 
@@ -74,7 +73,7 @@ def test_the_accelerator_is_one_that_is_there(monkeypatch, wanted, cuda, mps, ta
 
 
 def test_a_cpu_is_named_with_its_threads():
-    assert device_name("cpu").endswith(f"{torch.get_num_threads()} threads")
+    assert f", {torch.get_num_threads()} thread" in device_name("cpu")
 
 
 def test_processes_that_share_the_cores_take_their_part_of_them(monkeypatch):
@@ -91,28 +90,6 @@ def test_the_cores_are_those_that_this_process_may_use():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "accelerator", "accumulates", "taken"),
-    [
-        ("auto", "cuda", False, True),
-        (True, "cuda", False, True),
-        (False, "cuda", False, False),
-        ("auto", "cuda", True, False),
-        ("auto", "cpu", False, False),
-        ("auto", "mps", False, False),
-        (False, "cpu", False, False),
-        (True, "cpu", False, "needs a CUDA device"),
-        (True, "cuda", True, "accumulated over batches"),
-    ],
-)
-def test_passes_are_captured_on_a_cuda_device_where_they_can_be(wanted, accelerator, accumulates, taken):
-    if isinstance(taken, bool):
-        assert choose_cuda_graph(wanted, accelerator, accumulates)[0] is taken
-    else:
-        with pytest.raises(UserError, match=f"cuda_graph=true: .*{taken}"):
-            choose_cuda_graph(wanted, accelerator, accumulates)
-
-
-@pytest.mark.parametrize(
     ("wanted", "accelerator", "precision", "amx", "taken"),
     [
         ("auto", "cpu", "bf16-mixed", True, True),
@@ -125,20 +102,20 @@ def test_passes_are_captured_on_a_cuda_device_where_they_can_be(wanted, accelera
         (True, "cuda", "bf16-mixed", True, "bf16-mixed on cuda"),
     ],
 )
-def test_gradients_come_from_patches_where_that_is_faster(monkeypatch, wanted, accelerator, precision, amx, taken):
+def test_im2col_is_used_where_it_is_faster(monkeypatch, wanted, accelerator, precision, amx, taken):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
     if isinstance(taken, bool):
-        assert choose_patch_gradients(wanted, accelerator, precision)[0] is taken
+        assert choose_im2col(wanted, accelerator, precision)[0] is taken
     else:
         with pytest.raises(UserError, match=f"im2col_weight_grad=true: .*{taken}"):
-            choose_patch_gradients(wanted, accelerator, precision)
+            choose_im2col(wanted, accelerator, precision)
 
 
 MEASURE_FAULTS = """
 import ctypes, resource, sys
-from fer_exp.training.hardware import keep_freed_memory
+from fer_exp.training.hardware import retain_memory
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    retain_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 def fill():
@@ -155,7 +132,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or "LD_PRELOAD" in os.environ, reason="it is a setting of glibc's own malloc"
 )
-def test_kept_memory_is_not_asked_of_the_system_again():
+def test_retained_memory_is_not_mapped_again():
     faults = {
         choice: int(
             subprocess.run([sys.executable, "-c", MEASURE_FAULTS, choice], capture_output=True, check=True).stdout
@@ -173,7 +150,7 @@ def test_kept_memory_is_not_asked_of_the_system_again():
         (0, [(-3, 2**30), (-3, 2**25)]),
     ],
 )
-def test_memory_is_never_given_back_where_large_tensors_cannot_be_kept_apart(monkeypatch, largest, calls):
+def test_retain_memory_sets_both_thresholds_or_none(monkeypatch, largest, calls):
     # Older glibcs refuse a threshold above 32 MiB. The second setting alone would freeze the first at 128 KiB.
     class Glibc:
         def mallopt(self, parameter, value):
@@ -183,11 +160,11 @@ def test_memory_is_never_given_back_where_large_tensors_cannot_be_kept_apart(mon
     asked = []
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda name: Glibc())
-    keep_freed_memory()
+    retain_memory()
     assert asked == calls
 
 
-def test_a_c_library_without_the_setting_is_left_alone(monkeypatch):
+def test_c_library_without_mallopt(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    keep_freed_memory()
+    retain_memory()

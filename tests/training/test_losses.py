@@ -67,7 +67,7 @@ def test_what_makes_no_loss_is_refused(setting):
 
 
 def test_a_wrong_setting_is_said_by_its_key(composed):
-    with pytest.raises(UserError, match=r"loss: label_smoothing=2.0: expected a share in \[0, 1\)"):
+    with pytest.raises(UserError, match=r"loss: label_smoothing=2.0: expected a fraction in \[0, 1\)"):
         build_loss(composed("loss.label_smoothing=2.0"), COUNTS)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from fer_exp.training.schedules import WarmupCosine, WarmupStableDecay, end_is_open_until
+from fer_exp.training.schedules import WarmupCosine, WarmupStableDecay, is_constant_until
 
 
 def optimizer(lr=0.4):
@@ -59,7 +59,7 @@ def test_it_goes_on_from_a_saved_state():
     assert seen == whole[11:]
 
 
-def test_a_rate_that_stays_falls_at_the_end_as_one_less_the_root():
+def test_warmup_stable_decay():
     seen = rates(lambda opt: WarmupStableDecay(opt, 100, warmup=9, decay=0.25, final=0.1), 101)
     assert seen[:10] == pytest.approx([0.04 * (step + 1) for step in range(10)])
     assert seen[9:76] == pytest.approx([0.4] * 67)
@@ -67,15 +67,17 @@ def test_a_rate_that_stays_falls_at_the_end_as_one_less_the_root():
     assert seen[76:] == pytest.approx([0.04 + 0.36 * (1 - math.sqrt((step - 75) / 25)) for step in range(76, 101)])
 
 
-def test_until_the_fall_the_rate_does_not_hang_on_the_length_of_the_run():
+def test_before_the_decay_the_lr_does_not_depend_on_the_length_of_the_run():
     shorter, longer = (rates(lambda opt, n=n: WarmupStableDecay(opt, n, warmup=10, decay=0.2), 80) for n in (100, 300))
     assert shorter == longer
-    settings = {"_target_": "fer_exp.training.schedules.WarmupStableDecay", "decay": 0.2, "max_epochs": 100}
-    assert end_is_open_until(settings) == 80
-    assert end_is_open_until({**settings, "_target_": "fer_exp.training.schedules.WarmupCosine"}) == 0
+    config = {"scheduler": {"_target_": "fer_exp.training.schedules.WarmupStableDecay", "decay": 0.2}}
+    config["trainer"] = {"max_epochs": 100}
+    assert is_constant_until(config) == 80
+    config["scheduler"]["_target_"] = "fer_exp.training.schedules.WarmupCosine"
+    assert is_constant_until(config) == 0
 
 
-def test_a_fall_of_no_steps_is_none():
+def test_decay_of_no_steps():
     assert rates(lambda opt: WarmupStableDecay(opt, 20, warmup=0, decay=0.0), 21) == [0.4] * 21
 
 
@@ -83,17 +85,17 @@ def test_a_fall_of_no_steps_is_none():
     ("setting", "said"),
     [
         ({"warmup": -1}, "warmup=-1: expected a number of steps"),
-        ({"decay": 1.5}, "decay=1.5: expected a share"),
-        ({"final": -0.5}, "final=-0.5: expected a share"),
-        ({"warmup": 10}, "would fall from step 8 of 10, before it has risen"),
+        ({"decay": 1.5}, "decay=1.5: expected a fraction"),
+        ({"final": -0.5}, "final=-0.5: expected a fraction"),
+        ({"warmup": 10}, "start at step 8 of 10"),
     ],
 )
-def test_settings_that_leave_no_schedule_are_refused(setting, said):
+def test_impossible_settings_are_refused(setting, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         WarmupStableDecay(optimizer(), 10, **{"warmup": 0, **setting})
 
 
 @pytest.mark.parametrize("setting", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 1.5}])
-def test_shares_that_are_none_are_refused(setting):
-    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*expected a share"):
+def test_wrong_fractions_are_refused(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*expected a fraction"):
         WarmupCosine(optimizer(), 10, **setting)

@@ -104,12 +104,11 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
             break  # data.seed is seed where nothing else is said
     if not isinstance(cfg.output_dir, str) or not cfg.output_dir:
         yield f"output_dir={cfg.output_dir}: expected a folder; leave it out, and choose by hydra.run.dir"
-    for key in ("channels_last", "decay_norms_and_biases", "retain_memory"):
+    for key in ("channels_last", "weight_decay_exclude_1d", "retain_memory", "cuda_graph"):
         if not isinstance(cfg[key], bool):
             yield f"{key}={cfg[key]}: expected true or false"
-    for key in ("cuda_graph", "im2col_weight_grad"):
-        if not (isinstance(cfg[key], bool) or cfg[key] == "auto"):
-            yield f"{key}={cfg[key]}: expected auto, true or false"
+    if not (isinstance(cfg.im2col_weight_grad, bool) or cfg.im2col_weight_grad == "auto"):
+        yield f"im2col_weight_grad={cfg.im2col_weight_grad}: expected auto, true or false"
     if cfg.resume is not None and not os.path.isfile(expand_path(cfg.resume)):  # noqa: PTH113 (no name is too long for it)
         yield f"resume={cfg.resume}: there is no such checkpoint; expected the path of a checkpoints/last.ckpt"
     if not is_number(rate := cfg.optimizer.get("lr", 0.0)):
@@ -148,24 +147,20 @@ def _check_values(cfg: DictConfig) -> Iterator[str]:
 
 
 def _check_monitors(cfg: DictConfig) -> Iterator[str]:
-    logged = f"logged in each epoch are {', '.join(METRICS)}"
-    if not _is_figure(cfg.monitor):
-        yield f"monitor={cfg.monitor}: no such figure is logged; {logged}"
+    """Report directions that contradict the metric. A user's own metrics are known only after the first epoch."""
+    if not isinstance(cfg.monitor, str) or not cfg.monitor:
+        yield f"monitor={cfg.monitor}: expected the name of a metric, for example one of {', '.join(METRICS)}"
+        return
     for name, callback in cfg.callbacks.items():
         watched: Any = callback.get("monitor") if callback else None
-        if not _is_figure(watched):
-            if watched not in (None, cfg.monitor):
-                yield f"callbacks.{name}.monitor={watched}: no such figure is logged; {logged}"
-        elif callback.get("mode") not in (None, direction := describe(watched).direction):
-            yield (
-                f"callbacks.{name}.mode={callback.mode}: {watched} is better the "
-                f"{'lower' if direction == 'min' else 'higher'} it is; expected {direction}"
-            )
+        if watched is not None and callback.get("mode") not in (None, direction := describe(str(watched)).direction):
+            better = "lower" if direction == "min" else "higher"
+            yield f"callbacks.{name}.mode={callback.mode}: {watched} is better if it is {better}; expected {direction}"
     scheduler = cfg.get("scheduler") or {}
     mode = scheduler.get("mode")
     if mode is None and str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau"):
         mode = "min"  # torch's default
-    if mode in ("min", "max") and _is_figure(cfg.monitor) and mode != (direction := describe(cfg.monitor).direction):
+    if mode in ("min", "max") and mode != (direction := describe(cfg.monitor).direction):
         yield f"scheduler.mode={mode}: the schedule watches monitor={cfg.monitor}; expected {direction}"
 
 
@@ -237,8 +232,8 @@ def config_warnings(cfg: DictConfig) -> Iterator[str]:
             "early stopping may end the run before the schedule has brought the rate down, which spans "
             "trainer.max_epochs. callbacks=fixed_budget trains to its end."
         )
-    if not cfg.decay_norms_and_biases and cfg.optimizer.get("weight_decay") == 0:
-        yield "decay_norms_and_biases=false changes nothing where optimizer.weight_decay is 0."
+    if cfg.weight_decay_exclude_1d and cfg.optimizer.get("weight_decay") == 0:
+        yield "weight_decay_exclude_1d=true has no effect, because optimizer.weight_decay is 0."
     remedies = {
         "data.balanced_sampling": cfg.data.get("balanced_sampling"),
         "loss.class_weights": cfg.loss.get("class_weights"),
@@ -261,7 +256,3 @@ def config_warnings(cfg: DictConfig) -> Iterator[str]:
             f"in which the plateau schedule first cuts the rate (after {schedule.patience + 1} bad epochs), so that no "
             f"cut ever acts. callbacks.early_stopping.patience=10 or experiment=notebook_patient gives it time."
         )
-
-
-def _is_figure(name: Any) -> bool:
-    return isinstance(name, str) and name in METRICS

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -60,6 +60,27 @@ def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
     return build(cfg, group)
 
 
+def build_model(node: Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> Any:
+    """Build the network that ``node`` describes for given classes and images.
+
+    Args:
+        node: the group ``model``, of a config or of a checkpoint.
+        num_classes: passed as ``num_classes`` if the class takes it.
+        image_shape: (C, S, S): passed as ``in_channels`` and ``image_size`` if the class takes them.
+
+    Raises:
+        UserError: the class is not a network, or refuses its settings.
+    """
+    from torch import nn
+
+    sizes = {"num_classes": num_classes, "in_channels": image_shape[0], "image_size": image_shape[-1]}
+    try:
+        accepted = {*inspect.signature(get_object(node["_target_"])).parameters}
+    except Exception:  # build_checked reports it
+        accepted = set()
+    return build_checked({**node, **{key: n for key, n in sizes.items() if key in accepted}}, "model", nn.Module)
+
+
 def _parts(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """What Hydra is to make within ``node``, at any depth, each with its path."""
     inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
@@ -86,7 +107,7 @@ def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Call
     try:
         values = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
         groups = [{"params": values[:1]}, {"params": values[1:], "weight_decay": 0.0}]
-        tried = optimizer(values if cfg.decay_norms_and_biases else groups)
+        tried = optimizer(groups if cfg.weight_decay_exclude_1d else values)
         _check_can_be_kept(tried)
     except Exception as error:  # whatever an optimizer of any package raises is about its settings
         raise UserError(f"optimizer: {one_line(error)}. Given: {_given(cfg.optimizer)}") from error

@@ -35,7 +35,7 @@ GROUPS = (
 TOP_LEVEL_KEYS = (
     "seed",
     "monitor",
-    "decay_norms_and_biases",
+    "weight_decay_exclude_1d",
     "channels_last",
     "cuda_graph",
     "im2col_weight_grad",
@@ -43,7 +43,7 @@ TOP_LEVEL_KEYS = (
     "resume",
     "output_dir",
 )
-KEYS = (*TOP_LEVEL_KEYS, *GROUPS, "experiment")
+KEYS = (*TOP_LEVEL_KEYS, *GROUPS, "plots", "experiment")
 OPTIONAL_GROUPS = ("augmentation", "mixup", "scheduler", "ema", "logger")
 
 

@@ -15,7 +15,7 @@ from fer_exp.data.loaders import ValidationBatches
 from fer_exp.errors import UserError
 from fer_exp.plots.terminal import progress_bar
 from fer_exp.runs.checkpoint import LoadedModel, read_checkpoint
-from fer_exp.training.hardware import choose_accelerator, choose_precision, device_name, keep_freed_memory
+from fer_exp.training.hardware import choose_accelerator, choose_precision, device_name, retain_memory
 
 CROP = 11 / 12  # of the image's side: 44 of 48 pixels
 
@@ -37,7 +37,7 @@ def load_model(path: Path, accelerator: str, precision: str) -> tuple[LoadedMode
     accelerator, accelerator_reason = choose_accelerator(accelerator)
     precision, precision_reason = choose_precision(precision, accelerator)
     if accelerator == "cpu":
-        keep_freed_memory()
+        retain_memory()
     if accelerator == "cuda" and precision == "32-true":
         torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: 10 bits of mantissa instead of 23
     model = replace(read_checkpoint(path), precision=precision)

@@ -1,17 +1,25 @@
 """A run's folder: whether it may be written to, what an earlier try left there, and who holds it."""
 
 import logging
+import math
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
+from fer_exp.config.schema import plain
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import DRAFT, expand_path
 from fer_exp.runs.record import FINISHED, HISTORY, SUMMARY, config_diff, read_summary
+
+log = logging.getLogger(__name__)
 
 # What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
 _PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
@@ -47,6 +55,14 @@ def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) ->
         held = "the record of another run" if SUMMARY in names else "other files"
         hint = "; resume=auto goes on with it" if SUMMARY in names else ""
         raise UserError(f"{folder} holds {held}: choose another hydra.run.dir, or remove it{hint}.")
+
+
+def check_output_dir(cfg: DictConfig) -> None:
+    """Raise UserError if ``output_dir`` is not Hydra's run folder: the log and the config are there already."""
+    given, folder = cfg.get("output_dir"), HydraConfig.get().runtime.output_dir
+    if isinstance(given, str) and Path(given).resolve() != Path(folder).resolve():
+        key = "hydra.sweep.dir" if HydraConfig.get().mode == RunMode.MULTIRUN else "hydra.run.dir"
+        raise UserError(f"output_dir={given}: choose the folder with {key}={given}")
 
 
 def run_of(checkpoint: str | Path) -> Path:
@@ -85,6 +101,43 @@ def find_resume_state(folder: Path, config: Mapping[str, Any]) -> tuple[str, Pat
             if not is_hydras(path):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return "new", None
+
+
+def find_run_id(folder: Path) -> str:
+    """The run id of the record in ``folder``, which a resumed run continues; a new one if there is none."""
+    with suppress(OSError, ValueError):
+        return str(read_summary(folder)["run_id"])
+    return uuid.uuid4().hex
+
+
+def prepare_resume(cfg: DictConfig, folder: Path) -> bool:
+    """Make a run with ``resume=auto``, or a job of a sweep, resume what an earlier try left in its folder.
+
+    Returns:
+        Whether there is something to train; False if the earlier try finished the run.
+
+    Raises:
+        UserError: the folder holds another run.
+    """
+    if cfg.resume != "auto" and HydraConfig.get().mode != RunMode.MULTIRUN:
+        return True
+    found, checkpoint = find_resume_state(folder, plain(cfg))
+    if found == "finished":
+        log.info("This run has finished already.")
+        return False
+    if checkpoint is not None:
+        log.info("Resuming from %s.", checkpoint)
+        cfg.resume = str(checkpoint)
+    elif cfg.resume == "auto":
+        log.info("Nothing to resume in %s: starting a new run.", folder)
+        cfg.resume = None
+    return True
+
+
+def read_result(folder: Path) -> float:
+    """The validation accuracy of a finished run's best epoch; NaN if it has none."""
+    best = read_summary(folder)["best"]
+    return float(best["val_acc"]) if best else math.nan
 
 
 def _check_own(folder: Path) -> None:

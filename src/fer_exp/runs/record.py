@@ -117,10 +117,14 @@ class RunRecord:
         """Identifies the run in its checkpoints."""
         return str(self.summary["run_id"])
 
-    def write_epochs(self, rows: Sequence[Row]) -> None:
-        """Replace the history by ``rows``, one per epoch, and update the summary."""
+    def write_epochs(self, rows: Sequence[Row], skip: int = 0) -> None:
+        """Replace the history by ``rows``, one per epoch, and update the summary.
+
+        The best epoch is not among the first ``skip``: their weights were not saved for this run.
+        """
         self.summary |= {"epochs": len(rows), "history": digest(rows)}
-        self.summary |= {"best": best_row(rows, self.summary["monitor"]), "last": rows[-1] if rows else None}
+        best = best_row(rows[skip:], self.summary["monitor"])
+        self.summary |= {"best": best, "last": rows[-1] if rows else None}
         self.summary["seconds"] |= {
             "train": round(sum(row["train_seconds"] for row in rows), 3),
             "validation": round(sum(row["val_seconds"] for row in rows), 3),

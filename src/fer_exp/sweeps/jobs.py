@@ -3,12 +3,15 @@
 Light imports: this is loaded before Hydra parses the command line.
 """
 
+import gc
 import json
 import logging
+import math
 import shutil
+import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -22,15 +25,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_exp.config.schema import plain
+from fer_exp.config.schema import GROUPS, plain
 from fer_exp.errors import UserError
 from fer_exp.files import DRAFT, quote_override
-from fer_exp.runs.folder import check_folder
+from fer_exp.runs.folder import check_folder, check_output_dir, claim, prepare_resume, read_result
 from fer_exp.runs.record import (
     FINISHED,
     SUMMARY,
     config_diff,
     for_json,
+    mark_failed,
     read_summary,
     record_folders,
 )
@@ -204,6 +208,65 @@ def end_sweep(folder: Path) -> int:
         )
         return EXIT_FAILED
     return status or (EXIT_DIVERGED if "diverged" in statuses else 0)
+
+
+def run_job(cfg: DictConfig, train: Callable[..., float]) -> float:
+    """Train one job of a sweep, unless an earlier try of the sweep finished it.
+
+    A job that fails leaves a record, and the sweep continues. Only Ctrl-C and SIGTERM end it.
+
+    Args:
+        cfg: the composed config of the job.
+        train: trains a run with a config and returns its result.
+
+    Returns:
+        The validation accuracy of the best epoch; NaN if there is none.
+    """
+    hydra_cfg = HydraConfig.get()
+    folder, sweep = Path(hydra_cfg.runtime.output_dir), Path(hydra_cfg.runtime.cwd, hydra_cfg.sweep.dir)
+    try:
+        check_output_dir(cfg)
+        with claim(folder):
+            return _train_or_fail(cfg, train, folder, sweep) if prepare_resume(cfg, folder) else read_result(folder)
+    except UserError as error:  # for example, the folder holds another run
+        log.error("Error: %s", error)
+        note_refusal(sweep, hydra_cfg.job.num)
+        return math.nan
+    except (KeyboardInterrupt, SystemExit) as error:
+        log.info("The same command with %s continues this sweep.", quote_override("hydra.sweep.dir", sweep))
+        raise SystemExit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else error.code) from error
+    finally:
+        gc.collect()  # trainer and module refer to each other, and Python does not know how much memory they take
+
+
+def _train_or_fail(cfg: DictConfig, train: Callable[..., float], folder: Path, sweep: Path) -> float:
+    from fer_exp.training.hardware import available_cores, share_cores
+
+    hydra_cfg = HydraConfig.get()
+    facts = {"config": plain(cfg), "choices": choices(), "seed": cfg.seed}
+    try:
+        duplicate = duplicate_job(cfg, sweep, hydra_cfg.job.num)
+        if duplicate is not None:
+            log.warning("Warning: same settings as job %d: a swept key has no effect.", duplicate)
+        share_cores(jobs_at_once(hydra_cfg.launcher, read_sweep(sweep)["jobs"], available_cores()))
+        return train(cfg, verbose=False)
+    except UserError as error:
+        log.error("Error: %s", error)
+        reason = str(error)
+    except Exception as error:
+        log.exception("This job failed.")
+        reason = f"{type(error).__name__}: {error}"
+    with suppress(OSError, ValueError):  # on a full disk, or if it is damaged, the record stays as it was
+        mark_failed(folder, facts, reason)
+    return math.nan
+
+
+def choices() -> dict[str, str]:
+    """The choice in each config group by name; empty if Hydra did not compose the config."""
+    if not HydraConfig.initialized():
+        return {}
+    names = HydraConfig.get().runtime.choices
+    return {group: str(names[group]) for group in (*GROUPS, "experiment") if names.get(group)}
 
 
 def note_refusal(folder: Path, job: int) -> None:

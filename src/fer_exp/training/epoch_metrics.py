@@ -1,28 +1,38 @@
 """Loss and confusion matrix of an epoch, accumulated on the training device."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+from torchmetrics import Metric
+
+from fer_exp.metrics import METRICS, accuracy
 
 
-class EpochMetrics:
-    """Sum of losses and confusion matrix over the batches of an epoch.
+class EpochMetrics(Metric):
+    """Accumulates the batches of one split and computes its rows of ``METRICS``.
 
-    ``update`` launches work on the device and waits for nothing; what is read from the tally waits.
+    ``update`` launches work on the device and waits for nothing. ``compute`` waits, and reduces over devices.
 
     Args:
+        split: ``train`` or ``val``: the prefix of the metrics' names.
         num_classes: C.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.reset()
+    full_state_update = False
+    loss_sum: Tensor
+    counts: Tensor
+    all_finite: Tensor
+    finite_batches: Tensor
 
-    def reset(self, device: torch.device | str = "cpu") -> None:
-        """Start an epoch on ``device``."""
-        self._loss_sum = torch.zeros((), device=device)
-        self._confusion = torch.zeros(self.num_classes**2, dtype=torch.int64, device=device)
-        self._is_finite = torch.ones((), dtype=torch.bool, device=device)
-        self._finite_batches = torch.zeros((), dtype=torch.int64, device=device)
+    def __init__(self, split: Literal["train", "val"], num_classes: int) -> None:
+        super().__init__()
+        self.split = split
+        self.num_classes = num_classes
+        self.add_state("loss_sum", torch.zeros(()), "sum")
+        self.add_state("counts", torch.zeros(num_classes**2, dtype=torch.int64), "sum")
+        self.add_state("all_finite", torch.ones((), dtype=torch.int64), "min")
+        self.add_state("finite_batches", torch.zeros((), dtype=torch.int64), "min")
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch.
@@ -33,37 +43,25 @@ class EpochMetrics:
             labels: (B,) int64.
         """
         loss = loss.detach()
-        self._loss_sum += loss * len(labels)
-        self._is_finite &= loss.isfinite()
-        self._finite_batches += self._is_finite
+        self.loss_sum += loss * len(labels)
+        self.all_finite *= loss.isfinite()
+        self.finite_batches += self.all_finite  # batches before the first one whose loss is not finite
         cells = labels * self.num_classes + logits.detach().argmax(dim=1)
-        self._confusion.scatter_add_(0, cells, torch.ones_like(cells))
+        self.counts.scatter_add_(0, cells, torch.ones_like(cells))
+
+    def compute(self) -> dict[str, float]:
+        """The metrics of the split by name: mean loss, and the formulas of ``METRICS``."""
+        confusion = self.confusion
+        loss = float(self.loss_sum) / max(1, int(confusion.sum()))
+        rows = [metric for name, metric in METRICS.items() if name.startswith(f"{self.split}_")]
+        return {row.name: row.formula(confusion) if row.formula else loss for row in rows}
 
     @property
     def confusion(self) -> Tensor:
         """(C, C) int64 on the CPU: rows are true classes, columns predicted ones."""
-        return self._confusion.view(self.num_classes, self.num_classes).cpu()
+        return self.counts.view(self.num_classes, self.num_classes).cpu()
 
-    @property
-    def finite_batches(self) -> int:
-        """Number of batches before the first one whose loss was not finite."""
-        return int(self._finite_batches)
-
-    @property
-    def loss(self) -> float:
-        """Mean loss over the images."""
-        return float(self._loss_sum) / max(1, int(self._confusion.sum()))
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images whose class was predicted."""
+    def running(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the batches so far, of this device; waits for the device."""
         confusion = self.confusion
-        # Python's division: torch divides whole numbers in float32, in which equal differences come out unequal.
-        return int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
-
-    @property
-    def macro_f1(self) -> float:
-        """Unweighted mean over the classes of F1 = 2 TP / (2 TP + FP + FN), 0 for a class never seen nor predicted."""
-        confusion = self.confusion.double()
-        seen_or_predicted = confusion.sum(0) + confusion.sum(1)
-        return float((2 * confusion.diagonal() / seen_or_predicted.clamp(min=1)).mean())
+        return float(self.loss_sum) / max(1, int(confusion.sum())), accuracy(confusion)

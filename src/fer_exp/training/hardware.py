@@ -1,29 +1,75 @@
-"""What the machine can do, and the choices that follow from it."""
+"""The machine: its devices, and the precision and speed options that follow from them."""
 
 import ctypes
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 
 from fer_exp.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-# Below which size memory is kept: more than any tensor of a step on a CPU. Older glibcs take at most 32 MiB.
-_KEPT = (2**30, 2**25)
-_NEVER = 2**31 - 1  # bytes that must be free before any are given back
+# Memory blocks below this size are retained: more than any tensor of a step on a CPU. Older glibcs take at most 32 MiB.
+_MMAP_THRESHOLDS = (2**30, 2**25)
+_NEVER = 2**31 - 1  # bytes that must be free before any are returned
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run uses.
+
+    Attributes:
+        accelerator: ``cpu``, ``cuda`` or ``mps``.
+        precision: for Lightning: ``bf16-mixed``, ``32-true``, ...
+        im2col: whether weight gradients on small maps use im2col.
+        device: name of the device.
+        threads: number of CPU threads.
+        reasons: why, for the log.
+    """
+
+    accelerator: str
+    precision: str
+    im2col: bool
+    device: str
+    threads: int
+    reasons: str
+
+
+def choose_hardware(cfg: DictConfig) -> Hardware:
+    """Choose device, precision and speed options by the config and the machine, and set up this process for them.
+
+    Raises:
+        UserError: the machine does not have what is set.
+    """
+    accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
+    precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
+    im2col, _ = choose_im2col(cfg.im2col_weight_grad, accelerator, precision)
+    if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
+        raise UserError(
+            "trainer.gradient_clip_val with trainer.precision=16-mixed: a fused optimizer cannot clip scaled "
+            "gradients; set optimizer.fused=false."
+        )
+    if cfg.cuda_graph and accelerator != "cuda":
+        raise UserError(f"cuda_graph=true: expected a CUDA device, got {accelerator}; set cuda_graph=false.")
+    if cfg.retain_memory and accelerator == "cpu":
+        retain_memory()
+    device = device_name(accelerator)
+    reasons = f"Device: {device} ({why_accelerator}). Precision: {precision} ({why_precision})."
+    return Hardware(accelerator, precision, im2col, device, torch.get_num_threads(), reasons)
 
 
 def choose_accelerator(wanted: str) -> tuple[str, str]:
     """Resolve ``trainer.accelerator``.
 
     Returns:
-        The accelerator for Lightning ("cpu", "cuda", "mps") and the reason, in words.
+        The accelerator for Lightning ("cpu", "cuda", "mps") and the reason.
 
     Raises:
-        UserError: what is wanted is not there.
+        UserError: there is no such device.
     """
     found = [name for name, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if backend.is_available()]
     if wanted in ("auto", "gpu") and found:
@@ -34,23 +80,23 @@ def choose_accelerator(wanted: str) -> tuple[str, str]:
         return wanted, "as set"
     raise UserError(
         f"trainer.accelerator={wanted}: torch finds no such device here "
-        f"({'only ' + found[0] if found else 'no GPU'}). trainer.accelerator=auto takes what there is."
+        f"({'only ' + found[0] if found else 'no GPU'}). trainer.accelerator=auto uses what is available."
     )
 
 
 def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
-    """Resolve ``trainer.precision``: bfloat16 autocast where the hardware multiplies bfloat16 natively.
+    """Resolve ``trainer.precision``: bfloat16 autocast on hardware with bfloat16 instructions.
 
-    Without such instructions bfloat16 on a CPU is emulated and slower than float32.
+    Without them bfloat16 on a CPU is emulated and slower than float32.
 
     Returns:
-        The precision for Lightning ("bf16-mixed", "32-true", ...) and the reason, in words.
+        The precision for Lightning ("bf16-mixed", "32-true", ...) and the reason.
 
     Raises:
-        UserError: the accelerator does not have what is wanted.
+        UserError: the accelerator does not support the precision.
     """
     if wanted == "16-mixed" and accelerator == "cpu":
-        raise UserError("trainer.precision=16-mixed: needs a GPU; on a CPU, expected auto, 32-true or bf16-mixed.")
+        raise UserError("trainer.precision=16-mixed: needs a GPU; on a CPU, use auto, 32-true or bf16-mixed.")
     if wanted != "auto":
         return wanted, "as set"
     if accelerator == "cuda":
@@ -62,97 +108,63 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
         if found:
             return "bf16-mixed", f"the processor has {found[0].upper().replace('_', '-')}"
         return "32-true", "the processor has no bfloat16 instructions"
-    return "32-true", f"nothing faster is known for {accelerator}"
+    return "32-true", f"the default on {accelerator}"
 
 
-def choose_cuda_graph(wanted: bool | str, accelerator: str, accumulates: bool) -> tuple[bool, str]:
-    """Resolve ``cuda_graph``: capture the network's passes where they run on a CUDA device.
-
-    Args:
-        wanted: True, False or "auto".
-        accelerator: what was chosen.
-        accumulates: whether gradients are added up over batches, which captured ones cannot be.
+def choose_im2col(wanted: bool | str, accelerator: str, precision: str) -> tuple[bool, str]:
+    """Resolve ``im2col_weight_grad``: faster in bfloat16 on a CPU with AMX.
 
     Returns:
-        Whether to, and the reason, in words.
+        Whether to use it, and the reason.
 
     Raises:
-        UserError: it is wanted and cannot be.
+        UserError: it is set to true and not possible here.
     """
-    if not wanted:
-        return False, "as set"
-    hindrance = None
-    if accelerator != "cuda":
-        hindrance = "it needs a CUDA device"
-    elif accumulates:
-        hindrance = "gradients are accumulated over batches"
-    if hindrance is None:
-        return True, "as set" if wanted is True else "launches all kernels of a pass at once"
-    if wanted is True:
-        raise UserError(f"cuda_graph=true: {hindrance}. cuda_graph=auto captures where it can be done.")
-    return False, hindrance
-
-
-def choose_patch_gradients(wanted: bool | str, accelerator: str, precision: str) -> tuple[bool, str]:
-    """Resolve ``im2col_weight_grad``: weight gradients on small maps as one product, where the processor has AMX.
-
-    Args:
-        wanted: True, False or "auto".
-        accelerator: what was chosen.
-        precision: what was chosen.
-
-    Returns:
-        Whether to, and the reason, in words.
-
-    Raises:
-        UserError: it is wanted and cannot be.
-    """
-    if not wanted:
-        return False, "as set"
     possible = accelerator == "cpu" and precision == "bf16-mixed"
-    if wanted is True:
-        if not possible:
-            raise UserError(
-                f"im2col_weight_grad=true: it is of bfloat16 on a CPU, and this is {precision} on {accelerator}. "
-                "im2col_weight_grad=auto takes it where it is faster."
-            )
-        return True, "as set"
+    if wanted is True and not possible:
+        raise UserError(
+            f"im2col_weight_grad=true: expected precision bf16-mixed on a CPU, got {precision} on {accelerator}; "
+            "im2col_weight_grad=auto uses it where it is faster."
+        )
+    if isinstance(wanted, bool):
+        return wanted, "as set"
     if possible and torch.cpu.get_capabilities().get("amx_bf16"):
         return True, "the processor has AMX"
-    return False, "it is faster in bfloat16 on AMX alone"
+    return False, "faster in bfloat16 on AMX only"
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees for what it asks next, where the C library is glibc.
+def retain_memory() -> None:
+    """Make glibc retain freed memory for the next allocation. No effect with other C libraries.
 
-    By default glibc gives tensors of a few megabytes back to the system at once, and each step of a training, or batch
-    of an evaluation, waits for the same pages to be found and zeroed anew.
+    By default glibc returns tensors of a few megabytes to the system at once, and each training step waits for the same
+    pages to be mapped and zeroed again.
     """
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
-    # musl has no mallopt. Where both sizes are refused all stays as it is: the second setting alone would be worse.
-    if hasattr(libc, "mallopt") and any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT):
+    # musl has no mallopt. If both sizes are refused nothing changes: the second setting alone would be worse.
+    if hasattr(libc, "mallopt") and any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in _MMAP_THRESHOLDS):
         libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def available_cores() -> int:
-    """Number of cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cores(processes: int) -> None:
-    """Take this process's part of the cores where several train at once; each with all of them slows all down."""
+    """Limit the threads of this process to its fraction of the cores if several processes train at once."""
     if processes > 1:
         torch.set_num_threads(max(1, available_cores() // processes))
 
 
 def device_name(accelerator: str) -> str:
-    """Name of the device that trains, with the number of threads for a CPU."""
+    """Name of the device, with the number of threads for a CPU."""
     if accelerator == "cuda":
         return torch.cuda.get_device_name()
     if accelerator == "cpu":
-        return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
     return accelerator
 
 

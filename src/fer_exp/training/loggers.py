@@ -1,116 +1,114 @@
-"""TensorBoard: what a run shows there."""
+"""Loggers: what a run shows in them beside the scalars of ``self.log``.
 
-import io
-import math
-from argparse import Namespace
-from collections.abc import Mapping
+Any logger of Lightning works. Images, the network's graph and the final hyper-parameters go through one function each,
+with a version per kind of logger. A logger without a version says so once.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial, singledispatch
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
+import torch
+from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from torch import Tensor, nn
-from torch.utils.tensorboard import FileWriter, SummaryWriter
-from torch.utils.tensorboard._pytorch_graph import graph
-from torch.utils.tensorboard.summary import hparams
 
-# Graphs that were traced in this process. torch never frees what it traced, some megabytes in each run of a sweep.
-_graphs: dict[tuple[str, tuple[int, ...]], Any] = {}
+from fer_exp.errors import one_line
+
+log = logging.getLogger(__name__)
+
+_CALLED_BY_LIGHTNING = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
+_unsupported: set[str] = set()  # messages logged in this process
 
 
-class TensorBoardLogger(Logger):
-    """Event files with training and validation as two runs of the same tags, so that one chart shows both.
+@singledispatch
+def log_image(logger: Logger, name: str, path: Path, epoch: int) -> None:
+    """Show a PNG file."""
+    _report_unsupported(logger, "images")
 
-    ``train_loss`` goes to the tag ``loss`` of ``tensorboard/train``, ``val_loss`` to the same tag of
-    ``tensorboard/validation``; all else, the hyper-parameters among it, to ``tensorboard/``. The step is the epoch.
+
+@singledispatch
+def log_graph(logger: Logger, network: nn.Module, example: Tensor) -> None:
+    """Show the graph of ``network`` for the images ``example`` (N, C, H, W)."""
+    _report_unsupported(logger, "the graph of a network")
+
+
+@singledispatch
+def log_result(logger: Logger, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Show a run's hyper-parameters and final metrics."""
+    logger.log_hyperparams(dict(params))  # type: ignore[call-arg]
+    logger.log_metrics({f"result/{name}": value for name, value in metrics.items()})
+
+
+@log_image.register
+def _(logger: WandbLogger, name: str, path: Path, epoch: int) -> None:
+    logger.log_image(name, [str(path)])
+
+
+@log_image.register
+def _(logger: MLFlowLogger, name: str, path: Path, epoch: int) -> None:
+    logger.experiment.log_artifact(logger.run_id, str(path))
+
+
+def _report_unsupported(logger: Logger, what: str) -> None:
+    message = f"{type(logger).__name__} cannot show {what}."
+    if message not in _unsupported:
+        _unsupported.add(message)
+        log.info(message)
+
+
+class RunLogger:
+    """A logger whose errors do not end the run: after the first one it logs a warning and is switched off.
 
     Args:
-        save_dir: the run's folder.
+        logger: any logger; None for none. Its methods that Lightning calls are replaced.
+        on_failure: called after the first error, with the class of the logger.
     """
 
-    def __init__(self, save_dir: str | Path) -> None:
-        super().__init__()
-        self._folder = Path(save_dir) / "tensorboard"
-        self._writers: dict[str, SummaryWriter] = {}
+    def __init__(self, logger: Logger | None, on_failure: Callable[[str], None]) -> None:
+        self.logger = logger
+        self.on_failure = on_failure
+        if logger is not None:
+            self._call(getattr, logger, "experiment", None)  # connects or opens files; Lightning would do it unguarded
+        if self.logger is not None:
+            for name in _CALLED_BY_LIGHTNING:
+                setattr(logger, name, partial(self._call, getattr(logger, name)))
 
-    @property
-    def name(self) -> str:
-        """Lightning's name for the folder of a run; there is none."""
-        return ""
+    def show_image(self, name: str, path: Path, epoch: int) -> None:
+        """Show a PNG file."""
+        self._call(log_image, self.logger, name, path, epoch)
 
-    @property
-    def version(self) -> str:
-        """Lightning's number of a run; there is none."""
-        return ""
+    def show_graph(self, network: nn.Module, image_shape: tuple[int, ...]) -> None:
+        """Show the network's graph."""
+        device = next(network.parameters()).device
+        self._call(log_graph, self.logger, network, torch.zeros(1, *image_shape, device=device))
 
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing at the start: ``log_result`` writes them once, with the final figures."""
+    def show_result(self, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Show the final metrics and close the logger."""
+        self._call(log_result, self.logger, params, metrics)
 
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the figures of an epoch; those of callbacks that log on their own, at their own step."""
-        epoch = int(metrics["epoch"]) + 1 if "epoch" in metrics else step
-        for name, value in metrics.items():
-            split, _, tag = name.partition("_")
-            if split in ("train", "val"):
-                self._writer({"train": "train", "val": "validation"}[split]).add_scalar(tag, value, epoch)
-            elif name != "epoch":
-                self._writer("").add_scalar(name, value, epoch)
-
-    def log_picture(self, tag: str, png: bytes, epoch: int) -> None:
-        """Write a PNG file as it is."""
-        # torch's writer takes figures and pixels only, and would draw or compress what is drawn and compressed already.
-        width, height = Image.open(io.BytesIO(png)).size
-        picture = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)  # 4: RGBA
-        self._file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), epoch)
-
-    @rank_zero_only
-    def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
-        """Write the graph at ``input_array`` (N, C, H, W); Lightning's own call, without one, does nothing."""
-        if input_array is not None:
-            self._file_writer().add_graph(_graph(model, input_array))
-
-    def log_result(self, params: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-        """Write a run's hyper-parameters with its final figures: a row of the HParams tab.
-
-        Figures that are not finite are left out: the tab cannot sort by them.
-        """
-        figures = {f"result/{name}": value for name, value in figures.items() if math.isfinite(value)}
-        for summary in hparams(dict(params), figures):
-            self._file_writer().add_summary(summary)
-        for name, value in figures.items():
-            self._writer("").add_scalar(name, value)
-
-    def finalize(self, status: str) -> None:
-        """Flush, or close after a failure; after a success ``log_result`` is still to come."""
-        if status != "success":
-            self.close()
-        for writer in self._writers.values():
-            writer.flush()
-
-    def close(self) -> None:
-        """Close the files."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
-
-    def _writer(self, part: str) -> SummaryWriter:
-        if part not in self._writers:
-            self._writers[part] = SummaryWriter(str(self._folder / part))
-        return self._writers[part]
-
-    def _file_writer(self) -> FileWriter:
-        writer = self._writer("").file_writer
-        assert writer is not None
-        return writer
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.logger is None:
+            return None
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            name, self.logger = type(self.logger).__name__, None
+            log.warning("Warning: %s failed and is switched off: %s", name, one_line(error) or type(error).__name__)
+            self.on_failure(name)
 
 
-def _graph(model: nn.Module, example: Tensor) -> Any:
-    """The graph of ``model`` as TensorBoard stores it; networks whose layers are equal have the same."""
-    key = f"{type(model).__module__}.{model}", tuple(example.shape)
-    if key not in _graphs:
-        _graphs[key] = graph(model, example)
-    return _graphs[key]
+def hyper_parameters(config: Mapping[str, Any], choices: Mapping[str, str], precision: str) -> dict[str, Any]:
+    """A run's config as flat hyper-parameters: ``{"optimizer": "adam", "optimizer/lr": 0.001, ...}``."""
+    params: dict[str, Any] = {"precision": precision}
+    for key in ("seed", "monitor", "weight_decay_exclude_1d"):
+        params[key] = config[key]
+    params |= {"batch_size": config["data"]["batch_size"], "max_epochs": config["trainer"]["max_epochs"]}
+    for group in ("model", "optimizer", "scheduler", "loss", "augmentation", "mixup", "ema"):
+        values = config.get(group) or {}
+        params[group] = choices.get(group) or str(values.get("_target_")).rpartition(".")[2]
+        for key, value in values.items():
+            if key not in ("_target_", "_partial_"):
+                params[f"{group}/{key}"] = value if isinstance(value, int | float) else str(value)
+    return params

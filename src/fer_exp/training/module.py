@@ -1,4 +1,4 @@
-"""The LightningModule: one training step, one validation step, the figures of an epoch."""
+"""The LightningModule: training step, validation step, and the metrics of an epoch."""
 
 import inspect
 import math
@@ -23,29 +23,26 @@ SchedulerFactory = Callable[..., LRScheduler]
 
 
 class Classifier(L.LightningModule):
-    """Trains a network to name the expression of a face.
+    """Trains an image classifier.
 
-    Each epoch logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``, ``val_macro_f1`` and ``lr``, once.
-    ``train_loss`` and ``train_acc`` are those of the images as they were trained on, changed and mixed, under the loss
-    that was trained, each image having the class with the largest part of its label; ``val_loss`` is the cross-entropy
-    of the images as they are.
+    Each epoch logs the rows of ``METRICS`` and ``lr``. The training metrics are those of the augmented and mixed images
+    under the training loss; a mixed image has the class with the largest part of its label. ``val_loss`` is the
+    cross-entropy of the unchanged images.
 
     Args:
-        network: maps normalised faces (N, 1, 48, 48) to logits (N, C).
-        optimizer: makes the optimizer from the network's parameters, or from groups of them.
-        scheduler: makes the learning-rate schedule from the optimizer; None for a constant rate. One that takes
-            ``total_steps`` is given the steps of the run and steps with the optimizer; any other steps once an epoch,
-            when the epoch's figures are known.
-        monitor: the figure that a plateau schedule watches.
-        num_classes: C.
-        loss: maps logits (N, C) and targets, (N,) int64 or (N, C) probabilities, to the loss to train.
-        augmentation: maps normalised faces to changed ones of the same shape; None to leave them as they are.
-        mixup: maps faces and their targets (N, C) to mixed ones; None to leave them apart.
-        decay_norms_and_biases: whether weight decay is also of the parameters with one axis; kernels and matrices have
-            more.
-        channels_last: keep images and kernels in channels-last order; the same function, faster.
-        settings: plain values (model, optimizer, classes, data) that are stored in checkpoints: they tell what a
-            checkpoint is, without the run's folder.
+        network: maps normalised images (N, C, S, S) to logits (N, K).
+        optimizer: makes the optimizer from the network's parameters or from parameter groups.
+        scheduler: makes the learning-rate schedule from the optimizer; None for a constant learning rate. A class that
+            takes ``total_steps`` gets the steps of the run and steps with the optimizer; any other steps every epoch,
+            when the epoch's metrics are known.
+        monitor: the metric that a plateau schedule watches.
+        num_classes: K.
+        loss: maps logits (N, K) and targets, (N,) int64 or (N, K) probabilities, to the training loss.
+        augmentation: maps normalised images to changed ones of the same shape; None for none.
+        mixup: maps images and their targets (N, K) to mixed ones; None for none.
+        weight_decay_exclude_1d: if true, biases and norm weights get no weight decay.
+        channels_last: memory order of images and kernels. Same function, faster.
+        hyper_parameters: plain values that describe the run in its checkpoints.
     """
 
     def __init__(
@@ -58,13 +55,13 @@ class Classifier(L.LightningModule):
         loss: nn.Module | None = None,
         augmentation: nn.Module | None = None,
         mixup: nn.Module | None = None,
-        decay_norms_and_biases: bool = True,
+        weight_decay_exclude_1d: bool = False,
         channels_last: bool = True,
-        settings: Mapping[str, Any] | None = None,
+        hyper_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # Plain values only: a checkpoint that holds a partial or a module cannot be loaded safely.
-        self.save_hyperparameters({"settings": dict(settings or {})}, logger=False)
+        self.save_hyperparameters(dict(hyper_parameters or {}), logger=False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format)
         self.make_optimizer = optimizer
@@ -74,81 +71,77 @@ class Classifier(L.LightningModule):
         self.num_classes = num_classes
         self.loss = loss or nn.CrossEntropyLoss()
         self.augmentation, self.mixup = augmentation, mixup
-        self.decay_norms_and_biases = decay_norms_and_biases
-        self.train_metrics = EpochMetrics(num_classes)
-        self.val_metrics = EpochMetrics(num_classes)
+        self.weight_decay_exclude_1d = weight_decay_exclude_1d
+        self.train_metrics = EpochMetrics("train", num_classes)
+        self.val_metrics = EpochMetrics("val", num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 faces (N, 1, 48, 48) to logits (N, C)."""
+        """Map uint8 images (N, C, S, S) to logits (N, K)."""
         return self._logits(normalise(images))
 
-    def _logits(self, faces: Tensor) -> Tensor:
-        logits: Tensor = self.network(faces.contiguous(memory_format=self.memory_format))
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images.contiguous(memory_format=self.memory_format))
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's tally."""
-        self.train_metrics.reset(self.device)
+        """Reset the training metrics."""
+        self.train_metrics.reset()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch: images (N, 1, 48, 48) uint8, and targets, (N,) int64 or (N, C) probabilities."""
+        """Loss of one batch: images (N, C, S, S) uint8, and targets, (N,) int64 or (N, K) probabilities."""
         images, targets = batch
-        faces, targets = self.change(normalise(images), targets)
-        logits = self._logits(faces)
+        changed, targets = self.augment(normalise(images), targets)
+        logits = self._logits(changed)
         loss: Tensor = self.loss(logits, targets)
         self.train_metrics.update(loss, logits, targets if targets.dim() == 1 else targets.argmax(dim=1))
         return loss
 
-    def change(self, faces: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment and mix normalised faces (N, 1, 48, 48), and their targets with them, as each step does anew."""
+    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment and mix normalised images (N, C, S, S) with their targets, with new random draws."""
         if self.augmentation is not None:
-            faces = self.augmentation(faces)
+            images = self.augmentation(images)
         if self.mixup is not None:
             if targets.dim() == 1:
-                # Not F.one_hot, which looks at the values and so waits for them.
-                targets = faces.new_zeros(len(targets), self.num_classes).scatter_(1, targets.unsqueeze(1), 1)
-            faces, targets = self.mixup(faces, targets)
-        return faces, targets
+                # Not F.one_hot, which reads the values and so waits for the device.
+                targets = images.new_zeros(len(targets), self.num_classes).scatter_(1, targets.unsqueeze(1), 1)
+            images, targets = self.mixup(images, targets)
+        return images, targets
 
     def on_validation_epoch_start(self) -> None:
-        """Start the validation's tally."""
-        self.val_metrics.reset(self.device)
+        """Reset the validation metrics."""
+        self.val_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Tally one batch."""
+        """Add one batch to the validation metrics."""
         images, labels = batch
         logits = self(images)
         self.val_metrics.update(F.cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch's figures, and let a schedule that steps by epochs act on them.
-
-        It steps here, not where Lightning would do it, after the checkpoint is saved: a run resumed from a checkpoint
-        would lag one step behind.
-        """
+        """Log the epoch's metrics."""
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
-        figures = {
-            "train_loss": self.train_metrics.loss,
-            "train_acc": self.train_metrics.accuracy,
-            "val_loss": self.val_metrics.loss,
-            "val_acc": self.val_metrics.accuracy,
-            "val_macro_f1": self.val_metrics.macro_f1,
-            "lr": self._last_lr(),
-        }
+        metrics = {**self.train_metrics.compute(), **self.val_metrics.compute(), "lr": self._last_lr()}
         if not self.is_finite():
-            # A variance of infinity, say, makes a constant network whose loss is finite: that is no result.
-            figures["val_loss"] = float("nan")
-        # float64, on the CPU: callbacks compare what the history shows, to the last digit.
-        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()})
+            # A variance of infinity, for example, makes a constant network with a finite loss.
+            metrics["val_loss"] = float("nan")
+        # float64 on the CPU: callbacks compare the values that the history shows, to the last digit.
+        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()})
+
+    def on_train_epoch_end(self) -> None:
+        """Step a schedule that steps every epoch; by now all callbacks have logged their metrics.
+
+        Lightning would step it after the checkpoint is saved, and a resumed run would lag one step behind.
+        """
+        value = monitored_value(self.trainer, self.monitor)
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(figures[self.monitor])
+            schedule.step(value)
         elif isinstance(schedule, LRScheduler) and not self._steps_with_optimizer:
             schedule.step()
 
     def _last_lr(self) -> float:
-        """The rate of the epoch's last step: a schedule that steps with the optimizer has gone on to the next one's."""
+        """The learning rate of the epoch's last step; a schedule that steps with the optimizer is one step ahead."""
         lr = self._lr_before if self._steps_with_optimizer else self.trainer.optimizers[0].param_groups[0]["lr"]
         return float(lr)
 
@@ -158,7 +151,7 @@ class Classifier(L.LightningModule):
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step a schedule that spans the run; ``on_validation_epoch_end`` steps the others."""
+        """Step a schedule that spans the run; ``on_train_epoch_end`` steps the others."""
         if self._steps_with_optimizer:
             self._lr_before = scheduler.optimizer.param_groups[0]["lr"]
             scheduler.step()
@@ -169,7 +162,7 @@ class Classifier(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients, also where the optimizer passes over the weights once.
+        """Clip the gradients, also with a fused optimizer.
 
         Lightning refuses that under any mixed precision; only float16, which scales gradients, has a reason to.
         """
@@ -180,41 +173,56 @@ class Classifier(L.LightningModule):
             clip(self.network.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the schedule where there is one."""
-        optimizer = self.make_optimizer(self._parameter_groups())
+        """The optimizer, and the schedule if there is one. Lightning saves and restores their states."""
+        optimizer = self.make_optimizer(parameter_groups(self.network, self.weight_decay_exclude_1d))
         if self.make_scheduler is None:
             return optimizer
-        # Registered with Lightning so that its state is saved and restored.
-        if self._steps_with_optimizer:
-            steps = self._count_steps()
-            try:
-                schedule = self.make_scheduler(optimizer, total_steps=steps)
-            except Exception as error:  # torch's OneCycleLR divides by zero where a phase has one step
-                raise UserError(
-                    f"scheduler: it cannot be laid over the {steps} steps of this run ({one_line(error)}); change its "
-                    "settings or trainer.max_epochs."
-                ) from error
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        schedule = self.make_scheduler(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": self.monitor}}
+        if not self._steps_with_optimizer:
+            schedule = self.make_scheduler(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": self.monitor}}
+        steps = self._count_steps()
+        try:
+            schedule = self.make_scheduler(optimizer, total_steps=steps)
+        except Exception as error:  # torch's OneCycleLR divides by zero if a phase has one step
+            raise UserError(
+                f"scheduler: it does not fit the {steps} steps of this run ({one_line(error)}); change its settings or "
+                "trainer.max_epochs."
+            ) from error
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _count_steps(self) -> int:
-        """Number of steps that the optimizer takes in the whole run."""
-        steps = int(self.trainer.estimated_stepping_batches)  # which also loads the training images
+        """Number of optimizer steps of the whole run."""
+        steps = int(self.trainer.estimated_stepping_batches)  # also loads the training images
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, GradientAccumulationScheduler):  # Lightning counts by the factor of now
+            if isinstance(callback, GradientAccumulationScheduler):  # Lightning counts by the factor of the first epoch
                 factors = map(callback.get_accumulate_grad_batches, range(self.trainer.max_epochs or 0))
                 steps = sum(math.ceil(self.trainer.num_training_batches / factor) for factor in factors)
         return steps
 
-    def _parameter_groups(self) -> Iterable[Any]:
-        if self.decay_norms_and_biases:
-            return self.network.parameters()
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        decayed, spared = ([p for p in parameters if (p.dim() > 1) is several] for several in (True, False))
-        return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+def monitored_value(trainer: L.Trainer, monitor: str) -> float:
+    """The epoch's value of ``monitor``.
+
+    Raises:
+        UserError: nothing logged it in this epoch.
+    """
+    metrics = trainer.callback_metrics
+    if monitor not in metrics:
+        logged = ", ".join(name for name in metrics if name != "lr")
+        raise UserError(f"monitor={monitor}: no such metric was logged in the epoch; expected one of {logged}")
+    return float(metrics[monitor])
+
+
+def parameter_groups(network: nn.Module, weight_decay_exclude_1d: bool) -> list[Any]:
+    """The trainable parameters; if biases and norm weights get no weight decay, as two groups."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not weight_decay_exclude_1d:
+        return parameters
+    kernels = [parameter for parameter in parameters if parameter.dim() > 1]
+    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
+    return [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def spans_run(make_scheduler: Callable[..., Any]) -> bool:
-    """Whether a schedule is laid over the whole run: its class takes ``total_steps``, as torch's OneCycleLR does."""
+    """Whether a schedule spans the whole run: its class takes ``total_steps``, as torch's OneCycleLR does."""
     return "total_steps" in inspect.signature(make_scheduler).parameters

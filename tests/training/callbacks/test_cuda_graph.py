@@ -12,6 +12,7 @@ from fer_exp.errors import UserError
 from fer_exp.models.vgg import VGG
 from fer_exp.runs.record import read_history
 from fer_exp.train import train
+from fer_exp.training.build import build_callbacks
 from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
 
 RECIPE = ("augmentation=strong", "mixup=mixup", "ema=default", "callbacks=fixed_budget", "trainer.max_epochs=2")
@@ -46,7 +47,10 @@ def replaying(network, samples):
 def captured(monkeypatch):
     """Networks are captured, on a CPU too; the networks that were."""
     seen = []
-    monkeypatch.setattr("fer_exp.training.hardware.choose_cuda_graph", lambda *_: (True, "for this test"))
+    monkeypatch.setattr(
+        "fer_exp.training.build.build_callbacks",
+        lambda cfg, batch: [*build_callbacks(cfg, batch), CudaGraphCallback(batch)],
+    )
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(
@@ -57,19 +61,19 @@ def captured(monkeypatch):
 
 def outcome(folder):
     rows = [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in read_history(folder)]
-    names = ("last", "best", "restored")
+    names = ("last", "best")
     states = [torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"] for name in names]
     return rows, states
 
 
 def test_a_captured_run_is_the_run_that_it_would_have_been_also_when_it_is_resumed(
-    small, tmp_path, request, monkeypatch
+    tiny, tmp_path, request, monkeypatch
 ):
     plain, whole, rest = tmp_path / "plain", tmp_path / "whole", tmp_path / "rest"
-    train(small(*RECIPE, f"output_dir={plain}"))
+    train(tiny(*RECIPE, folder=plain))
     networks = request.getfixturevalue("captured")
-    train(small(*RECIPE, f"output_dir={whole}"))
-    train(small(*RECIPE, "trainer.max_epochs=3", f"output_dir={rest}", f"resume={whole}/checkpoints/last.ckpt"))
+    train(tiny(*RECIPE, folder=whole))
+    train(tiny(*RECIPE, "trainer.max_epochs=3", f"resume={whole}/checkpoints/last.ckpt", folder=rest))
     assert len(networks) == 2
     rows, states = outcome(plain)
     captured_rows, captured_states = outcome(whole)
@@ -78,17 +82,17 @@ def test_a_captured_run_is_the_run_that_it_would_have_been_also_when_it_is_resum
         assert all(torch.equal(state[name], captured_state[name]) for name in state)
 
 
-def test_a_network_that_cannot_be_captured_trains_as_it_would_have(small, tmp_path, captured, monkeypatch, caplog):
+def test_a_network_that_cannot_be_captured_trains_as_it_would_have(tiny, tmp_path, captured, monkeypatch, caplog):
     def refusing(network, samples):
         network(*samples)  # which changes the statistics of batch norm
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refusing)
     with caplog.at_level(logging.WARNING):
-        train(small(*RECIPE, f"output_dir={tmp_path / 'refused'}"))
-    assert "trains without CUDA graphs: it cannot be captured (CUDA error: operation not permitted" in caplog.text
+        train(tiny(*RECIPE, folder=tmp_path / "refused"))
+    assert "CUDA error: operation not permitted" in caplog.text
     monkeypatch.undo()
-    train(small(*RECIPE, f"output_dir={tmp_path / 'plain'}"))
+    train(tiny(*RECIPE, folder=tmp_path / "plain"))
     assert outcome(tmp_path / "refused")[0] == outcome(tmp_path / "plain")[0]
 
 
@@ -140,7 +144,7 @@ def test_each_replay_drops_other_values_and_a_seed_brings_them_back():
     torch.testing.assert_close(seen[0], seen[2])
 
 
-def test_a_capture_that_breaks_torch_ends_the_run_with_the_remedy(small, captured, monkeypatch):
+def test_a_capture_that_breaks_torch_ends_the_run_with_the_remedy(tiny, captured, monkeypatch):
     def breaking(network, samples):
         monkeypatch.setattr(torch, "rand", refusing)
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -149,13 +153,13 @@ def test_a_capture_that_breaks_torch_ends_the_run_with_the_remedy(small, capture
         raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", breaking)
-    with pytest.raises(UserError, match=r"operation not permitted .* give cuda_graph=false"):
-        train(small("callbacks=fixed_budget"))
+    with pytest.raises(UserError, match=r"operation not permitted .*cuda_graph=false"):
+        train(tiny("callbacks=fixed_budget"))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", [("cuda_graph=false",), (), RECIPE], ids=["launched", "captured", "everything"])
-def test_no_step_waits_for_the_gpu(small, monkeypatch, request, recipe):
+def test_no_step_waits_for_the_gpu(tiny, monkeypatch, request, recipe):
     steps = []
     request.addfinalizer(lambda: torch.cuda.set_sync_debug_mode("default"))
 
@@ -171,19 +175,19 @@ def test_no_step_waits_for_the_gpu(small, monkeypatch, request, recipe):
             steps.append(arguments[-1])
 
     monkeypatch.setattr("fer_exp.train.build", lambda cfg, name: Watch() if name == "checkpoints" else build(cfg, name))
-    train(small("callbacks=fixed_budget", "trainer.max_epochs=2", *recipe, "trainer.accelerator=gpu"))
+    train(tiny("callbacks=fixed_budget", "trainer.max_epochs=2", *recipe, "trainer.accelerator=gpu"))
     assert len(steps) == 14
 
 
 @pytest.mark.gpu
-def test_a_run_on_a_gpu_learns_as_much_captured_as_not(small, tmp_path):
+def test_a_run_on_a_gpu_learns_as_much_captured_as_not(tiny, tmp_path):
     rows = []
     for graph in ("true", "false"):
         folder = tmp_path / graph
         train(
-            small(
+            tiny(
                 "trainer.accelerator=gpu", "model=vgg_small", "model.dropout=0", f"cuda_graph={graph}",
-                "callbacks=fixed_budget", "trainer.max_epochs=3", "trainer.deterministic=true", f"output_dir={folder}",
+                "callbacks=fixed_budget", "trainer.max_epochs=3", "trainer.deterministic=true", folder=folder,
             )
         )  # fmt: skip
         rows.append([row["train_loss"] for row in read_history(folder)])

@@ -1,4 +1,4 @@
-"""The notebook's own validation losses, replayed through the configured callbacks and schedule."""
+"""The validation losses of the notebook, replayed through the configured callbacks and schedule."""
 
 import lightning as L
 import pytest
@@ -8,8 +8,10 @@ from torch import nn
 from fer_exp.config.instantiate import build, build_optimizer_factories
 from fer_exp.data.dataset import make_dataset
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches
+from fer_exp.runs.record import RunRecord
 from fer_exp.training.callbacks.checkpoints import Checkpoints
-from fer_exp.training.callbacks.early_stopping import EarlyStopping, RestoreBestWeights
+from fer_exp.training.callbacks.early_stopping import EarlyStopping
+from fer_exp.training.callbacks.history import HistoryCallback
 from fer_exp.training.module import Classifier
 
 # The log prints four digits. Epochs 10 and 12 both read 1.0688, yet training went on after epoch 13: with patience 3
@@ -21,7 +23,7 @@ NOTEBOOK_VAL_LOSS = [
 
 
 class Replay(Classifier):
-    """A classifier whose validation losses are given, and whose weights tell the epoch they were trained in."""
+    """A classifier with given validation losses, whose weights are the number of the epoch they were trained in."""
 
     def __init__(self, *args, losses, **kwargs):
         super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7)), *args, **kwargs)
@@ -35,20 +37,20 @@ class Replay(Classifier):
         self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_epoch_end(self):
-        self.val_metrics = type("Given", (), {
-            "loss": self.losses[self.current_epoch], "accuracy": 0.5, "macro_f1": 0.5, "reset": lambda *_: None,
-            "update": lambda *_: None,
-        })()  # fmt: skip
+        given = {"val_loss": self.losses[self.current_epoch], "val_acc": 0.5, "val_macro_f1": 0.5}
+        self.val_metrics.compute = lambda: given
         super().on_validation_epoch_end()
 
 
 def replay(cfg, losses, tmp_path, **kwargs):
     optimizer, scheduler = build_optimizer_factories(cfg)
-    classifier = Replay(optimizer, scheduler, cfg.monitor, 7, losses=losses)
+    classifier = Replay(optimizer, scheduler, cfg.monitor, 7, losses=losses, hyper_parameters={"run_id": "replay"})
+    history = HistoryCallback(RunRecord(tmp_path, {"run_id": "replay", "monitor": cfg.monitor}), 0.0, cfg.monitor)
     callbacks = [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
     trainer = L.Trainer(
-        max_epochs=kwargs.pop("max_epochs", len(losses)), callbacks=callbacks, accelerator="cpu", logger=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+        max_epochs=kwargs.pop("max_epochs", len(losses)), callbacks=[history, *callbacks], accelerator="cpu",
+        logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
     )  # fmt: skip
     blank = make_dataset(torch.zeros(2, 1, 48, 48, dtype=torch.uint8), torch.tensor([0, 1]), "ab", "ab")
     device = torch.device("cpu")
@@ -56,23 +58,23 @@ def replay(cfg, losses, tmp_path, **kwargs):
     return classifier, trainer
 
 
-def test_the_notebook_s_run(composed, tmp_path):
+def test_notebook(composed, tmp_path):
     cfg = composed("data=folders", "data.root=.")
     classifier, trainer = replay(cfg, NOTEBOOK_VAL_LOSS + [0.1] * 33, tmp_path, max_epochs=50)
     assert trainer.current_epoch == 17  # stopped after epoch 17
-    assert classifier.rates == [1e-3] * 13 + [pytest.approx(2e-4)] * 4  # cut after epoch 13
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)  # cut after epoch 17
-    assert classifier.epoch_of_weights == 14  # restored
+    assert classifier.rates == [1e-3] * 13 + [pytest.approx(2e-4)] * 4  # reduced after epoch 13
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)  # reduced after epoch 17
+    assert classifier.epoch_of_weights == 14  # loaded at the end
 
 
-def test_the_printed_tie_would_have_stopped_the_notebook_before_its_jump(composed, tmp_path):
+def test_tie_in_the_printed_losses_would_have_stopped_the_notebook(composed, tmp_path):
     losses = [round(loss, 4) for loss in NOTEBOOK_VAL_LOSS]
     classifier, trainer = replay(composed(), losses, tmp_path)
     assert trainer.current_epoch == 13
     assert classifier.epoch_of_weights == 10
 
 
-def test_patience_10_lets_cuts_act(composed, tmp_path):
+def test_patience_10_gives_the_schedule_time(composed, tmp_path):
     cfg = composed("experiment=notebook_patient", "data.root=.")
     losses = [1.0] + [1.1] * 12
     classifier, trainer = replay(cfg, losses, tmp_path)
@@ -86,28 +88,27 @@ def test_plateau_ignores_gains_within_its_absolute_min_delta(composed, tmp_path)
     assert classifier.rates == pytest.approx([1e-3] * 4 + [2e-4])
 
 
-def test_best_weights_are_restored_when_the_epochs_run_out(composed, tmp_path):
+def test_best_weights_are_loaded_after_the_last_epoch(composed, tmp_path):
     classifier, trainer = replay(composed("callbacks=fixed_budget"), [1.0, 0.5, 0.7], tmp_path)
     assert trainer.current_epoch == 3
     assert classifier.epoch_of_weights == 2
 
 
-def test_last_checkpoint_keeps_the_last_epoch_and_best_the_best_accuracy(composed, tmp_path):
-    replay(composed("callbacks=fixed_budget"), [1.0, 0.5, 0.7], tmp_path)
+def test_last_checkpoint_has_the_last_epoch_and_best_the_first_best(composed, tmp_path):
+    replay(composed("callbacks=fixed_budget"), [1.0, 0.5, 0.5, 0.7], tmp_path)
     last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
-    assert last["state_dict"]["epoch_of_weights"] == 3
-    assert best["state_dict"]["epoch_of_weights"] == 1  # of equal accuracies, the first
+    assert last["state_dict"]["epoch_of_weights"] == 4
+    assert best["state_dict"]["epoch_of_weights"] == 2
 
 
-def test_monitor_of_accuracy_turns_the_direction(composed, tmp_path):
-    cfg = composed("monitor=val_acc", "callbacks=fixed_budget")
-    assert cfg.scheduler.mode == "max"
+def test_direction_is_that_of_the_monitor(composed):
+    assert composed("monitor=val_acc", "callbacks=fixed_budget").scheduler.mode == "max"
     assert EarlyStopping("val_acc", 3).mode == "max"
-    assert RestoreBestWeights("val_acc", tmp_path).sign == 1
+    assert EarlyStopping("val_loss", 3).mode == "min"
 
 
-def test_resume_keeps_the_patience_that_is_configured_now(composed, tmp_path):
+def test_resumed_run_uses_the_patience_of_its_config(composed, tmp_path):
     losses = [1.0, *(1.1 + i / 100 for i in range(20))]
     _, trainer = replay(composed(), losses, tmp_path, max_epochs=50)
     assert trainer.current_epoch == 4
@@ -121,23 +122,7 @@ def test_resume_keeps_the_patience_that_is_configured_now(composed, tmp_path):
     assert second.epoch_of_weights == 1
 
 
-def test_what_is_best_by_one_figure_is_not_held_against_another(composed, tmp_path):
-    # Each accuracy is 0.5: a loss of 0.9 that were taken for the best accuracy would never be reached.
-    replay(composed("callbacks=fixed_budget"), [0.9, 1.0], tmp_path)
-    checkpoint = tmp_path / "checkpoints/last.ckpt"
-    cfg = composed(
-        "callbacks=fixed_budget",
-        "callbacks.restore_best_weights.monitor=val_acc",
-        "callbacks.checkpoints.monitor=val_loss",
-    )
-    losses = [0.9, 1.0, 0.8, 0.7]
-    again, _ = replay(cfg, losses, tmp_path, ckpt_path=checkpoint, weights_only=True)
-    assert again.epoch_of_weights == 3  # the first of equals among those that followed
-    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
-    assert best["state_dict"]["epoch_of_weights"] == 4
-
-
-def test_a_stopped_run_that_is_resumed_trains_no_further(composed, tmp_path):
+def test_stopped_run_that_is_resumed_does_not_train(composed, tmp_path):
     losses = [1.0, *(1.1 + i / 100 for i in range(20))]
     first, trainer = replay(composed(), losses, tmp_path, max_epochs=50)
     again, resumed = replay(
@@ -148,7 +133,7 @@ def test_a_stopped_run_that_is_resumed_trains_no_further(composed, tmp_path):
     assert again.epoch_of_weights == first.epoch_of_weights == 1
 
 
-def test_a_last_checkpoint_never_knows_of_a_best_one_that_is_not_there(composed, tmp_path, monkeypatch):
+def test_best_checkpoint_is_written_before_the_last_one(composed, tmp_path, monkeypatch):
     def die(*_):
         raise RuntimeError("killed between the two")
 

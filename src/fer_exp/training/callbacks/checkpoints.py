@@ -1,72 +1,120 @@
-"""The checkpoints of a run: the best epoch's, and the last one's to go on from."""
+"""The checkpoints of a run: ``best.ckpt`` and ``last.ckpt``."""
 
+import logging
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch import callbacks
 
 from fer_exp.files import replacing
-from fer_exp.metrics import describe
-from fer_exp.runs.record import is_finite
+from fer_exp.training.callbacks.history import HistoryCallback
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints(callbacks.Checkpoint):
-    """Saves ``last.ckpt`` after each epoch, and keeps the best epoch's as ``best.ckpt``.
+    """Saves ``last.ckpt`` after each epoch and the best epoch as ``best.ckpt``, whose weights it loads at the end.
 
-    An epoch whose loss is not finite is not saved. Each file is replaced whole: a run that is killed while it saves
-    leaves the one before. Lightning's ModelCheckpoint saves its ``last.ckpt`` only when the best is saved, and
-    forgets the best score when a run is resumed in another folder. A run that is resumed with another monitor begins
-    anew with its best.
+    The best epoch is the one of ``HistoryCallback``. An epoch whose loss is not finite is not saved. Files are replaced
+    as a whole, so a run that is killed while saving leaves the previous ones. (Lightning's ModelCheckpoint saves its
+    ``last.ckpt`` only together with the best, and forgets the best score if a run is resumed in another folder.)
 
     Args:
         folder: where the files go.
-        monitor: name of the figure whose best epoch is kept; the first of equals.
     """
 
-    def __init__(self, folder: str | Path, monitor: str) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.monitor = monitor
-        self.sign = 1 if describe(monitor).direction == "max" else -1
-        self.best_value: float | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the folder, and take over the best checkpoint of a run that is resumed in a new one."""
+        """Create the folder; if a run is resumed in a new folder, copy its best checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.ckpt_path is not None:
-            best = Path(trainer.ckpt_path).parent / "best.ckpt"
-            if best.is_file() and best.resolve().parent != self.folder.resolve():
-                self._copy(best, "best.ckpt")
+            self._find_best(Path(trainer.ckpt_path), _history(trainer))
+
+    def _find_best(self, resumed: Path, history: HistoryCallback) -> None:
+        """Make ``best.ckpt`` hold the best epoch before the resumed one, as the resumed checkpoint names it.
+
+        A file beside the resumed one may belong to another run, or to a later epoch of the same run.
+        """
+        best = self.folder / "best.ckpt"
+        run_id, wanted = history.record.run_id, history.best_epoch
+        if wanted is None or _identity(best) == (run_id, wanted):
+            return
+        resumed_run, _ = _identity(resumed) or (None, 0)
+        candidates = (best, resumed.parent / "best.ckpt", resumed)
+        source = next((path for path in candidates if _identity(path) == (resumed_run, wanted)), None)
+        if source is not None:
+            content = torch.load(source, map_location="cpu", weights_only=True)
+            content["hyper_parameters"]["run_id"] = run_id
+            with replacing(best) as draft:
+                torch.save(content, draft)
+            return
+        log.warning(
+            "Warning: %s has no checkpoint of epoch %d, the best epoch so far: best.ckpt will hold the best of the "
+            "epochs that follow.",
+            resumed.parent,
+            wanted,
+        )
+        history.skip = len(history.rows)
+        best.unlink(missing_ok=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the epoch."""
-        if not is_finite(trainer.callback_metrics):
+        history = _history(trainer)
+        if history.diverged:
             return
-        value = float(trainer.callback_metrics[self.monitor])
-        is_best = self.best_value is None or self.sign * value > self.sign * self.best_value
-        if is_best:
-            self.best_value = value
-        # The best first: last.ckpt knows of it, and a run that is killed between the two does this epoch again.
+        is_best = history.best_epoch == trainer.current_epoch + 1
+        # best.ckpt first: last.ckpt refers to it, and a run that is killed in between trains this epoch again.
         name = "best.ckpt" if is_best else "last.ckpt"
         with replacing(self.folder / name) as draft:
             trainer.save_checkpoint(draft)
         if is_best:
             self._copy(self.folder / "best.ckpt", "last.ckpt")
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Load the best weights."""
+        self._load_best(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Load the best weights after Ctrl-C or SIGTERM."""
+        if isinstance(exception, KeyboardInterrupt | SystemExit):
+            self._load_best(trainer, pl_module)
+
+    def _load_best(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if _history(trainer).best_epoch is not None and (self.folder / "best.ckpt").is_file():
+            best = torch.load(self.folder / "best.ckpt", map_location=module.device, weights_only=True, mmap=True)
+            module.load_state_dict(best["state_dict"])
+
     def _copy(self, source: Path, name: str) -> None:
         with replacing(self.folder / name) as draft:
             try:
-                os.link(source, draft)  # at once: as files are replaced and never written to, two names may share one
+                os.link(source, draft)  # files are replaced and never written to, so two names may share one
             except OSError:  # not on every file system
                 shutil.copyfile(source, draft)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, for a run that is resumed."""
-        return {"monitor": self.monitor, "best_value": self.best_value}
+        """Nothing; but Lightning refuses two callbacks of this class because it is not empty."""
+        return {"folder": "checkpoints"}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best of the run that is resumed, unless it is another figure's."""
-        if state_dict.get("monitor", self.monitor) == self.monitor:
-            self.best_value = state_dict["best_value"]
+
+def _history(trainer: L.Trainer) -> HistoryCallback:
+    own = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback for callback in own if isinstance(callback, HistoryCallback))
+
+
+def _identity(checkpoint: Path) -> tuple[str, int] | None:
+    """The run id and the epoch (from 1) of a checkpoint; None if it cannot be read."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            if archive.testzip():  # torch does not compare checksums
+                return None
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return str(content["hyper_parameters"]["run_id"]), int(content["epoch"]) + 1
+    except Exception:  # a damaged file makes the readers raise anything
+        return None

@@ -1,4 +1,4 @@
-"""The network's passes on a GPU, launched as a whole."""
+"""CUDA graphs: forward and backward pass of the network, each launched as a whole."""
 
 import gc
 import logging
@@ -14,65 +14,63 @@ log = logging.getLogger(__name__)
 
 
 class CudaGraphCallback(L.Callback):
-    """Captures the network before the first step of a training.
+    """Captures the network before the first training step.
 
-    Loss, changes of the images and the optimizer's step stay outside, so that a rate that a schedule changes, and any
-    optimizer, work as without. A network that cannot be captured, because it waits for a value, is told and trains as
-    it would have. One that counts its calls, or draws random numbers outside torch, would have that done once, and
-    needs ``cuda_graph=false``.
+    Loss, augmentation and the optimizer's step stay outside, so any optimizer and schedule works. A network that cannot
+    be captured, because it waits for a value, is reported and trains without. A network that counts its calls, or draws
+    random numbers outside torch, would do so only once: it needs ``cuda_graph=false``.
 
     Args:
-        batch: shape of the training batches, (N, 1, 48, 48).
+        batch: shape of the training batches, (N, C, S, S).
     """
 
     def __init__(self, batch: tuple[int, ...]) -> None:
         self.batch = batch
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Capture: by now the weights lie where they stay, and those of a resumed run have been read.
+        """Capture the network: by now its weights stay in place, and those of a resumed run are loaded.
 
         Raises:
-            UserError: the capture failed, and torch cannot go on after it.
+            UserError: the capture failed, and torch cannot continue after it.
         """
         network = pl_module.network
         assert isinstance(network, nn.Module)
         try:
             capture(network, self.batch, trainer.precision_plugin.forward_context())
         except (RuntimeError, AssertionError) as error:
-            log.warning("The network trains without CUDA graphs: it cannot be captured (%s).", one_line(error))
+            log.warning("Warning: training without CUDA graphs: the network cannot be captured (%s).", one_line(error))
             try:
                 torch.rand(1, device=pl_module.device)  # torch 2.11 may have left its generator in the capture
             except RuntimeError as broken:
                 raise UserError(
-                    f"cuda_graph: the network cannot be captured ({one_line(error)}), and this version of torch cannot "
-                    "go on after the attempt; give cuda_graph=false."
+                    f"cuda_graph=true: the network cannot be captured ({one_line(error)}), and torch "
+                    f"{torch.__version__} cannot continue after the attempt; use cuda_graph=false."
                 ) from broken
 
 
 def capture(network: nn.Module, batch: tuple[int, ...], precision: AbstractContextManager[None]) -> None:
-    """Let a network replay its passes as two CUDA graphs, in training mode and on batches of one shape.
+    """Make a network replay its passes as two CUDA graphs, in training mode and on batches of one shape.
 
-    A small network on small images is done with a kernel before the next one is launched; a graph launches all at once,
-    kernel for kernel what they were. PyTorch's ``make_graphed_callables`` captures and replays them: random masks are
-    drawn anew in each replay, from the same generator. Gradients lie where the last replay's lay, so that none can be
-    added up over batches.
+    The kernels of a small network end before the next one is launched; a graph launches all of them at once. PyTorch's
+    ``make_graphed_callables`` captures and replays; each replay draws new random masks from the same generator.
+    Gradients lie where those of the last replay lay, so they cannot be accumulated over batches.
 
     Args:
-        network: in training mode, where it is to stay.
-        batch: shape of the training batches, (N, 1, 48, 48).
-        precision: in which it trains; autocast must be without a cache.
+        network: in training mode.
+        batch: shape of the training batches, (N, C, S, S).
+        precision: context to train in; autocast must have no cache.
 
     Raises:
-        RuntimeError, AssertionError: it cannot be captured, and is as it was.
+        RuntimeError, AssertionError: the network cannot be captured, and is unchanged.
     """
-    # Passes before the capture warm up kernels, and count in the statistics of batch norm.
+    # Passes before the capture warm up kernels, and change the statistics of batch norm.
     statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    faces = torch.zeros(batch, device=next(network.parameters()).device)
-    gc.collect()  # a graph of an earlier run that is freed in the middle of a capture breaks it
+    images = torch.zeros(batch, device=next(network.parameters()).device)
+    gc.collect()  # freeing a graph of an earlier run during a capture breaks it
     gc.disable()
     try:
         with torch.cuda.stream(torch.cuda.current_stream()), precision:  # a failed capture may leave another stream
-            torch.cuda.make_graphed_callables(network, (faces,))
+            torch.cuda.make_graphed_callables(network, (images,))
     finally:
         gc.enable()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a second Ctrl-C does."""
+"""A second Ctrl-C."""
 
 import signal
 
@@ -8,10 +8,10 @@ import lightning as L
 class SecondInterrupt(L.Callback):
     """Lets a second Ctrl-C end the process at once.
 
-    Lightning ignores it while a first one is dealt with. This stands before the callbacks that restore and draw.
+    Lightning ignores it while it handles the first one. This callback comes before those that load weights and draw.
     """
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signal its own effect back."""
+        """Restore the default handler of the signal."""
         if isinstance(exception, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Random streams that are a function of the seed and the epoch."""
+"""Random numbers as a function of seed and epoch."""
 
 import lightning as L
 import torch
@@ -7,7 +7,7 @@ from fer_exp.data.seeding import TRAINING, derive_seed
 
 
 class SeedEachEpoch(L.Callback):
-    """Reseeds torch before each epoch: a resumed run draws the dropout masks of one that was never interrupted.
+    """Seeds torch before each epoch, so a resumed run draws the same dropout masks as an uninterrupted one.
 
     Args:
         seed: the run's seed.
@@ -17,5 +17,5 @@ class SeedEachEpoch(L.Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Seed the CPU's and the GPUs' generators."""
+        """Seed the generators of the CPU and the GPUs."""
         torch.manual_seed(derive_seed(self.seed, TRAINING, trainer.current_epoch))

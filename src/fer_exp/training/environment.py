@@ -1,0 +1,33 @@
+"""Keeps variables that a host program passed on (a cluster, a notebook, Lightning) from changing a run."""
+
+import logging
+import os
+import warnings
+
+# Lightning and torch read the rank of a process and defaults of the Trainer from these. A run has one process.
+_RANKS = {
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID",
+    "JSM_NAMESPACE_RANK", "MASTER_ADDR", "MASTER_PORT",
+}  # fmt: skip
+
+
+def isolate_environment() -> None:
+    """Remove variables that would give this process a rank, other Trainer arguments or another plotting backend.
+
+    Call it before Lightning or matplotlib is imported.
+    """
+    for name in [name for name in os.environ if name in _RANKS or name.startswith("PL_")]:
+        del os.environ[name]
+    # matplotlib does not import with the name of a backend that is not installed here. Plots need no backend.
+    os.environ["MPLBACKEND"] = "agg"
+
+
+def silence_libraries() -> None:
+    """Hide messages that repeat the run's own lines, or that a user cannot act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("matplotlib", "graphviz"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning calls torch by an old name
+    warnings.filterwarnings("ignore", message=r".*srun.*")

@@ -1,0 +1,87 @@
+"""What a checkpoint says about its run, and whether a run with other settings may resume it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+
+from fer_exp.errors import UserError
+from fer_exp.runs.checkpoint import load_checkpoint, reason
+from fer_exp.runs.folder import run_of
+from fer_exp.runs.record import NEUTRAL_KEYS, config_diff
+from fer_exp.training.module import spans_run
+from fer_exp.training.schedules import is_constant_until
+
+# Keys whose effect is compared by the data's fingerprint or by the precision that was chosen.
+_COMPARED_BY_EFFECT = {"trainer.accelerator", "trainer.precision"}
+_COMPARED_BY_EFFECT |= {f"data.{key}" for key in ("_target_", "root", "exclude", "on_unreadable", "soft_labels")}
+_LENGTH = {"trainer.max_epochs", "scheduler.decay", "scheduler.final"}
+
+
+def describe_run(
+    config: Mapping[str, Any], run_id: str, data: Mapping[str, Any], image_shape: tuple[int, ...], precision: str
+) -> dict[str, Any]:
+    """The ``hyper_parameters`` of a run's checkpoints.
+
+    Args:
+        config: of the run, resolved.
+        run_id: of the run's record.
+        data: facts about the images, as in the record.
+        image_shape: (C, S, S).
+        precision: the chosen one.
+    """
+    return {
+        "config": dict(config),
+        "classes": list(data["classes"]),
+        "image_shape": list(image_shape),
+        "precision": precision,
+        "fingerprint": {**data["fingerprint"], "soft_labels": data["soft_labels"]},
+        "run_id": run_id,
+    }
+
+
+def check_resume(path: str, now: Mapping[str, Any], folder: Path) -> None:
+    """Check that a checkpoint can be resumed by a run.
+
+    Args:
+        path: a ``last.ckpt``.
+        now: ``describe_run`` of this run.
+        folder: of this run.
+
+    Raises:
+        UserError: ``path`` is not a checkpoint of a run, its run had other settings, or no epoch is left. A run that
+            resumes in its own folder may have been killed after its last epoch.
+    """
+    try:
+        checkpoint = load_checkpoint(path)
+        epochs = int(checkpoint["epoch"]) + 1
+        _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
+        before = checkpoint["hyper_parameters"]
+        changed = _changed(before, now, epochs)
+    except Exception as error:  # files of other kinds make the readers raise anything
+        raise UserError(
+            f"resume={path}: this is not a checkpoint that can be resumed ({reason(error)}); expected the "
+            "checkpoints/last.ckpt of a run"
+        ) from error
+    if changed:
+        raise UserError(
+            f"resume={path}: that run had other settings: {'; '.join(changed)}. Use the same ones, or start a new run."
+        )
+    max_epochs = now["config"]["trainer"]["max_epochs"]
+    if epochs > max_epochs or (epochs == max_epochs and run_of(path) != folder.resolve()):
+        trained = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+        raise UserError(f"resume={path}: that run trained {trained}, and trainer.max_epochs={max_epochs} leaves none.")
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], epochs: int) -> list[str]:
+    configs = (before["config"], now["config"])
+    ignored = {*NEUTRAL_KEYS, *_COMPARED_BY_EFFECT, "callbacks"}
+    scheduler = now["config"].get("scheduler")
+    if not scheduler or not spans_run(get_object(scheduler["_target_"])):
+        ignored.add("trainer.max_epochs")
+    elif all(epochs <= is_constant_until(config) for config in configs):
+        ignored |= _LENGTH
+    facts = ("classes", "image_shape", "precision", "fingerprint")
+    was, is_ = ({key: run[key] for key in facts} for run in (before, now))
+    return config_diff(before["config"], now["config"], ignore=ignored) + config_diff(was, is_, ignore=())

@@ -1,0 +1,114 @@
+"""The TensorBoard logger."""
+
+import io
+import math
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard._pytorch_graph import graph
+from torch.utils.tensorboard.summary import hparams
+
+from fer_exp.models.summary import eval_mode
+from fer_exp.training.loggers import log_graph, log_image, log_result
+
+# Graphs traced in this process. torch never frees what it traced: some megabytes in each run of a sweep.
+_graphs: dict[tuple[str, tuple[int, ...]], Any] = {}
+
+
+class TensorBoardLogger(Logger):
+    """Event files with training and validation as two runs with the same tags, so one chart shows both.
+
+    ``train_loss`` goes to the tag ``loss`` of ``tensorboard/train``, ``val_loss`` to the same tag of
+    ``tensorboard/validation``. All else goes to ``tensorboard/``. The step is the epoch.
+
+    Args:
+        save_dir: the run's folder.
+    """
+
+    def __init__(self, save_dir: str | Path) -> None:
+        super().__init__()
+        self._folder = Path(save_dir) / "tensorboard"
+        self._writers: dict[str, SummaryWriter] = {}
+
+    @property
+    def name(self) -> str:
+        """Lightning's name for a group of runs; there is none."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Lightning's number of a run; there is none."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: ``log_result`` writes hyper-parameters once, with the final metrics."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write the metrics of an epoch, or those that a callback logs at its own step."""
+        epoch = int(metrics["epoch"]) + 1 if "epoch" in metrics else step
+        for name, value in metrics.items():
+            split, _, tag = name.partition("_")
+            if split in ("train", "val"):
+                self.writer({"train": "train", "val": "validation"}[split]).add_scalar(tag, value, epoch)
+            elif name != "epoch":
+                self.writer().add_scalar(name, value, epoch)
+
+    def writer(self, split: str = "") -> SummaryWriter:
+        """The writer of ``tensorboard/<split>``."""
+        if split not in self._writers:
+            self._writers[split] = SummaryWriter(str(self._folder / split))
+        return self._writers[split]
+
+    def finalize(self, status: str) -> None:
+        """Flush the files, or close them after a failure; after success ``log_result`` follows."""
+        for writer in self._writers.values():
+            writer.flush()
+        if status != "success":
+            self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+
+@log_image.register
+def _(logger: TensorBoardLogger, name: str, path: Path, epoch: int) -> None:
+    png = path.read_bytes()
+    width, height = Image.open(io.BytesIO(png)).size
+    # torch's writer takes pixels only and would compress them again. 4: RGBA.
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+    logger.writer()._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), epoch)
+
+
+@log_graph.register
+def _(logger: TensorBoardLogger, network: nn.Module, example: Tensor) -> None:
+    key = f"{type(network).__module__}.{network}", tuple(example.shape)
+    if key not in _graphs:
+        with warnings.catch_warnings(), eval_mode(network):
+            warnings.simplefilter("ignore")  # the tracer's warnings are about using the trace again
+            _graphs[key] = graph(network, example)
+    logger.writer()._get_file_writer().add_graph(_graphs[key])
+
+
+@log_result.register
+def _(logger: TensorBoardLogger, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    # The HParams tab cannot sort by values that are not finite.
+    finite = {f"result/{name}": value for name, value in metrics.items() if math.isfinite(value)}
+    for summary in hparams(dict(params), finite):
+        logger.writer()._get_file_writer().add_summary(summary)
+    for name, value in finite.items():
+        logger.writer().add_scalar(name, value)
+    logger.close()
