@@ -33,23 +33,11 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str,
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
 
 
-def column_widths(rows: Iterable[Sequence[str]]) -> list[int]:
-    """The widest cell of each column."""
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def padded(row: Sequence[str], widths: Sequence[int], align: str) -> list[str]:
-    """A row's cells filled up to their columns' widths; ``align`` has an l or an r for each column."""
-    return [
-        cell.ljust(width) if side == "l" else cell.rjust(width)
-        for cell, width, side in zip(row, widths, align, strict=True)
-    ]
-
-
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
     """Format a Markdown table; ``align`` has ``l`` or ``r`` for each column. Cells are not escaped."""
-    lines = [header, *rows]
-    widths = [max(3, width) for width in column_widths(lines)]
-    rule = ["-" * (width - 1) + ("-" if side == "l" else ":") for width, side in zip(widths, align, strict=True)]
-    lines.insert(1, rule)
-    return "\n".join(f"| {' | '.join(padded(line, widths, align))} |" for line in lines)
+    lines = [list(header), *map(list, rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    formats = [f"{{:{'<' if side == 'l' else '>'}{width}}}" for side, width in zip(align, widths, strict=True)]
+    rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for side, width in zip(align, widths, strict=True)]
+    row_format = "| " + " | ".join(formats) + " |"
+    return "\n".join(row_format.format(*line) for line in (lines[0], rule, *lines[1:]))
