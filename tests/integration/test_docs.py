@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 
 from fer_exp import compare
 from fer_exp.config.schema import CONFIG_DIR
@@ -94,8 +95,19 @@ def guide_files(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def flat_faces(faces, tmp_path):
+    """The images of class folders as CLASS_NUMBER.png, for the guide's data source."""
+    for image in faces.glob("*/*/*"):
+        copy = tmp_path / "flat" / image.parts[-3] / f"{image.parts[-2]}_{image.stem}.png"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(image).save(copy)
+    return tmp_path / "flat"
+
+
 @pytest.mark.parametrize("arguments", GUIDE_COMMANDS, ids=" ".join)
-def test_the_guides_examples_run(arguments, command, guide_files):
+def test_the_guides_examples_run(arguments, command, guide_files, flat_faces):
+    arguments = [word.replace("DIR", str(flat_faces)) for word in arguments]
     is_study = any(word.startswith("+study") for word in arguments)
     own_data = any(word.startswith("data=") for word in arguments)
     less = (*(() if own_data else SMALL), *(FEW_JOBS if is_study else ()), *SHORT, "model=vgg_small")
