@@ -193,7 +193,7 @@ def render_html(report: Report, table: str, refresh: int | None = None) -> str:
         shown=groups if groups <= 10 else 8,
         csv=base64.b64encode(table.encode()).decode(),
         csv_name=CSV,
-        svg_style=svg.stylesheet(groups, "var(--ink)", "var(--muted)", "var(--faint)"),
+        svg_style=svg.stylesheet(groups, "var(--ink)", "var(--muted)", "var(--faint)", "var(--paper)"),
         dark_groups=svg.group_colors(groups, dark=True),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

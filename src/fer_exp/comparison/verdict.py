@@ -100,7 +100,7 @@ def _tested(comparison: Comparison, score: str) -> Verdict:
     open_ = [each for each in tested if not comparison.is_significant(each)]
     better = [each for each in tested if each not in open_ and _is_better(comparison, each)]
     worse = [each for each in tested if each not in open_ and each not in better]
-    parts = {"Better": better, "Worse": worse, "Not significant": open_}
+    parts = {"Better": better, "Worse": worse * comparison.has_baseline, "Not significant": open_}
     detail = " ".join(f"{part}: {_labels(some)}." for part, some in parts.items() if some)
     lead = f"{name} has the {_best(comparison)} {metric.label}, {score}"
     if comparison.has_baseline:

@@ -113,7 +113,7 @@ def forest_plot(rows: Sequence[ForestRow], axis: str, percent: bool, width: floa
     for tick in nice_ticks(low, high, 6 if is_narrow else 9):
         body.append(line(x(tick), 4, x(tick), height, "zero" if tick == 0 else "grid"))
         body.append(label(_tick(percent, tick, "+"), x(tick), height + 16, "middle", "t"))
-    body.append(label(axis, (x.start + x.end) / 2, height + 36, "middle", "t"))
+    body.append(label(fit(axis, width), width / 2, height + 36, "middle", "t"))
     for place, row in enumerate(rows):
         top = row_height * place
         y = top + (30 if is_narrow else 17)
