@@ -64,11 +64,10 @@ class Plain:
         if self.cuda_graph:
             capture(network, (self.train_batches.batch_size, 1, 48, 48), self._autocast())
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)
-        metrics, val_metrics = EpochMetrics(self.classes), EpochMetrics(self.classes)
+        metrics, val_metrics = (EpochMetrics(split, self.classes).to(self.device) for split in ("train", "val"))
 
         start, warm = now(), None
         torch.manual_seed(derive_seed(self.seed, TRAINING, 0))
-        metrics.reset(self.device)
         network.train()
         for step, (images, labels) in enumerate(islice(self.train_batches, steps), start=1):
             loss = self._loss(network, images, labels, metrics)
@@ -79,18 +78,17 @@ class Plain:
                 warm = now()
         trained = now()
 
-        val_metrics.reset(self.device)
         network.eval()
         with torch.no_grad():
             for images, labels in islice(self.validation_batches, validation):
                 self._loss(network, images, labels, val_metrics)
-        losses = {"train_loss": metrics.loss, "val_loss": val_metrics.loss}
-        _ = metrics.accuracy, val_metrics.accuracy, val_metrics.macro_f1  # part of an epoch's time
+        values = {**metrics.compute(), **val_metrics.compute()}
         return {
             "step_seconds": mean_step(warm, trained, steps),
             "train_seconds": trained - start,
             "val_seconds": now() - trained,
-            **losses,
+            "train_loss": values["train_loss"],
+            "val_loss": values["val_loss"],
         }
 
     def _autocast(self) -> torch.autocast:
