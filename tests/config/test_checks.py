@@ -280,3 +280,40 @@ def test_settings_that_work_against_each_other_are_told(composed):
     assert "data.balanced_sampling and loss.class_weights each make up for rare classes" in told(
         "loss.class_weights=balanced", "data.balanced_sampling=true"
     )
+
+
+def test_a_dropout_that_is_no_share_is_refused(composed):
+    build(composed("model.dropout=0.3"), "model")
+    with pytest.raises(UserError, match=r"dropout=1"):
+        build(composed("model.dropout=1.0"), "model")
+
+
+def test_patience_below_one_is_refused(composed):
+    with pytest.raises(UserError, match="patience=0"):
+        build(composed("callbacks.early_stopping.patience=0").callbacks, "early_stopping")
+
+
+def test_all_problems_are_said_at_once(composed):
+    # Each is named once.
+    with pytest.raises(UserError, match=r"(?s)^3 settings are wrong.*seed.*max_epochs.*lr"):
+        check_config(composed("seed=-1", "trainer.max_epochs=0", "optimizer.lr=x"))
+
+
+def test_the_lottery_of_equal_patience_is_warned_about(composed):
+    (warning,) = config_warnings(composed())
+    assert "no cut ever acts" in warning
+    for override in ("callbacks.early_stopping.patience=4", "scheduler=none", "callbacks=fixed_budget"):
+        assert list(config_warnings(composed(override))) == []
+
+
+def test_a_schedule_that_cannot_act_is_warned_about(composed):
+    (warning,) = config_warnings(composed("callbacks=fixed_budget", "trainer.max_epochs=3"))
+    assert "ends the run before the plateau schedule can cut the rate" in warning
+
+
+def test_a_plateau_schedule_without_a_mode_has_torch_s(composed):
+    cfg = composed("~scheduler.mode")
+    check_config(cfg)
+    cfg.monitor = "val_acc"
+    with pytest.raises(UserError, match=r"scheduler\.mode=min: the schedule watches monitor=val_acc; expected max"):
+        check_config(cfg)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_exp.errors import UserError
 from fer_exp.runs.record import read_history, read_summary
 from fer_exp.train import train
+from fer_exp.training.resume import check_resume
 
 
 def metrics(folder):
@@ -39,11 +42,11 @@ def resumable(tiny, tmp_path):
 
 
 def test_run_with_more_epochs_in_a_new_folder_equals_a_whole_run(tiny, tmp_path):
-    settings = ("scheduler.patience=0", "scheduler.threshold=10", "callbacks=fixed_budget")  # reduces lr every epoch
+    recipe = ("scheduler.patience=0", "scheduler.threshold=10", "callbacks=fixed_budget")  # reduces lr every epoch
     whole, part, rest = (tmp_path / name for name in ("whole", "part", "rest"))
-    train(tiny(*settings, "trainer.max_epochs=4", folder=whole))
-    train(tiny(*settings, "trainer.max_epochs=2", folder=part))
-    train(tiny(*settings, "trainer.max_epochs=4", last(part), folder=rest))
+    train(tiny(*recipe, "trainer.max_epochs=4", folder=whole))
+    train(tiny(*recipe, "trainer.max_epochs=2", folder=part))
+    train(tiny(*recipe, "trainer.max_epochs=4", last(part), folder=rest))
     assert_same_run(whole, rest)
     assert [row["lr"] for row in metrics(whole)] == pytest.approx([1e-3, 1e-3, 2e-4, 4e-5])
     assert read_summary(rest)["run_id"] != read_summary(part)["run_id"]
@@ -65,14 +68,14 @@ EVERYTHING = (
     ],
 )  # fmt: skip
 def test_interrupted_recipe_with_everything_equals_a_whole_run(tiny, tmp_path, interrupted, optimizer, scheduler):
-    settings = (*EVERYTHING, f"optimizer={optimizer}", f"scheduler={scheduler}", "optimizer.weight_decay=1e-3")
+    recipe = (*EVERYTHING, f"optimizer={optimizer}", f"scheduler={scheduler}", "optimizer.weight_decay=1e-3")
     whole, part = tmp_path / "whole", tmp_path / "part"
-    train(tiny(*settings, folder=whole))
+    train(tiny(*recipe, folder=whole))
     with interrupted(2, step=1):
-        train(tiny(*settings, folder=part))
+        train(tiny(*recipe, folder=part))
     assert len(metrics(part)) == 1
     run_id = read_summary(part)["run_id"]
-    train(tiny(*settings, last(part), folder=part))
+    train(tiny(*recipe, last(part), folder=part))
     assert_same_run(whole, part)
     assert read_summary(part)["run_id"] == run_id
 
@@ -125,6 +128,36 @@ def test_files_that_are_not_checkpoints_are_refused(tiny, tmp_path, resumable):
     assert not (tmp_path / "code was run").exists()
 
 
+def test_damaged_checkpoint_is_refused_or_unchanged(tmp_path):
+    hyper_parameters = {"config": {"trainer": {"max_epochs": 9}}, "classes": ["a"], "image_shape": [1, 48, 48]}
+    hyper_parameters |= {"precision": "32-true", "fingerprint": {}}
+    content = {"epoch": 1, "hyper_parameters": hyper_parameters, "optimizer_states": [{"step": 2}]}
+    content["state_dict"] = {"weight": torch.arange(6.0)}
+    path = tmp_path / "last.ckpt"
+    torch.save(content, path)
+    check_resume(str(path), hyper_parameters, tmp_path)
+    whole = path.read_bytes()
+    place = st.integers(0, len(whole))
+    cut = st.tuples(place, st.integers(0, 8), st.binary(max_size=8))
+    damaged = st.one_of(
+        place.map(lambda end: whole[:end]), cut.map(lambda c: whole[: c[0]] + c[2] + whole[sum(c[:2]) :])
+    )
+
+    @settings(derandomize=True, deadline=None, max_examples=200)
+    @given(damaged)
+    def check(data):
+        path.write_bytes(data)
+        try:
+            check_resume(str(path), hyper_parameters, tmp_path)
+        except UserError:
+            return
+        same = torch.load(path, weights_only=True)
+        assert torch.equal(same.pop("state_dict")["weight"], content["state_dict"]["weight"])
+        assert same == {key: value for key, value in content.items() if key != "state_dict"}
+
+    check()
+
+
 def test_checkpoint_of_other_classes_is_refused(tiny, resumable):
     file = resumable / "checkpoints/last.ckpt"
     checkpoint = torch.load(file, weights_only=True)
@@ -142,17 +175,17 @@ def best_epoch(folder):
 
 def test_best_checkpoint_of_a_later_epoch_is_not_taken_over(tiny, tmp_path):
     run, resumed = tmp_path / "a", tmp_path / "b"
-    settings = (
+    recipe = (
         "callbacks=fixed_budget",
         "monitor=train_loss",
         "scheduler=none",
         "optimizer.lr=3e-3",
     )  # falls each epoch
-    train(tiny(*settings, "trainer.max_epochs=2", folder=run))
+    train(tiny(*recipe, "trainer.max_epochs=2", folder=run))
     shutil.copy(run / "checkpoints/last.ckpt", run / "checkpoints/epoch2.ckpt")
-    train(tiny(*settings, "trainer.max_epochs=6", last(run), folder=run))
+    train(tiny(*recipe, "trainer.max_epochs=6", last(run), folder=run))
     assert best_epoch(run) > 2
-    train(tiny(*settings, "trainer.max_epochs=3", f"resume={run}/checkpoints/epoch2.ckpt", folder=resumed))
+    train(tiny(*recipe, "trainer.max_epochs=3", f"resume={run}/checkpoints/epoch2.ckpt", folder=resumed))
     assert best_epoch(resumed) == read_summary(resumed)["best"]["epoch"] <= 3
 
 
@@ -172,8 +205,8 @@ def test_best_checkpoint_is_found_or_its_absence_is_reported(tiny, tmp_path, mon
     own = tmp_path / "own_metric_of_a_user.py"
     own.write_text(OWN_METRIC)
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ("+callbacks.own={_target_:own_metric_of_a_user.Own}", "monitor=own", "callbacks=fixed_budget")
-    train(tiny(*settings, folder=run))
+    recipe = ("+callbacks.own={_target_:own_metric_of_a_user.Own}", "monitor=own", "callbacks=fixed_budget")
+    train(tiny(*recipe, folder=run))
     assert best_epoch(run) == 1
     if place == "copied alone":
         (other / "checkpoints").mkdir(parents=True)
@@ -184,7 +217,7 @@ def test_best_checkpoint_is_found_or_its_absence_is_reported(tiny, tmp_path, mon
         other = run
     else:
         shutil.move(run, other)
-    train(tiny(*settings, "trainer.max_epochs=3", last(other), folder=resumed))
+    train(tiny(*recipe, "trainer.max_epochs=3", last(other), folder=resumed))
     summary = read_summary(resumed)
     assert best_epoch(resumed) == summary["best"]["epoch"]
     if place == "copied alone":
@@ -196,23 +229,23 @@ def test_best_checkpoint_is_found_or_its_absence_is_reported(tiny, tmp_path, mon
 
 
 def test_schedule_over_the_run_cannot_change_its_length(tiny, tmp_path):
-    settings = ("scheduler=cosine", "scheduler.warmup=0.0", "callbacks=fixed_budget")
-    train(tiny(*settings))
+    recipe = ("scheduler=cosine", "scheduler.warmup=0.0", "callbacks=fixed_budget")
+    train(tiny(*recipe))
     # 14 steps; the lr of an epoch is that of its last step.
     expected = [1e-3 * (1 + math.cos(math.pi * step / 14)) / 2 for step in (6, 13)]
     assert [row["lr"] for row in metrics(tmp_path / "run")] == pytest.approx(expected)
     with pytest.raises(UserError, match=r"trainer\.max_epochs was 2 and is 4"):
-        train(tiny(*settings, "trainer.max_epochs=4", last(tmp_path / "run")))
+        train(tiny(*recipe, "trainer.max_epochs=4", last(tmp_path / "run")))
 
 
 def test_schedule_that_has_not_started_to_decay_can_change_its_length(tiny, tmp_path, interrupted):
-    settings = ("scheduler=wsd", "scheduler.warmup=2", "scheduler.decay=0.5", "callbacks=fixed_budget")
+    recipe = ("scheduler=wsd", "scheduler.warmup=2", "scheduler.decay=0.5", "callbacks=fixed_budget")
     whole, part, rest = tmp_path / "whole", tmp_path / "part", tmp_path / "rest"
-    train(tiny(*settings, "trainer.max_epochs=3", folder=whole))
+    train(tiny(*recipe, "trainer.max_epochs=3", folder=whole))
     with interrupted(2):
-        train(tiny(*settings, "trainer.max_epochs=4", "scheduler.decay=0.25", folder=part))
-    train(tiny(*settings, "trainer.max_epochs=3", last(part), folder=rest))
+        train(tiny(*recipe, "trainer.max_epochs=4", "scheduler.decay=0.25", folder=part))
+    train(tiny(*recipe, "trainer.max_epochs=3", last(part), folder=rest))
     assert metrics(rest) == metrics(whole)
     assert metrics(whole)[-1]["lr"] < metrics(whole)[0]["lr"] == pytest.approx(1e-3)
     with pytest.raises(UserError, match=r"trainer\.max_epochs was 3 and is 4"):
-        train(tiny(*settings, "trainer.max_epochs=4", last(whole), folder=whole))
+        train(tiny(*recipe, "trainer.max_epochs=4", last(whole), folder=whole))

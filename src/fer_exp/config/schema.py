@@ -67,13 +67,6 @@ def resolve(cfg: DictConfig, hints: Mapping[str, str] | None) -> None:
         raise UserError(f"the configuration cannot be resolved: {one_line(error)}") from error
 
 
-def named(node: DictConfig) -> dict[str, Any]:
-    """A group as plain values, with the name of its class: ``{"name": "Adam", "lr": 0.001, ...}``."""
-    plain = OmegaConf.to_container(node)
-    assert isinstance(plain, dict)
-    return {"name": str(plain.get("_target_")).rpartition(".")[2], **{str(key): v for key, v in plain.items()}}
-
-
 def plain(cfg: Any) -> dict[str, Any]:
     """A config as plain values, with interpolations resolved.
 
