@@ -60,7 +60,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
             f"data.val_fraction={given['val_fraction']}: the run was trained with {provenance.val_fraction}. Omit the "
             "key: with another value, other images are held out."
         )
-    images = load_images(build_data(model, source.data_config(model), given), str(cfg.split))
+    images = load_images(build_data(model, model.settings["config"]["data"], given), str(cfg.split))
     split = images.split
     protocol = choose_protocol(cfg.protocol, split, provenance)
     is_recorded = protocol in ("official", "other") and split.fingerprint != provenance.selection

@@ -48,7 +48,7 @@ def predict(cfg: DictConfig) -> None:
         raise UserError(f"top={cfg.top}: this network has {len(model.classes)} classes")
     channels, size, _ = model.image_shape
     image_format = ImageFormat(
-        size, "gray" if channels == 1 else "rgb", source.data_config(model).get("resize", "stretch")
+        size, "gray" if channels == 1 else "rgb", model.settings["config"]["data"].get("resize", "stretch")
     )
     with progress_bar("decoding") as progress:
         decoded = decode_images(map(str, paths), len(paths), image_format, progress)

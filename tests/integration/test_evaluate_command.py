@@ -210,16 +210,14 @@ def test_other_weights_splits_and_checkpoints(run_evaluate, runs, data, tmp_path
 
 @pytest.mark.usefixtures("no_plots")
 def test_data_that_moved_or_changed(run_evaluate, runs, data, tmp_path):
-    moved = tmp_path / "moved"
-    shutil.copytree(data, moved)
-    summary = json.loads((runs / "plain/summary.json").read_text())
-    summary["config"]["data"]["root"] = str(tmp_path / "gone")
-    (runs / "plain/summary.json").write_text(json.dumps(summary))
-    status, printed = run_evaluate(f"run={runs / 'plain'}")
-    assert (status, "data.root=DIR" in printed) == (1, True)
-    status, printed = run_evaluate(f"run={runs / 'plain'}", f"data.root={moved}")
-    assert (status, read_metrics(tmp_path)["protocol"]) == (0, "folders"), printed
-
+    moved = data.rename(tmp_path / "moved")
+    try:
+        status, printed = run_evaluate(f"run={runs / 'plain'}")
+        assert (status, "data.root=DIR" in printed) == (1, True)
+        status, printed = run_evaluate(f"run={runs / 'plain'}", f"data.root={moved}")
+        assert (status, read_metrics(tmp_path)["protocol"]) == (0, "folders"), printed
+    finally:
+        shutil.copytree(moved, data)
     (moved / "validation/sad/00000.png").unlink()
     changed = (f"run={runs / 'plain'}", f"data.root={moved}", "hydra.run.dir=again")
     assert run_evaluate(*changed, "protocol=folders")[0] == 1

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fer_exp.config.schema import ACCELERATORS, PRECISIONS, is_whole, plain
+from fer_exp.config.schema import ACCELERATORS, PRECISIONS, is_whole
 from fer_exp.errors import UserError, join_first
 from fer_exp.evaluation.protocol import Provenance
 from fer_exp.files import expand_path, printable
@@ -34,18 +34,13 @@ class Source:
     run: Path | None
     summary: Mapping[str, Any]
 
-    def data_config(self, model: "LoadedModel") -> dict[str, Any]:
-        """The config group ``data`` of the training, as the checkpoint or the record holds it; empty if unknown."""
-        config = OmegaConf.create(dict(model.settings.get("config") or self.summary.get("config") or {}))
-        return plain(OmegaConf.create(OmegaConf.to_container(config.data, resolve=True))) if "data" in config else {}
-
     def provenance(self, model: "LoadedModel") -> Provenance:
         """How the model's weights were trained and selected.
 
         Raises:
             UserError: another run than that of the record wrote the checkpoint.
         """
-        if self.run is not None and model.settings.get("run_id", self.summary["run_id"]) != self.summary["run_id"]:
+        if self.run is not None and model.settings["run_id"] != self.summary["run_id"]:
             raise UserError(
                 f"{self.checkpoint}: another run than {self.run} wrote this checkpoint. Give the run that wrote it, or "
                 "move the file to another folder to use it without a record."
@@ -59,7 +54,7 @@ class Source:
             epoch=model.epoch,
             epochs=self.summary.get("epochs"),
             selected_by=self.summary["monitor"] if self.run and weights == "best" else None,
-            val_fraction=float(self.data_config(model).get("val_fraction", 0)) if self.run else None,
+            val_fraction=float(model.settings["config"]["data"].get("val_fraction", 0)) if self.run else None,
             train=fingerprint.get("train"),
             selection=fingerprint.get("validation"),
         )
