@@ -173,7 +173,7 @@ def test_color_size_and_aspect_ratio():
 def test_table_cells_are_images():
     assert_gray(PixelText(" ".join(map(str, GRAY.ravel().tolist()))), GRAY)
     for text, said in [("1 2 3", "3 pixel values"), ("", "0 pixel values"), ("0 0 0 256", "256"), ("0 0 -1 0", "-1"),
-                       ("0 0 x 0", "integers"), ("0 0 1.5 0", "integers"), ("9" * 30, "integers")]:  # fmt: skip
+                       ("0 0 x 0", "integers"), ("0 0 1.5 0", "integers"), ("9" * 30, "0..255")]:  # fmt: skip
         assert said in reason(PixelText(text))
 
 

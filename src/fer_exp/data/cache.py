@@ -28,7 +28,7 @@ from fer_exp.files import printable, replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 5  # of the cache files and of the decoding; increase it when either changes
+VERSION = 6  # of the cache files and of the decoding; increase it when either changes
 
 MAX_BYTES_IN_MEMORY = 2 * 2**30  # of one split: 932,067 images of 1x48x48
 
@@ -50,6 +50,7 @@ class DecodedSplit:
         unreadable: name -> reason.
         originals: number of images of each original "WIDTHxHEIGHT MODE".
         soft_labels: (N, L) training targets over ``label_names`` that replace ``labels``, or None.
+        groups: name -> group, if the source has groups.
     """
 
     images: Tensor | MemmapImages
@@ -60,6 +61,7 @@ class DecodedSplit:
     unreadable: dict[str, str]
     originals: dict[str, int]
     soft_labels: np.ndarray | None = None
+    groups: dict[str, str] | None = None
 
 
 def default_cache_dir() -> Path:
@@ -183,6 +185,7 @@ def _assemble(details: dict[str, Any], images: Tensor | MemmapImages, digests: n
         label_names=tuple(details["label_names"]),
         unreadable={names[i]: reason for i, reason in unreadable.items()},
         originals=details["originals"],
+        groups=dict(zip(names, details["groups"], strict=True)) if details["groups"] else None,
     )
 
 
@@ -198,6 +201,7 @@ def _describe(key: str, split: Split, entries: Entries, digests: np.ndarray, dec
         "originals": {f"{width}x{height} {mode}": n for (width, height, mode), n in decoded.originals.most_common()},
         "labels": entries.labels,
         "names": entries.names,
+        "groups": entries.groups,
     }
 
 

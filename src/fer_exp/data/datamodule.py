@@ -1,7 +1,8 @@
 """The LightningDataModule: splits of an image source, decoded once, served as batches."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
@@ -76,6 +77,8 @@ class ImageDataModule(L.LightningDataModule):
             ``FerPlus``); not used where ``file`` is None.
         val_fraction: fraction of each class of the training split that is used for validation; the validation split is
             then not used.
+        group_by: column of a table, or regular expression on the image names; ``val_fraction`` then keeps images of the
+            same group (subject, video) together. The first group of the expression counts, if it has one.
 
     Attributes:
         source: the image source, after ``setup``.
@@ -100,6 +103,7 @@ class ImageDataModule(L.LightningDataModule):
     soft_labels: str | Path | None = None
     ferplus: dict[str, Any] | None = None
     val_fraction: float = 0.0
+    group_by: str | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -149,7 +153,10 @@ class ImageDataModule(L.LightningDataModule):
             decoded = {name: self._ferplus.relabel(part, name) for name, part in decoded.items()}
         self._resolved = self.class_map.resolve([name for part in decoded.values() for name in part.label_names])
         train_set, *others = (self._make_dataset(split, decoded[split.name], excluded) for split in splits)
-        self.train_set, self.val_set = (train_set, *others) if others else self._split_train(train_set)
+        if not others and not self.val_fraction:
+            raise UserError(f"{printable(source.root)}: no validation split; add data.val_fraction=0.1")
+        groups = decoded["train"].groups
+        self.train_set, self.val_set = (train_set, *others) if others else self._split_train(train_set, groups)
         if not 1 <= self.batch_size <= len(self.train_set):
             raise UserError(f"data.batch_size={self.batch_size}: expected 1 to {len(self.train_set)} (training images)")
         self._add_soft_labels()
@@ -281,16 +288,37 @@ class ImageDataModule(L.LightningDataModule):
             )
         return excluded
 
-    def _split_train(self, dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
+    def _split_train(
+        self, dataset: ImageDataset, groups: Mapping[str, str] | None
+    ) -> tuple[ImageDataset, ImageDataset]:
         problem = f"data.val_fraction={self.val_fraction}: expected training and validation images of each class"
         try:
-            train_set, val_set = split_dataset(dataset, self.val_fraction)
+            train_set, val_set = split_dataset(dataset, self.val_fraction, self._group(dataset.names, groups))
         except ValueError as error:
             raise UserError(f"{problem} ({error})") from error
         if not all(train_set.counts + val_set.counts):
             raise UserError(f"{problem}; a class has too few of the {len(dataset)} images")
         log.info("%d of them are used for validation (data.val_fraction=%s).", len(val_set), self.val_fraction)
         return train_set, val_set
+
+    def _group(self, names: Sequence[str], groups: Mapping[str, str] | None) -> list[str] | None:
+        """Return the group of each image; None without ``group_by``."""
+        if self.group_by is None:
+            return None
+        if groups is not None:
+            return [groups[name] for name in names]
+        try:
+            matches = [re.search(self.group_by, name) for name in names]
+        except re.error as error:
+            raise UserError(
+                f"data.group_by={self.group_by}: neither a column nor a regular expression ({error})"
+            ) from error
+        if unmatched := [name for name, match in zip(names, matches, strict=True) if match is None]:
+            raise UserError(
+                f"data.group_by={self.group_by}: matches neither a column nor {len(unmatched)} of {len(names)} names: "
+                f"{join_first([printable(name) for name in unmatched], 3)}"
+            )
+        return [match[1 if match.re.groups else 0] for match in matches if match]
 
     def _add_soft_labels(self) -> None:
         if self.soft_labels is None:
@@ -317,8 +345,14 @@ class ImageDataModule(L.LightningDataModule):
             "the validation fraction" if self.val_fraction else "validation",
         )
         if found:
-            command = f"python -m fer_exp.audit {quote_override('data.root', self.source.root)}" if self.source else ""
-            log.warning("Warning: %s. This command lists them, and writes a list for data.exclude: %s", found, command)
+            keys = [key for key in ("file", "root") if isinstance(getattr(self, key, None), str | Path)]
+            command = " ".join(quote_override(f"data.{key}", getattr(self, key)) for key in keys)
+            command = f"data=csv {command}" if "file" in keys else command
+            log.warning(
+                "Warning: %s. This command lists them, and writes a list for data.exclude: python -m fer_exp.audit %s",
+                found,
+                command,
+            )
 
     def train_dataloader(self) -> TrainingBatches:
         """Return shuffled batches without an incomplete last one."""

@@ -126,22 +126,37 @@ def hash_images(images: Tensor | MemmapImages) -> np.ndarray:
     return np.frombuffer(digests, np.uint8).reshape(-1, 32)
 
 
-def split_dataset(dataset: ImageDataset, fraction: float) -> tuple[ImageDataset, ImageDataset]:
+def split_dataset(
+    dataset: ImageDataset, fraction: float, groups: Sequence[str] | None = None
+) -> tuple[ImageDataset, ImageDataset]:
     """Split off a fraction of each class for validation.
 
     The split is drawn from a fixed seed: all runs on the same data validate on the same images.
+
+    Args:
+        dataset: the images.
+        fraction: of the images; with groups, 1/2, 1/3, 1/4, ... whichever is closest.
+        groups: N groups; no group is in both parts.
 
     Returns:
         Training and validation images, in the order of ``dataset``.
 
     Raises:
-        ValueError: a class has too few images.
+        ValueError: a class has too few images, or there are too few groups.
     """
-    from sklearn.model_selection import StratifiedShuffleSplit  # slow to import
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit  # slow to import
 
     seed = derive_seed(0, VAL_SPLIT) % 2**32
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
-    train, validation = next(splitter.split(np.zeros(len(dataset)), dataset.labels.numpy()))
+    labels = dataset.labels.numpy()
+    if groups is None:
+        splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+        train, validation = next(splitter.split(labels, labels))
+    else:
+        folds = StratifiedGroupKFold(max(2, round(1 / fraction)), shuffle=True, random_state=seed)
+        parts = list(folds.split(labels, labels, np.array(groups)))
+        # The fold with the most classes, and of these the one closest to the fraction.
+        size = fraction * len(labels)
+        train, validation = max(parts, key=lambda part: (len({*labels[part[1]]}), -abs(len(part[1]) - size)))
     return tuple(dataset.select(torch.from_numpy(np.sort(part))) for part in (train, validation))  # type: ignore[return-value]
 
 

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -151,7 +152,7 @@ def parse_pixels(text: str) -> np.ndarray:
         UnreadableImageError: a value is not an integer in 0..255, or their number is not a square.
     """
     try:
-        values = np.array(text.split(), np.int64)
+        values = _parse_integers(text)
     except (ValueError, OverflowError) as error:
         raise UnreadableImageError("expected integers in 0..255, separated by blanks") from error
     side = round(len(values) ** 0.5)
@@ -160,6 +161,16 @@ def parse_pixels(text: str) -> np.ndarray:
     if values.min() < 0 or values.max() > 255:
         raise UnreadableImageError(f"pixel values from {values.min()} to {values.max()}; expected 0..255")
     return values.reshape(side, side).astype(np.uint8)
+
+
+def _parse_integers(text: str) -> np.ndarray:
+    # At text that is not an integer, some versions of numpy warn and others raise.
+    with warnings.catch_warnings(), suppress(ValueError):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        values = np.fromstring(text, np.int64, sep=" ")  # four times as fast as the line below
+        if len(values) == text.count(" ") + 1:
+            return values
+    return np.array(text.split(), np.int64)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,12 +17,14 @@ class Entries:
         labels: N indices into ``label_names``.
         label_names: label names as the source spells them.
         inputs: N inputs of the decoder; can be iterated several times.
+        groups: N groups of images that belong together (a subject, a video), or None.
     """
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
     label_names: tuple[str, ...]
     inputs: Iterable[ImageInput]
+    groups: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,272 @@
+"""Tables with one image per row: CSV files with pixel values or paths."""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.data.decode import ImageInput, InvalidImage, PixelText
+from fer_exp.data.sources.base import Entries, Split
+from fer_exp.errors import UserError, join_first, one_line
+from fer_exp.files import expand_path, printable
+
+log = logging.getLogger(__name__)
+
+# Names that columns have in data sets in circulation, in lower case.
+COLUMN_NAMES = {
+    "label": ("emotion", "label", "class", "expression"),
+    "pixels": ("pixels",),
+    "path": ("path", "file", "image", "filename", "file_name", "image_path", "subdirectory_filepath"),
+    "split": ("usage", "split", "subset"),
+}
+SPLIT_VALUES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev", "publictest"),
+    "test": ("test", "testing", "privatetest"),
+}
+FER2013_LABELS = {"0": "angry", "1": "disgust", "2": "fear", "3": "happy", "4": "sad", "5": "surprise", "6": "neutral"}
+_SPLIT_OF = {value: split for split, values in SPLIT_VALUES.items() for value in values}
+_MAX_CELL = 2**24  # characters: the pixels of a 2,000 x 2,000 image
+_MAX_NAMED = 12
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CsvDataModule(ImageDataModule):
+    """Serves the images of a CSV file with a header.
+
+    A row has a label, and pixels (the gray values of a square image) or a path. A split column assigns rows to
+    ``train``, ``validation`` and ``test``, also as FER2013's Training, PublicTest and PrivateTest. Labels 0 to 6 of
+    pixel rows are FER2013's unless ``class_names`` is set.
+
+    Args:
+        file: the file; or split -> file.
+        root: folder of the paths; None for the folder of the file.
+        columns: column names that are not found: ``label``, ``pixels``, ``path`` or ``split`` -> name.
+        ignore: labels whose rows are skipped.
+    """
+
+    file: str | Path | dict[str, str]
+    root: str | Path | None = None
+    columns: dict[str, str] | None = None
+    ignore: list[str] = field(default_factory=list)
+
+    def open_source(self) -> "CsvTable":
+        """See ``ImageDataModule.open_source``."""
+        files = self.file if isinstance(self.file, Mapping) else {"": self.file}
+        unknown = [key for key in files if key and key not in SPLIT_VALUES]
+        if unknown or not files:
+            raise UserError(f"data.file: expected a file, or files of the splits {', '.join(SPLIT_VALUES)}")
+        return CsvTable(
+            {split: expand_path(file) for split, file in files.items()},
+            None if self.root is None else expand_path(self.root),
+            dict(self.columns or {}),
+            [str(label) for label in self.ignore],
+            self.group_by,
+            {} if self.class_names else FER2013_LABELS,
+        )
+
+
+class CsvTable:
+    """An image source: CSV files. For the arguments see ``CsvDataModule``.
+
+    Args:
+        files: split -> file; "" for a file whose split column, if any, assigns the rows.
+        root: folder of the paths.
+        columns: given column names.
+        ignore: labels whose rows are skipped.
+        group_by: name of the group column, or anything else.
+        pixel_labels: label name of each label in pixel tables; empty for the labels themselves.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        root: Path | None,
+        columns: Mapping[str, str],
+        ignore: Sequence[str],
+        group_by: str | None,
+        pixel_labels: Mapping[str, str],
+    ) -> None:
+        self.files, self.columns, self.ignore, self.group_by = files, columns, ignore, group_by
+        self.pixel_labels = pixel_labels
+        self.headers = {split: self._read_header(file) for split, file in files.items()}
+        self.root = root or next(iter(files.values())).parent
+        found = next(iter(self.headers.values()))
+        log.info("Columns: %s", ", ".join(f"{key}={printable(name)}" for key, name in found.columns.items()))
+
+    def location(self, name: str) -> Path | None:
+        """See ``ImageSource.location``."""
+        if name in self.files:
+            return self.files[name]
+        is_mixed = "" in self.files and ("split" in self.headers[""].columns or name == "train")
+        return self.files[""] if is_mixed else None
+
+    def split(self, name: str) -> Split | None:
+        """See ``ImageSource.split``."""
+        if (file := self.location(name)) is None:
+            return None
+        header = self.headers[name if name in self.files else ""]
+        status = file.stat()
+        facts: list[Any] = [
+            name, header.columns, sorted(self.columns.items()), list(self.ignore), self.group_by,
+            sorted(self.pixel_labels.items()), str(self.root),
+            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
+        ]  # fmt: skip
+        if "path" in header.columns:
+            facts += [_stamp(source) for source in self._read(name, file, header).inputs]
+        identity = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return Split(name, file, identity, lambda: self._read(name, file, header))
+
+    def warnings(self) -> list[str]:
+        """See ``ImageSource.warnings``."""
+        return []
+
+    def _read_header(self, file: Path) -> "_Header":
+        given = f"data.file={printable(file)}"
+        try:
+            with file.open(newline="", encoding="utf-8-sig") as lines:
+                line = lines.readline()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{given}: cannot be read ({getattr(error, 'strerror', None) or 'not text'})") from error
+        delimiter = max(",;\t", key=line.count)
+        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+        by_name = {name.lower(): name for name in reversed(names)}
+        columns: dict[str, str] = {}
+        for key, usual in COLUMN_NAMES.items():
+            if (wanted := self.columns.get(key)) is not None:
+                if wanted not in names:
+                    raise UserError(f"{given}: no column {wanted!r} (data.columns.{key}); it has {_shorten(names)}")
+                columns[key] = wanted
+            elif found := next((by_name[name] for name in usual if name in by_name), None):
+                columns[key] = found
+        if unknown := [key for key in self.columns if key not in COLUMN_NAMES]:
+            raise UserError(f"data.columns: unknown key {', '.join(unknown)}; expected {', '.join(COLUMN_NAMES)}")
+        if "pixels" in columns:
+            columns.pop("path", None)
+        for key, hint in (("label", "label"), ("path", "pixels or path")):
+            if key not in columns and not (key == "path" and "pixels" in columns):
+                raise UserError(
+                    f"{given}: no {hint} column; it has {_shorten(names)}. Give its name: data.columns.{key}=NAME"
+                )
+        return _Header(names, columns, delimiter)
+
+    def _read(self, split: str, file: Path, header: "_Header") -> Entries:
+        """Read the rows of a split.
+
+        Raises:
+            UserError: the file cannot be read, has no rows of the split, or unknown values in the split column.
+        """
+        given = f"data.file={printable(file)}"
+        names: list[str] = []
+        labels: list[str] = []
+        inputs: list[ImageInput] = []
+        groups: list[str] = []
+        unknown_splits: dict[str, int] = {}
+        pixels = _PixelColumn()
+        for line, cells in header.rows(file):
+            name, label, group = f"{file.name}:{line}", "", ""
+            source: ImageInput = InvalidImage(f"expected {len(header.names)} cells")
+            row_split: str | None = "train"
+            if cells is not None:
+                label, group = cells[header.columns["label"]], cells.get(self.group_by or "", "")
+                value = cells.get(header.columns.get("split", ""))
+                row_split = "train" if value is None else _SPLIT_OF.get(value.lower())
+                if row_split is None:
+                    unknown_splits.setdefault(str(value), line)
+            if (row_split != split and split not in self.files) or label in self.ignore:
+                continue
+            if cells is not None:
+                if "path" in header.columns:
+                    name = cells[header.columns["path"]].replace("\\", "/")
+                    source = os.path.join(self.root, name)  # noqa: PTH118
+                else:
+                    source = pixels.check(cells[header.columns["pixels"]])
+                    label = self.pixel_labels.get(label, "" if self.pixel_labels else label)
+                if not label:
+                    source = InvalidImage(f"unknown label {cells[header.columns['label']]!r}")
+            names.append(name)
+            labels.append(label)
+            inputs.append(source)
+            groups.append(group)
+        if unknown_splits:
+            shown = join_first([f"{value!r} (line {line})" for value, line in unknown_splits.items()], _MAX_NAMED)
+            raise UserError(f"{given}: unknown values in the column {header.columns['split']}: {shown}")
+        if not names:
+            column = f" of {split} (column {header.columns['split']})" if "split" in header.columns else ""
+            raise UserError(f"{given}: no rows{column}")
+        label_names = tuple(sorted({*labels} - {""}))
+        index = {label: i for i, label in enumerate(label_names)}  # an invalid row has any label
+        return Entries(
+            names=tuple(names),
+            labels=tuple(index.get(label, 0) for label in labels),
+            label_names=label_names,
+            inputs=inputs,
+            groups=tuple(groups) if self.group_by in header.names else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The first line of a CSV file: all column names, and those of the columns that are used."""
+
+    names: list[str]
+    columns: dict[str, str]
+    delimiter: str
+
+    def rows(self, file: Path) -> Iterator[tuple[int, dict[str, str] | None]]:
+        """Yield the line number and the cells of each row; None for a row with another number of cells."""
+        csv.field_size_limit(_MAX_CELL)
+        reader = None
+        try:
+            with file.open(newline="", encoding="utf-8-sig") as lines:
+                reader = csv.reader(lines, delimiter=self.delimiter)
+                next(reader)
+                for cells in reader:
+                    if len(cells) == len(self.names):
+                        yield (
+                            reader.line_num,
+                            {name: cell.strip() for name, cell in zip(self.names, cells, strict=True)},
+                        )
+                    elif cells:
+                        yield reader.line_num, None
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            place = f", line {reader.line_num}" if reader else ""
+            raise UserError(f"data.file={printable(file)}{place}: cannot be read ({one_line(error)})") from error
+
+
+class _PixelColumn:
+    """Checks that all images of a column have the same number of pixels."""
+
+    def __init__(self) -> None:
+        self.expected: int | None = None
+
+    def check(self, text: str) -> PixelText | InvalidImage:
+        """Return the cell as an input of the decoder, which checks the values."""
+        count = text.count(" ") + 1
+        if count != self.expected:
+            count = len(text.split())
+        if self.expected is None and round(count**0.5) ** 2 == count > 0:
+            self.expected = count
+        if count != (self.expected or 0):
+            return InvalidImage(f"{count} pixel values; expected {self.expected or 'a square'}")
+        return PixelText(text)
+
+
+def _stamp(path: ImageInput) -> list[int]:
+    if not isinstance(path, str):
+        return []
+    try:
+        status = os.stat(path)  # noqa: PTH116 (faster than Path.stat)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return join_first([printable(name[:30]) for name in names], _MAX_NAMED) or "no columns"

@@ -1,0 +1,228 @@
+"""CSV files in the forms in circulation."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_exp.data.classes import FER_CLASSES
+from fer_exp.data.sources.class_folders import FolderDataModule
+from fer_exp.data.sources.table import FER2013_LABELS, CsvDataModule
+from fer_exp.errors import UserError
+
+CODES = {name: code for code, name in FER2013_LABELS.items()}
+USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+
+
+def load(file, **settings):
+    data = CsvDataModule(**{"file": file, "batch_size": 1, "seed": 0, **settings})
+    data.setup()
+    return data
+
+
+def pixels_of(path):
+    return " ".join(map(str, np.asarray(Image.open(path)).ravel().tolist()))
+
+
+def write(path, rows, delimiter=","):
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return path
+
+
+@pytest.fixture
+def folders(data_root, make_split):
+    make_split(data_root / "test", 1)
+    data = FolderDataModule(root=data_root, batch_size=1, seed=0)
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def rows(data_root, folders):
+    """The rows of fer2013.csv with the images of ``folders``, in random order."""
+    paths = sorted(data_root.glob("*/*/*.png"))
+    np.random.default_rng(0).shuffle(paths)
+    return [(CODES[path.parent.name], pixels_of(path), USAGES[path.parts[-3]]) for path in paths]
+
+
+def assert_same_images(data, folders):
+    assert data.train_set.classes == FER_CLASSES
+    assert data.train_set.fingerprint == folders.train_set.fingerprint
+    assert data.val_set.fingerprint == folders.val_set.fingerprint
+    assert data.load_split("test").fingerprint == folders.load_split("test").fingerprint
+
+
+def fer2013(rows):
+    return [("emotion", "pixels", "Usage"), *rows]
+
+
+def icml_face_data(rows):
+    return [("emotion", " Usage", " pixels"), *((label, f" {usage}", f" {text}") for label, text, usage in rows)]
+
+
+def other_names(rows):
+    return [("x", "what", "gray", "part"), *((0, label, text, usage.lower()) for label, text, usage in rows)]
+
+
+@pytest.mark.parametrize(
+    ("form", "settings"),
+    [
+        (fer2013, {}),
+        (icml_face_data, {}),
+        (other_names, {"columns": {"label": "what", "pixels": "gray", "split": "part"}}),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_pixel_tables_have_the_images_of_the_folders(tmp_path, folders, rows, form, settings, delimiter):
+    file = write(tmp_path / "fer2013.csv", form(rows), delimiter)
+    for _ in range(2):  # decoded, and from the cache
+        assert_same_images(load(file, **settings), folders)
+
+
+def test_real_rows_have_the_labels_of_the_csv_order(tmp_path):
+    """Rows 1 to 5 of fer2013.csv start with these values; their labels are angry, angry, fear, sad, neutral."""
+    rows = [
+        ("0", "70 80 82 72"),
+        ("0", "151 150 147 155"),
+        ("2", "231 212 156 164"),
+        ("4", "24 32 36 30"),
+        ("6", "4 0 0 0"),
+    ]
+    file = write(tmp_path / "train.csv", [("emotion", "pixels"), *rows * 3])
+    train = load(file, val_fraction=0.4).train_set
+    by_pixel = {
+        int(image[0, 0, 0]): train.classes[label] for image, label in zip(train.images, train.labels, strict=True)
+    }
+    expected = {70: "angry", 151: "angry", 231: "fear", 24: "sad", 4: "neutral"}
+    assert by_pixel.items() <= expected.items()
+    assert len(by_pixel) >= 4
+
+
+def test_the_path_table_and_a_file_for_each_split(tmp_path, data_root, folders):
+    table = [("path", "label", "split")]
+    for path in sorted(data_root.glob("*/*/*.png")):
+        table.append((path.relative_to(data_root).as_posix(), path.parent.name, path.parts[-3]))
+    file = write(tmp_path / "table.csv", table)
+    assert_same_images(load(file, root=data_root), folders)
+    assert load(file, root=data_root).train_set.names[0] == "train/angry/000.png"
+    beside = shutil.copy(file, data_root / "table.csv")
+    assert_same_images(load(beside), folders)
+    # A file that was replaced is noticed, although the table is the same.
+    before = load(beside).train_set.fingerprint
+    shutil.copy(data_root / "train/sad/000.png", data_root / "train/fear/000.png")
+    assert load(beside).train_set.fingerprint != before
+    shutil.copytree(data_root, tmp_path / "copy")
+    files = {}
+    for split in ("train", "validation"):
+        split_rows = [row[:2] for row in table if row[2] in (split, "split")]
+        files[split] = str(write(tmp_path / f"{split}.csv", split_rows))
+    parts = load(files, root=data_root)
+    assert parts.val_set.fingerprint == folders.val_set.fingerprint
+    assert parts.load_split("test") is None
+
+
+def test_kaggle_train_and_test_files(tmp_path, rows):
+    labelled = [row for row in rows if row[2] == "Training"]
+    train = write(tmp_path / "train.csv", [("emotion", "pixels"), *(row[:2] for row in labelled)])
+    with pytest.raises(UserError, match=r"data\.val_fraction"):
+        load(train)
+    assert len(load(train, val_fraction=0.34).train_set) == 13
+    test = write(tmp_path / "test.csv", [("pixels",), *((row[1],) for row in labelled)])
+    with pytest.raises(UserError, match=r"no label column; it has pixels.*data\.columns\.label"):
+        load(test)
+
+
+def test_malformed_rows_are_listed_with_their_lines(tmp_path, rows):
+    rows = sorted(rows, key=lambda row: row[2] != "Training")
+    good = len(rows)
+    rows[3] = (rows[3][0], rows[3][1].rpartition(" ")[0], "Training")
+    rows[5] = (rows[5][0], rows[5][1].replace(" ", " 300 ", 1).rpartition(" ")[0], "Training")
+    rows[7] = ("9", *rows[7][1:])
+    rows[9] = (rows[9][0], "", "Training")
+    file = write(tmp_path / "fer2013.csv", fer2013(rows))
+    with file.open("a") as lines:
+        lines.write('0,"12 13')  # a broken download
+    with pytest.raises(UserError, match="5 images cannot be read") as error:
+        load(file)
+    for part in ("fer2013.csv:5: 2303 pixel values", "fer2013.csv:7", "300", "fer2013.csv:9: unknown label '9'",
+                 "fer2013.csv:11: 0 pixel values", f"fer2013.csv:{good + 2}: expected 3 cells"):  # fmt: skip
+        assert part in str(error.value)
+    data = load(file, on_unreadable="skip")
+    assert data.skipped["train"] == {"excluded": 0, "unreadable": 5}
+    assert len(data.train_set) == 21 - 4
+    (tmp_path / "list").write_text("fer2013.csv:5\nfer2013.csv:12\n")
+    assert load(file, on_unreadable="skip", exclude=tmp_path / "list").skipped["train"]["excluded"] == 2
+
+
+def test_other_labels_are_classes_or_skipped(tmp_path):
+    rows = [("class", "pixels", "split")] + [
+        (label, f"{i} 1 2 3", split)
+        for i, (label, split) in enumerate((label, split) for label in "0137" for split in ("train", "val"))
+    ]
+    file = write(tmp_path / "table.csv", rows)
+    names = {"0": "a", "1": "b", "3": "c", "7": "d"}
+    assert load(file, class_names=names).train_set.classes == ("a", "b", "c", "d")
+    assert load(file, class_names=names, merge={"d": "a"}).train_set.counts == [2, 1, 1]
+    assert load(file, ignore=["7", 0]).train_set.classes == ("disgust", "happy")
+    with pytest.raises(UserError, match="unknown label '7'"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "said"),
+    [
+        (None, {}, "cannot be read"),
+        (b"\x89PNG\r\n\xff\xfe", {}, "not text"),
+        (b"", {}, "no label column; it has no columns"),
+        (b"0,70 80 82 72,Training\n", {}, "no label column; it has 0, 70 80 82 72"),
+        (b"emotion,Usage\n", {}, r"no pixels or path column.*data\.columns\.path"),
+        (b"emotion,pixels,Usage\n", {}, "no rows of train"),
+        (b"emotion,pixels,Usage\n0,1,Training\n1,2,Training\n", {}, "no rows of validation"),
+        (b"emotion,pixels,Usage\n0,1,Training\n1,2,Trial\n", {}, r"Usage: 'Trial' \(line 3\)"),
+        (b"emotion,pixels\n0,1\n1,2\n", {"columns": {"label": "mood"}}, r"no column 'mood' \(data\.columns\.label\)"),
+        (b"emotion,pixels\n0,1\n1,2\n", {"columns": {"lable": "emotion"}}, "unknown key lable"),
+        (b"emotion,pixels\n0,1\n0,2\n0,3\n", {"val_fraction": 0.3}, "there are 1: angry"),
+        (b"path,label,split\na.png,x,train\nb.png,y,train\na.png,x,val\nb.png,y,val\n", {},
+         r"(?s)2 images cannot be read:.*a\.png: No such file"),
+        (b"emotion,pixels\n0,\xff\n", {"val_fraction": 0.3}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_wrong_tables_get_one_message(tmp_path, content, settings, said):
+    if content is not None:
+        (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "table.csv", **settings)
+
+
+@pytest.mark.parametrize(("group_by", "folder"), [("subject", False), (r"s\d+", True), (r"(s\d+)_", True)])
+def test_no_group_is_in_both_parts(tmp_path, group_by, folder):
+    rng = np.random.default_rng(0)
+    table = [("path", "label", "subject")]
+    for i in range(120):
+        label, subject = "abc"[i % 3], f"s{rng.integers(20)}"
+        path = tmp_path / "images" / label / f"{subject}_{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+        table.append((f"{label}/{path.name}", label, subject))
+    settings = {"val_fraction": 0.25, "group_by": group_by, "batch_size": 1, "seed": 0}
+    if folder:
+        data = FolderDataModule(root=tmp_path / "images", **settings)
+    else:
+        data = CsvDataModule(file=write(tmp_path / "table.csv", table), root=tmp_path / "images", **settings)
+    data.setup()
+    groups = [{name.rpartition("/")[2].split("_")[0] for name in part.names} for part in (data.train_set, data.val_set)]
+    assert groups[0].isdisjoint(groups[1])
+    assert 20 <= len(data.val_set) <= 40
+    assert min(data.val_set.counts) >= 5
+
+
+@pytest.mark.parametrize(
+    ("group_by", "said"), [("subject", "neither a column"), ("(", "neither a column nor a regular")]
+)
+def test_a_group_that_does_not_exist_is_refused(data_root, group_by, said):
+    data = FolderDataModule(root=data_root, batch_size=1, seed=0, val_fraction=0.34, group_by=group_by)
+    with pytest.raises(UserError, match=rf"data\.group_by=.*{said}"):
+        data.setup()
