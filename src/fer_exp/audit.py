@@ -13,7 +13,7 @@ from fer_exp.config.instantiate import build_checked
 from fer_exp.config.schema import CONFIG_DIR, is_number, is_whole, resolve
 from fer_exp.errors import UserError
 from fer_exp.files import replacing
-from fer_exp.runs.folder import check_unused
+from fer_exp.runs.folder import check_empty_dir
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"near_correlation={correlation}: expected a number > 0 and <= 1")
     if cfg.plots.theme not in ("light", "dark"):
         raise UserError(f"plots.theme={cfg.plots.theme}: expected light or dark")
-    check_unused(folder, LOG)
+    check_empty_dir(folder, LOG)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="audit")

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.config.schema import CONFIG_DIR, GROUPS, OPTIONAL_GROUPS
 from fer_exp.errors import UserError, one_line
 from fer_exp.plots.terminal import print_any_sign
-from fer_exp.runs.folder import check_output_dir, discard
+from fer_exp.runs.folder import check_output_dir, remove_empty_run_dir
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def carry_out(work: Callable[[DictConfig], object], cfg: DictConfig) -> None:
         status = 130
     else:
         return
-    discard(Path(HydraConfig.get().runtime.output_dir))
+    remove_empty_run_dir(Path(HydraConfig.get().runtime.output_dir))
     sys.exit(status)
 
 
@@ -79,6 +80,11 @@ def _explain(error: Exception, arguments: Sequence[str]) -> str:
         error: what it raised.
         arguments: of the command line.
     """
+    if isinstance(error, BrokenProcessPool):
+        return (
+            "a worker was killed, for example because the memory was full. The jobs that it ran have no result; use "
+            "fewer workers (hydra.launcher.n_jobs), or repeat the command."
+        )
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}; mend the file."
     if isinstance(error, yaml.YAMLError):

@@ -19,7 +19,7 @@ from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import PROTOCOLS, TTA, Ledger, choose_protocol, describe_protocol
 from fer_exp.evaluation.source import Source, check_source_keys, find_source
 from fer_exp.files import printable
-from fer_exp.runs.folder import check_unused, claim
+from fer_exp.runs.folder import check_empty_dir, lock_run_dir
 
 if TYPE_CHECKING:
     from fer_exp.evaluation.content import Evaluation
@@ -66,7 +66,9 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     is_recorded = protocol in ("official", "other") and split.fingerprint != provenance.selection
     run = source.run if is_recorded else None
     # The lock refuses a second report on a test set while the first one is not recorded yet.
-    with claim(run, "it records the reports on test images") if run and protocol == "official" else nullcontext():
+    with (
+        lock_run_dir(run, "it records the reports on test images") if run and protocol == "official" else nullcontext()
+    ):
         ledger = Ledger(run) if run else None
         if ledger:
             ledger.check_unreported(split.fingerprint)
@@ -103,7 +105,7 @@ def validate(cfg: DictConfig, folder: Path) -> None:
     val_fraction = plain(cfg.data)["val_fraction"]
     if val_fraction != "???" and (not is_number(val_fraction) or not 0 <= val_fraction < 1):
         raise UserError(f"data.val_fraction={val_fraction}: expected a number from 0 to less than 1")
-    check_unused(folder, LOG)
+    check_empty_dir(folder, LOG)
 
 
 def tta_names(cfg: DictConfig) -> list[str]:

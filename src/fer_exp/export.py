@@ -15,7 +15,7 @@ from fer_exp.config.schema import CONFIG_DIR, resolve
 from fer_exp.errors import UserError
 from fer_exp.evaluation.source import check_source_keys, find_source
 from fer_exp.files import printable
-from fer_exp.runs.folder import check_unused
+from fer_exp.runs.folder import check_empty_dir
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def export(cfg: DictConfig) -> Path:
         "image_shape": list(model.image_shape),
         "input": "uint8 images (N, C, S, S), values 0 to 255",
         "output": "probabilities (N, classes)" if cfg.format != "state_dict" else "logits (N, classes) of images / 255",
-        "model": dict(model.settings["model"]),
+        "model": dict(model.settings["config"]["model"]),
         "checkpoint": str(source.checkpoint.absolute()),
         "run": None if source.run is None else str(source.run.absolute()),
         "run_id": model.settings.get("run_id"),
@@ -72,7 +72,7 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"format={cfg.format}: expected one of {', '.join(REQUIREMENTS)}")
     if missing := [name for name in REQUIREMENTS[cfg.format] if importlib.util.find_spec(name) is None]:
         raise UserError(f"format={cfg.format} needs packages that are not installed: pip install {' '.join(missing)}")
-    check_unused(folder, LOG)
+    check_empty_dir(folder, LOG)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="export")

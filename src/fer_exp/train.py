@@ -19,17 +19,17 @@ from fer_exp.config.instantiate import build
 from fer_exp.config.schema import CONFIG_DIR, plain
 from fer_exp.errors import UserError
 from fer_exp.files import expand_path
-from fer_exp.runs.folder import check_folder, check_output_dir, claim, discard, find_run_id, prepare_resume, read_result
-from fer_exp.runs.record import RunRecord, read_summary, record_folders
-from fer_exp.sweeps.jobs import (
-    EXIT_DIVERGED,
-    EXIT_FAILED,
-    SweepCallback,
-    choices,
-    end_sweep,
-    refusals,
-    run_job,
+from fer_exp.runs.folder import (
+    check_output_dir,
+    check_run_dir,
+    find_run_id,
+    lock_run_dir,
+    read_result,
+    remove_empty_run_dir,
 )
+from fer_exp.runs.record import RunRecord, read_summary
+from fer_exp.runs.resume import prepare_resume
+from fer_exp.sweeps.jobs import EXIT_DIVERGED, EXIT_FAILED, choices, close_sweep, run_job
 from fer_exp.training.environment import isolate_environment, silence_libraries
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     check_config(cfg)
     config, folder = plain(cfg), Path(cfg.output_dir)
     resume = None if cfg.resume is None else str(expand_path(cfg.resume))
-    check_folder(folder, resume, config)
+    check_run_dir(folder, resume, config)
 
     from fer_exp.models.layers import use_im2col_weight_grad
     from fer_exp.models.summary import count_parameters, list_layers
@@ -132,15 +132,15 @@ def run(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         check_output_dir(cfg)
-        with claim(folder):
+        with lock_run_dir(folder):
             value = train(cfg) if prepare_resume(cfg, folder) else read_result(folder)
     except UserError as error:
         log.error("Error: %s", error)
-        discard(folder)
+        remove_empty_run_dir(folder)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:  # before the training started; Lightning handles it during the training
         log.info("Interrupted before the training started.")
-        discard(folder)
+        remove_empty_run_dir(folder)
         sys.exit(130)
     except Exception:  # a bug here or in a class that the config names
         log.exception("This run failed.")
@@ -152,18 +152,12 @@ def run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Run the command; exit with status 0 only if everything succeeded."""
-    SweepCallback.sweep = None
     status = 0
     try:
         call(run)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
-    # Also after a launcher failed: report what finished. After an interruption (128 and above) the user knows.
-    sweep = SweepCallback.sweep
-    if sweep is not None and status < 128 and (any(record_folders(sweep)) or refusals(sweep)):
-        sweep_status = end_sweep(sweep)
-        status = status or sweep_status
-    if status:
+    if status := close_sweep(status):
         sys.exit(status)
 
 

@@ -137,8 +137,8 @@ def test_a_fault_of_the_software_is_traced_once_and_kept_in_the_log(command, tmp
 # A process that has claimed a run's folder and has not got further.
 HOLD = """
 from pathlib import Path
-from fer_exp.runs.folder import claim
-with claim(Path("run")):
+from fer_exp.runs.folder import lock_run_dir
+with lock_run_dir(Path("run")):
     Path("run/.hydra/config.yaml").write_text("of the first")
     print("held", flush=True)
     input()

@@ -1,4 +1,4 @@
-"""Many runs: one after the other in one process, and several at once on one machine."""
+"""Many runs: one after the other in one process, and several at the same time on one machine."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +8,7 @@ from fer_exp.runs.record import read_history
 
 TIMES = ("train_seconds", "val_seconds")
 
-# The command, in a process that prints its resident memory (MiB) and its number of open files after each run.
+# The command in a process that prints its resident memory (MiB) and its number of open files after each run.
 MEASURED = """
 import os, re, shutil
 from pathlib import Path
@@ -16,8 +16,8 @@ import fer_exp.train
 
 original = fer_exp.train.train
 
-def train(cfg, brief):
-    value = original(cfg, brief)
+def train(cfg, verbose):
+    value = original(cfg, verbose)
     shutil.rmtree(Path(cfg.output_dir) / "checkpoints")  # 54 MB a run
     memory = int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
     print("measured", memory, len(os.listdir("/proc/self/fd")), flush=True)
@@ -29,7 +29,7 @@ fer_exp.train.main()
 
 
 @pytest.mark.slow
-def test_two_hundred_runs_in_one_process_leave_memory_and_files_as_they_were(child, faces, tmp_path):
+def test_memory_and_open_files_do_not_grow_over_two_hundred_runs(child, faces, tmp_path):
     ended = child(
         "-c", MEASURED, "-m", "seed=range(200)", "data=folders", f"data.root={faces}", "data.batch_size=10",
         "optimizer=sgd", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",
@@ -43,7 +43,8 @@ def test_two_hundred_runs_in_one_process_leave_memory_and_files_as_they_were(chi
     assert max(files[10:]) <= files[9]
 
 
-def test_four_runs_at_once_draw_decode_and_share_one_cache(child, tmp_path):
+@pytest.mark.slow
+def test_four_runs_at_once_share_one_cache(child, tmp_path):
     settings = (
         "data.train=70", "data.validation=35", "data.batch_size=10", "trainer.max_epochs=1",
         "trainer.precision=32-true", "logger=none", f"data.cache_dir={tmp_path / 'cache'}",

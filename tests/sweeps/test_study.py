@@ -1,4 +1,4 @@
-"""The protocol of the study, with a launcher that writes records instead of training."""
+"""The protocol of the study, with a launcher that writes records without training."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ ARMS = {
 
 
 class Launcher:
-    """Each job's val_acc is what ``outcome(settings)`` says: a number, or the status of a run without a good end."""
+    """``outcome(settings)`` is the val_acc of each job, or the status of a run without a result."""
 
     def __init__(self, folder: Path, outcome) -> None:
         self.folder, self.outcome, self.jobs = folder, outcome, []
@@ -79,7 +79,7 @@ def study(tmp_path):
     return run
 
 
-def test_every_arm_gets_the_same_number_of_trials_under_the_same_conditions(study, tmp_path):
+def test_all_arms_get_the_same_budget(study, tmp_path):
     trials, finals = study()
     assert [[t["optimizer"] for t in trials].count(name) for name in ARMS] == [8, 8]
     # Between trials of one arm nothing differs but what its space says.
@@ -93,7 +93,7 @@ def test_every_arm_gets_the_same_number_of_trials_under_the_same_conditions(stud
     assert sweep["tuned"] == ["optimizer.lr", "optimizer.momentum"]
 
 
-def test_the_best_trial_of_each_arm_is_run_again_on_seeds_that_no_trial_had(study):
+def test_winners_are_trained_on_new_seeds(study):
     trials, finals = study(lambda s: 0.5 - 0.1 * abs(math.log10(s["optimizer.lr"] / 0.01)), seed=5)
     for name in ARMS:
         of_arm = [f for f in finals if f["optimizer"] == name]
@@ -105,13 +105,13 @@ def test_the_best_trial_of_each_arm_is_run_again_on_seeds_that_no_trial_had(stud
     assert {t["seed"] for t in trials} == {5}
 
 
-def test_trials_are_held_out_of_training_and_finals_are_not(study):
+def test_only_trials_are_validated_on_training_images(study):
     trials, finals = study()
     assert {t["data.val_fraction"] for t in trials} == {0.1}
     assert {f["data.val_fraction"] for f in finals} == {0.0}
 
 
-def test_a_diverged_trial_is_scored_as_it_ended_and_spends_its_budget(study, caplog):
+def test_a_diverged_trial_counts_and_does_not_win(study, caplog):
     # It had 0.9 in its first epoch, more than any other; with early stopping the best epoch is what counts.
     stopping = {"callbacks.early_stopping.patience": 3}
     arms = {name: {**arm, **stopping} for name, arm in ARMS.items()}
@@ -120,34 +120,34 @@ def test_a_diverged_trial_is_scored_as_it_ended_and_spends_its_budget(study, cap
     assert all(f["optimizer.lr"] <= 1e-3 for f in finals)
 
 
-def test_an_arm_whose_trials_all_diverged_still_reports(study):
+def test_an_arm_whose_trials_all_diverged_is_reported(study):
     _, finals = study(lambda s: "diverged" if s["optimizer"] == "sgd" else 0.3)
     assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
 
 
-def test_an_arm_without_any_result_is_said_and_left_out(study, caplog, tmp_path):
+def test_an_arm_without_a_result_is_excluded(study, caplog, tmp_path):
     trials, finals = study(lambda s: "failed" if s["optimizer"] == "adam" else 0.3)
     assert {f["optimizer"] for f in finals} == {"sgd"}
-    assert "adam: no trial came to a result" in caplog.text
+    assert [record.message.split(":")[0] for record in caplog.records if record.levelname == "ERROR"] == ["adam"]
     assert read_sweep(tmp_path)["jobs"] == len(trials) + len(finals)
     # The places of its runs stay free.
     numbers = sorted(int(path.name) for path in tmp_path.iterdir() if path.is_dir())
     assert numbers == [*range(16), 19, 20, 21]
 
 
-def test_a_trial_whose_record_is_gone_does_not_count_and_the_study_goes_on(study, tmp_path, caplog):
+def test_a_trial_without_a_record_is_excluded(study, tmp_path, caplog):
     def outcome(settings):
         (tmp_path / "0/summary.json").unlink(missing_ok=True)  # when the second job begins
         return 0.9 if settings["optimizer.lr"] == first else 0.3
 
     first = as_dict(trial_points(parse_arm("adam", ARMS["adam"]), 8, 0)[0])["optimizer.lr"]
     finals = study(outcome)[1]
-    assert "0: the record of this trial cannot be read" in caplog.text
+    assert str(tmp_path / "0") in caplog.text
     assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
     assert all(f["optimizer.lr"] != first for f in finals if f["optimizer"] == "adam")
 
 
-def test_nothing_is_chosen_where_trials_were_refused(study, tmp_path, capsys):
+def test_no_winner_is_chosen_if_trials_were_refused(study, tmp_path, capsys):
     def refusing(settings):
         note_refusal(tmp_path, 3)
         return 0.5
@@ -155,11 +155,11 @@ def test_nothing_is_chosen_where_trials_were_refused(study, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         study(refusing)
     assert ended.value.code == 1
-    assert "1 of the 16 trials were refused" in capsys.readouterr().err
+    assert "1 of the 16 trials" in capsys.readouterr().err
     assert read_sweep(tmp_path)["winners"] == {}
 
 
-def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study, tmp_path, caplog):
+def test_a_choice_is_final(study, tmp_path, caplog):
     first = {}
 
     def outcome(settings):
@@ -178,7 +178,7 @@ def test_a_trial_that_is_run_again_later_does_not_unsay_what_was_reported(study,
     assert tunings["adam"].best.value("optimizer.lr") == first["lr"]
 
 
-def test_arms_are_told_apart_by_their_names_where_their_fixed_settings_are_the_same(study, tmp_path):
+def test_arms_with_the_same_fixed_settings(study, tmp_path):
     tuned = {"optimizer": "sgd", "optimizer.lr": LR}
     arms = {
         "low": {**tuned, "optimizer.lr": "interval(0.001, 0.01)"},
@@ -201,15 +201,15 @@ def test_arms_are_told_apart_by_their_names_where_their_fixed_settings_are_the_s
     assert all(difference.test.n == 2 for difference in comparison.differences)
 
 
-def test_a_winner_on_the_edge_of_its_range_is_said(study, caplog):
+def test_a_winner_at_the_end_of_its_range_is_warned_about(study, caplog):
     caplog.set_level("INFO")
     study(lambda s: min(0.9, s["optimizer.lr"] ** 0.1))
-    lines = [line for line in caplog.text.splitlines() if "the best of 8 trials" in line]
-    assert len(lines) == 2
-    assert all(line.endswith(" optimizer.lr: at the end of what was tried.") for line in lines)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert all("optimizer.lr" in warning for warning in warnings)
 
 
-def test_points_fill_the_range_of_an_interval_evenly_in_its_logarithm():
+def test_points_are_spread_evenly_on_a_log_scale():
     points = trial_points(parse_arm("sgd", {"optimizer": "sgd", "optimizer.lr": LR}), 64, 0)
     logs = sorted(math.log10(as_dict(point)["optimizer.lr"]) for point in points)
     assert -4 <= logs[0] < -3.8
@@ -218,14 +218,14 @@ def test_points_fill_the_range_of_an_interval_evenly_in_its_logarithm():
     assert [sum(low <= x < low + 1 for x in logs) for low in (-4, -3, -2, -1)] == pytest.approx([16] * 4, abs=1)
 
 
-def test_points_are_the_same_each_time_and_others_with_another_seed():
+def test_points_depend_on_the_seed_only():
     arm = parse_arm("sgd", ARMS["sgd"])
     assert trial_points(arm, 5, 0) == trial_points(arm, 5, 0) != trial_points(arm, 5, 1)
     assert trial_points(arm, 9, 0)[:5] == trial_points(arm, 5, 0)
     assert {as_dict(point)["optimizer.momentum"] for point in trial_points(arm, 9, 0)} == {0, 0.9}
 
 
-def test_points_lie_in_a_narrow_interval_and_do_not_fall_together():
+def test_points_of_narrow_intervals():
     points = trial_points(parse_arm("a", {"optimizer.momentum": "interval(0.9, 0.9999)"}), 50, 0)
     values = [float(text.partition("=")[2]) for (text,) in points]
     assert len(set(values)) == 50
@@ -234,14 +234,14 @@ def test_points_lie_in_a_narrow_interval_and_do_not_fall_together():
     assert narrow in ("b=1.2341", "b=1.2342")
 
 
-def test_an_interval_between_whole_numbers_has_whole_numbers():
+def test_an_interval_of_integers_gives_integers():
     points = trial_points(parse_arm("a", {"data.batch_size": "int(interval(16, 128))"}), 20, 0)
     sizes = [as_dict(point)["data.batch_size"] for point in points]
     assert all(isinstance(size, int) and 16 <= size <= 128 for size in sizes)
     assert len(set(sizes)) > 15
 
 
-def test_an_arm_without_a_space_is_tried_as_it_is():
+def test_an_arm_without_a_search_space():
     assert trial_points(parse_arm("sgd", {"optimizer": "sgd", "scheduler": None}), 2, 0) == [
         ["optimizer=sgd", "scheduler=null"], ["optimizer=sgd", "scheduler=null"],
     ]  # fmt: skip
@@ -250,17 +250,17 @@ def test_an_arm_without_a_space_is_tried_as_it_is():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"arguments": ["seed=0,1"]}, "seed=0,1: a study varies what its arms say"),
-        ({"arguments": ["optimizer=adam"]}, "optimizer=adam: the study sets optimizer itself"),
-        ({"arguments": ["data.val_fraction=0.2"]}, "data.val_fraction=0.2: the study sets data.val_fraction itself"),
-        ({"arms": {"a": {"optimizer": "adam", "seed": 7}}}, "arms.a: the study sets seed itself; leave it out"),
-        ({"arms": {"a": {"data.val_fraction": 0.3}}}, "arms.a: the study sets data.val_fraction itself; leave it out"),
-        ({"trials": 0}, "hydra.sweeper.trials=0: expected a whole number from 1 up"),
-        ({"seeds": 0}, "hydra.sweeper.seeds=0: expected a whole number from 1 up"),
-        ({"seed": "abc"}, "seed=abc: expected a whole number"),
-        ({"seed": 2**32 - 3}, "seed=4294967293: expected a whole number, and with the 3 after it below 2**32"),
-        ({"val_fraction": 0}, "hydra.sweeper.val_fraction=0: expected a share between 0 and 1"),
-        ({"arms": {}}, "hydra.sweeper.arms: there is none"),
+        ({"arguments": ["seed=0,1"]}, "seed=0,1: "),
+        ({"arguments": ["optimizer=adam"]}, "optimizer=adam: "),
+        ({"arguments": ["data.val_fraction=0.2"]}, "data.val_fraction=0.2: "),
+        ({"arms": {"a": {"optimizer": "adam", "seed": 7}}}, "arms.a: the study sets seed"),
+        ({"arms": {"a": {"data.val_fraction": 0.3}}}, "arms.a: the study sets data.val_fraction"),
+        ({"trials": 0}, "hydra.sweeper.trials=0: "),
+        ({"seeds": 0}, "hydra.sweeper.seeds=0: "),
+        ({"seed": "abc"}, "seed=abc: "),
+        ({"seed": 2**32 - 3}, "seed=4294967293: "),
+        ({"val_fraction": 0}, "hydra.sweeper.val_fraction=0: "),
+        ({"arms": {}}, "hydra.sweeper.arms is empty"),
         (
             {"arms": {"a": {"optimizer.lr": "interval(1, 0)"}}},
             "optimizer.lr=interval(1, 0): expected interval(LOW, HIGH) with LOW below HIGH",
@@ -276,13 +276,13 @@ def test_an_arm_without_a_space_is_tried_as_it_is():
     ],
     ids=str,
 )
-def test_what_makes_no_fair_study_is_refused(study, capsys, changes, said):
+def test_unsuitable_settings_are_refused(study, capsys, changes, said):
     with pytest.raises(SystemExit) as exit_:
         study(**changes)
     assert exit_.value.code == 1
     assert said in capsys.readouterr().err
 
 
-def test_a_space_is_checked_where_it_is_read():
+def test_search_spaces_are_checked():
     with pytest.raises(UserError, match="LOW below HIGH"):
         parse_arm("a", {"optimizer.lr": "interval(1, 1)"})

@@ -32,7 +32,7 @@ def build(cfg: DictConfig, group: str) -> Any:
         raise UserError(f"{group}: {one_line(_cause(error))}. Given: {_given(node)}") from error
 
 
-def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
+def build_checked(node: Mapping[str, Any], group: str, kind: type, packages: Sequence[str] | None = None) -> Any:
     """Make one group by itself, where no whole configuration was checked: it may come from somebody else's file.
 
     What is made for its arguments can only be networks, so that no file calls whatever it likes.
@@ -41,6 +41,7 @@ def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
         node: of the group, with its ``_target_``.
         group: its name.
         kind: of which the class must be.
+        packages: packages that its classes must come from, for a node from a foreign file; None for any.
 
     Raises:
         UserError: its class is of another kind, or does not take what was given.
@@ -52,21 +53,29 @@ def build_checked(node: Mapping[str, Any], group: str, kind: type) -> Any:
         OmegaConf.resolve(cfg)  # an interpolation may make anything, parts to be called among it
     except OmegaConfBaseException as error:
         raise UserError(f"{group}: {one_line(error)}") from error
-    problems = list(check_target(group, cfg[group], kind))
-    for path, part in _parts(group, OmegaConf.to_container(cfg[group])):
-        problems += check_target(path, OmegaConf.create(part), nn.Module)
+    node = {str(key): value for key, value in OmegaConf.to_container(cfg[group]).items()}  # type: ignore[union-attr]
+    problems: list[str] = []
+    for path, part in [(group, node), *_parts(group, node)]:
+        target = str(part.get("_target_"))
+        if packages is not None and target.partition(".")[0] not in packages:
+            problems.append(f"{path}._target_={target}: expected a class of {', '.join(packages)}")
+        else:
+            problems += check_target(path, OmegaConf.create(part), kind if path == group else nn.Module)
     if problems:
         raise UserError("; ".join(problems))
     return build(cfg, group)
 
 
-def build_model(node: Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> Any:
+def build_model(
+    node: Mapping[str, Any], num_classes: int, image_shape: Sequence[int], packages: Sequence[str] | None = None
+) -> Any:
     """Build the network that ``node`` describes for given classes and images.
 
     Args:
         node: the group ``model``, of a config or of a checkpoint.
         num_classes: passed as ``num_classes`` if the class takes it.
         image_shape: (C, S, S): passed as ``in_channels`` and ``image_size`` if the class takes them.
+        packages: packages that its classes must come from, for a node from a foreign file; None for any.
 
     Raises:
         UserError: the class is not a network, or refuses its settings.
@@ -74,11 +83,15 @@ def build_model(node: Mapping[str, Any], num_classes: int, image_shape: Sequence
     from torch import nn
 
     sizes = {"num_classes": num_classes, "in_channels": image_shape[0], "image_size": image_shape[-1]}
+    accepted: set[str] = set()
     try:
-        accepted = {*inspect.signature(get_object(node["_target_"])).parameters}
+        if packages is None or str(node["_target_"]).partition(".")[0] in packages:  # importing runs code
+            accepted = {*inspect.signature(get_object(node["_target_"])).parameters}
     except Exception:  # build_checked reports it
-        accepted = set()
-    return build_checked({**node, **{key: n for key, n in sizes.items() if key in accepted}}, "model", nn.Module)
+        pass
+    return build_checked(
+        {**node, **{key: n for key, n in sizes.items() if key in accepted}}, "model", nn.Module, packages
+    )
 
 
 def _parts(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,6 +19,8 @@ OmegaConf.register_new_resolver("direction", lambda name: describe(str(name)).di
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+# Packages that a checkpoint from elsewhere may take classes from.
+TRUSTED_PACKAGES = ("fer_exp", "torch", "torchvision", "timm")
 GROUPS = (
     "trainer",
     "data",

@@ -1,24 +1,26 @@
-"""A run's checkpoint found and read back: to show its network faces, or to go on from it.
+"""Read a run's checkpoint: its config, and its network.
 
-Imports at the top are light: torch is imported where a file is read.
+Imports at the top are light: torch is imported when a file is read.
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_exp.config.instantiate import build_model
+from fer_exp.config.schema import TRUSTED_PACKAGES
 from fer_exp.errors import UserError, one_line
+from fer_exp.files import expand_path
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-_OWN = "network."  # what the names of the network's weights begin with in a checkpoint
-_HALVES = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # what torch autocasts to
+_PREFIX = "network."  # of the network's weights in a checkpoint's state_dict
+_AUTOCAST = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
 @dataclass(frozen=True)
@@ -26,96 +28,107 @@ class LoadedModel:
     """A trained network.
 
     Attributes:
-        path: of the checkpoint.
-        network: in evaluation mode; maps normalised faces (N, 1, 48, 48) to logits (N, C).
-        epoch: of the weights, from 1; None where the file does not tell, as that of restored weights.
-        settings: those that the run stored with it: model, optimizer, classes, fingerprint, ...
-        precision: in which it answers: one of ``PRECISIONS``, but ``auto``.
+        path: the checkpoint.
+        network: in evaluation mode; maps normalized images (N, C, S, S) to logits (N, K).
+        epoch: epoch of the weights, from 1.
+        settings: the checkpoint's hyper-parameters: ``config``, ``classes``, ``image_shape``, ``precision``,
+            ``fingerprint``, ``run_id``.
+        precision: one of ``PRECISIONS``, except ``auto``.
     """
 
     path: Path
     network: "nn.Module"
-    epoch: int | None
+    epoch: int
     settings: Mapping[str, Any]
     precision: str = "32-true"
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """C names, in the order of the logits."""
+        """K names, in the order of the logits."""
         return tuple(self.settings["classes"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, S, S) of the images that the network was trained on."""
-        channels, height, width = self.settings.get("image_shape", (1, 48, 48))
+        channels, height, width = self.settings["image_shape"]
         return channels, height, width
 
     @property
     def device(self) -> "torch.device":
-        """Where the network lies."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
-    def logits(self, faces: "Tensor") -> "Tensor":
-        """(N, C) of normalised faces (N, 1, 48, 48), in the memory order of the training."""
+    def logits(self, images: "Tensor") -> "Tensor":
+        """Compute the logits (N, K) of normalized images (N, C, S, S)."""
         import torch
 
-        half = _HALVES[self.precision]
-        autocast = torch.autocast(self.device.type, getattr(torch, half)) if half else nullcontext()
+        dtype = _AUTOCAST[self.precision]
+        autocast = torch.autocast(self.device.type, getattr(torch, dtype)) if dtype else nullcontext()
         with autocast:
-            logits: Tensor = self.network(faces.contiguous(memory_format=_order(self.settings)))
+            logits: Tensor = self.network(images.contiguous(memory_format=_memory_format(self.settings)))
         return logits
 
 
-def read_checkpoint(path: Path) -> LoadedModel:
-    """Read a checkpoint that ``fer_exp.train`` wrote, and build its network, on the CPU and in float32.
+def read_checkpoint(path: Path, packages: Sequence[str] = TRUSTED_PACKAGES) -> LoadedModel:
+    """Read a checkpoint that ``fer_exp.train`` wrote and build its network on the CPU, in float32.
 
-    Only plain values and tensors are read: a file that carries code is refused, not run.
+    Args:
+        path: the checkpoint.
+        packages: packages that the checkpoint may take classes from.
 
     Raises:
-        UserError: there is no such file, it is damaged or no such checkpoint, or its network cannot be built.
+        UserError: the file is missing, damaged or not a checkpoint, or its network cannot be built.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint; expected a file that a run wrote to checkpoints/")
-    try:
-        content = load_checkpoint(path)
-        epoch = int(content["epoch"]) + 1
-        run = dict(content["hyper_parameters"])
-        settings = {**run, "model": run["config"]["model"], "channels_last": run["config"].get("channels_last", True)}
-        weights = {k.removeprefix(_OWN): w for k, w in content["state_dict"].items() if k.startswith(_OWN)}
-        classes, model = tuple(settings["classes"]), dict(settings["model"])
-    except Exception as error:  # whatever a file of any kind makes the readers raise
-        raise UserError(f"{path}: this is not a checkpoint of a run ({reason(error)})") from error
+    content = load_checkpoint(path)
+    settings = content["hyper_parameters"]
+    weights = {k.removeprefix(_PREFIX): w for k, w in content["state_dict"].items() if k.startswith(_PREFIX)}
+    model = dict(settings["config"]["model"])
     if model.get("pretrained"):
         model["pretrained"] = False  # the weights come from the checkpoint
     try:
-        network = build_model(model, len(classes), settings["image_shape"])
+        network = build_model(model, len(settings["classes"]), tuple(settings["image_shape"]), packages)
     except UserError as error:
         raise UserError(f"{path}: its network cannot be built: {error}") from error
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit its network: {one_line(error)}") from error
-    return LoadedModel(path, network.eval().to(memory_format=_order(settings)), epoch, settings)
+    network = network.eval().to(memory_format=_memory_format(settings))
+    return LoadedModel(path, network, int(content["epoch"]) + 1, settings)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU; raises whatever a file of any kind makes the readers raise."""
+    """Read the content of a checkpoint, on the CPU. Files that hold more than tensors and plain values are refused.
+
+    Raises:
+        UserError: the file is missing, damaged or not a checkpoint of this version of fer_exp.
+    """
     import torch
 
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():  # torch compares no checksum, and goes on from whatever it finds
-            raise ValueError(f"{damaged} is damaged")
-    # Plain values and tensors only: a file that carries code is refused, not run.
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    path = expand_path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a checkpoint in the checkpoints/ folder of a run")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch does not compare checksums
+                raise ValueError(f"{damaged} is damaged")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        settings = content["hyper_parameters"]
+        _ = (
+            int(content["epoch"]),
+            content["state_dict"].items(),
+            settings["run_id"],
+            settings["config"]["model"].items(),
+        )
+        _ = tuple(settings["classes"]), tuple(settings["image_shape"])
+    except Exception as error:  # readers of a file with any content can raise anything
+        readable = isinstance(error, OSError | ValueError | zipfile.BadZipFile)
+        reason = str(error) if readable else type(error).__name__  # messages of torch and pickle do not help
+        raise UserError(f"{path}: not a checkpoint of a run of this version ({reason})") from error
     return content
 
 
-def reason(error: Exception) -> str:
-    """Why a checkpoint could not be read; the messages of torch and pickle are no help to a person."""
-    return str(error) if isinstance(error, OSError | ValueError | zipfile.BadZipFile) else type(error).__name__
-
-
-def _order(settings: Mapping[str, Any]) -> "torch.memory_format":
+def _memory_format(settings: Mapping[str, Any]) -> "torch.memory_format":
     import torch
 
-    return torch.channels_last if settings.get("channels_last", True) else torch.contiguous_format
+    return torch.channels_last if settings["config"].get("channels_last", True) else torch.contiguous_format

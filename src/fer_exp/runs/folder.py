@@ -1,9 +1,11 @@
-"""A run's folder: whether it may be written to, what an earlier try left there, and who holds it."""
+"""A run's folder: whether a run may write there, its lock, and what an earlier attempt left."""
 
+import errno
 import logging
 import math
 import shutil
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,51 +16,66 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_exp.config.schema import plain
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import DRAFT, expand_path
-from fer_exp.runs.record import FINISHED, HISTORY, SUMMARY, config_diff, read_summary
+from fer_exp.runs.record import (
+    FINISHED,
+    HISTORY,
+    NEUTRAL_KEYS,
+    SUMMARY,
+    SchemaError,
+    config_diff,
+    digest,
+    read_history,
+    read_summary,
+)
 
 log = logging.getLogger(__name__)
 
-# What a run writes to its folder, beside Hydra's files and drafts; all else there is somebody's, and is left alone.
-_PICTURES = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
-_WRITTEN = {SUMMARY, HISTORY, "checkpoints", "tensorboard", *_PICTURES}
-_claimed: set[Path] = set()  # folders that this process holds
+CHECKPOINTS = "checkpoints"
+LAST = f"{CHECKPOINTS}/last.ckpt"
+LOCK = ".hydra/lock"
+# Settings that a resumed run may change: its length, what happens around the training, and where its images are.
+RESUME_KEYS = frozenset(
+    {*NEUTRAL_KEYS, "callbacks", "trainer.max_epochs", "trainer.accelerator", "trainer.precision", "data.root"}
+)
+# What a run writes to its folder, beside Hydra's files and drafts. Other files belong to someone else.
+_PLOTS = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
+_WRITTEN = {SUMMARY, HISTORY, CHECKPOINTS, "tensorboard", *_PLOTS}
+# File systems without locks: NFS without lockd, some network drives.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_locked: set[Path] = set()  # folders that this process has locked
 
 
-def check_folder(folder: Path, resume: str | None, config: Mapping[str, Any]) -> None:
-    """See to it that no run writes over another's record, nor among other files.
+def check_run_dir(folder: Path, resume: str | None, config: Mapping[str, Any]) -> None:
+    """Check that a run overwrites neither another run nor other files.
 
     Args:
-        folder: of the run.
-        resume: as in the configuration: None, a checkpoint, or ``auto`` to go on with what lies in ``folder``.
-        config: the run's configuration, plain and unresolved.
+        folder: the run's folder.
+        resume: None, a checkpoint, or ``auto`` to resume the run in ``folder``.
+        config: the run's resolved config.
 
     Raises:
-        UserError: ``folder`` is a file, or holds files and is not the folder of the run that is to be resumed, or
-            another process is training there.
+        UserError: ``folder`` is a file, is locked, or holds files and is not the run to resume.
     """
     blocking = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
     if blocking is not None:
         raise UserError(f"{blocking} is a file: choose another hydra.run.dir.")
-    if _is_held(folder):
-        raise _held(folder)
-    names = {path.name for path in folder.iterdir() if not is_hydras(path)} if folder.is_dir() else set()
+    if _is_locked(folder):
+        raise _locked_error(folder)
+    names = {path.name for path in folder.iterdir() if not is_hydra_file(path)} if folder.is_dir() else set()
     if not names:
         return
-    if resume == "auto" and SUMMARY in names:
-        _check_same_run(folder, _read_summary(folder), config)
-    elif resume == "auto":
-        _check_own(folder)
-    elif resume is None or folder.resolve() != run_of(resume):
-        held = "the record of another run" if SUMMARY in names else "other files"
-        hint = "; resume=auto goes on with it" if SUMMARY in names else ""
-        raise UserError(f"{folder} holds {held}: choose another hydra.run.dir, or remove it{hint}.")
+    if resume == "auto":
+        _check_resumable(folder, config)
+    elif resume is None or not is_run_of(resume, folder):
+        content = "another run" if SUMMARY in names else "other files"
+        hint = "; add resume=auto to resume it" if SUMMARY in names else ""
+        raise UserError(f"{folder} holds {content}: choose another hydra.run.dir, or remove it{hint}.")
 
 
 def check_output_dir(cfg: DictConfig) -> None:
-    """Raise UserError if ``output_dir`` is not Hydra's run folder: the log and the config are there already."""
+    """Raise UserError if ``output_dir`` is not Hydra's folder of this command, where the log and the config are."""
     given, folder = cfg.get("output_dir"), HydraConfig.get().runtime.output_dir
     if isinstance(given, str) and Path(given).resolve() != Path(folder).resolve():
         key = "hydra.sweep.dir" if HydraConfig.get().mode == RunMode.MULTIRUN else "hydra.run.dir"
@@ -66,125 +83,167 @@ def check_output_dir(cfg: DictConfig) -> None:
 
 
 def run_of(checkpoint: str | Path) -> Path:
-    """The folder of the run that a ``checkpoints/last.ckpt`` is of."""
-    return expand_path(checkpoint).resolve().parent.parent
+    """The folder above the ``checkpoints/`` folder that a checkpoint is in. Links are not followed."""
+    return expand_path(checkpoint).absolute().parent.parent
+
+
+def is_run_of(checkpoint: str | Path, folder: Path) -> bool:
+    """Whether ``folder`` is the run's folder of a checkpoint; the folder or its ``checkpoints/`` may be links."""
+    run = run_of(checkpoint)
+    pairs = ((folder, run), (folder / CHECKPOINTS, run / CHECKPOINTS))
+    return any(a.exists() and b.exists() and a.samefile(b) for a, b in pairs)
 
 
 def find_resume_state(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path | None]:
-    """What an earlier try left of this run. What is of no use in its folder is taken away.
+    """Find out how far an earlier attempt of a run got, and clean up after it.
 
     Args:
-        folder: of the run.
-        config: the run's configuration, plain and unresolved, as the record holds it.
+        folder: the run's folder.
+        config: the run's resolved config.
 
     Returns:
-        ``("finished", None)``, ``("resume", checkpoint)`` or ``("new", None)``.
+        ``("finished", None)``, ``("resume", checkpoint)``, or ``("new", None)`` with an empty folder.
 
     Raises:
-        UserError: what lies there was made with other settings, or there is nothing to go on from, and files are in the
-            way that no run wrote.
+        UserError: the folder holds a run with another config, or files that no run wrote.
     """
-    last = folder / "checkpoints/last.ckpt"
-    if (folder / SUMMARY).exists():
-        summary = _read_summary(folder)
-        if summary["status"] in FINISHED or last.exists():
-            _check_same_run(folder, summary, config)
-        if summary["status"] in FINISHED:
+    summary = _check_resumable(folder, config)
+    remove_drafts(folder)
+    if not summary:
+        (folder / SUMMARY).unlink(missing_ok=True)  # damaged
+    if summary.get("status") in FINISHED:
+        if has_whole_history(folder, summary):
             return "finished", None
-    if last.exists():
-        for draft in folder.rglob(f"*{DRAFT}"):
-            draft.unlink()
+        log.warning("Warning: %s is damaged: the run is repeated from its last checkpoint.", folder / HISTORY)
+    last = folder / LAST
+    if last.exists() and _is_intact(last):
         return "resume", last
-    if folder.is_dir():
-        _check_own(folder)
-        for path in folder.iterdir():
-            if not is_hydras(path):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if last.exists():
+        log.warning("Warning: %s is damaged: the run starts again from the first epoch.", last)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not is_hydra_file(path):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return "new", None
 
 
-def find_run_id(folder: Path) -> str:
-    """The run id of the record in ``folder``, which a resumed run continues; a new one if there is none."""
-    with suppress(OSError, ValueError):
-        return str(read_summary(folder)["run_id"])
-    return uuid.uuid4().hex
+def _check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary of the run in ``folder``, empty if there is none; raise UserError if it cannot be resumed."""
+    if not folder.is_dir():
+        return {}
+    summary: dict[str, Any] = {}
+    try:
+        summary = read_summary(folder)
+    except FileNotFoundError:
+        pass
+    except (SchemaError, OSError) as error:
+        raise UserError(f"{folder / SUMMARY} cannot be read ({error}): choose another folder.") from error
+    except ValueError as error:
+        log.warning("Warning: %s is damaged (%s) and will be replaced.", folder / SUMMARY, error)
+    is_finished, has_checkpoint = summary.get("status") in FINISHED, (folder / LAST).exists()
+    if summary and (is_finished or has_checkpoint):
+        ignore = NEUTRAL_KEYS if is_finished else RESUME_KEYS
+        if changed := config_diff(summary["config"], config, ignore):
+            raise UserError(
+                f"{folder} holds a run with other settings ({'; '.join(changed)}). Use the same settings or another "
+                f"folder."
+            )
+    if not has_checkpoint and not is_finished:
+        _check_own_files(folder)
+    return summary
 
 
-def prepare_resume(cfg: DictConfig, folder: Path) -> bool:
-    """Make a run with ``resume=auto``, or a job of a sweep, resume what an earlier try left in its folder.
-
-    Returns:
-        Whether there is something to train; False if the earlier try finished the run.
-
-    Raises:
-        UserError: the folder holds another run.
-    """
-    if cfg.resume != "auto" and HydraConfig.get().mode != RunMode.MULTIRUN:
-        return True
-    found, checkpoint = find_resume_state(folder, plain(cfg))
-    if found == "finished":
-        log.info("This run has finished already.")
-        return False
-    if checkpoint is not None:
-        log.info("Resuming from %s.", checkpoint)
-        cfg.resume = str(checkpoint)
-    elif cfg.resume == "auto":
-        log.info("Nothing to resume in %s: starting a new run.", folder)
-        cfg.resume = None
-    return True
-
-
-def read_result(folder: Path) -> float:
-    """The validation accuracy of a finished run's best epoch; NaN if it has none."""
-    best = read_summary(folder)["best"]
-    return float(best["val_acc"]) if best else math.nan
-
-
-def _check_own(folder: Path) -> None:
-    names = {path.name for path in folder.iterdir() if not is_hydras(path)} - _WRITTEN
+def _check_own_files(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir() if not is_hydra_file(path)} - _WRITTEN
     if foreign := sorted(name for name in names if not name.endswith(DRAFT)):
         raise UserError(
             f"{folder} holds files that no run wrote ({join_first(foreign, 3)}): move them, or choose another folder."
         )
 
 
+def has_whole_history(folder: Path, summary: Mapping[str, Any]) -> bool:
+    """Whether ``history.csv`` is the one that ``summary.json`` was written with."""
+    try:
+        rows = read_history(folder)
+    except (OSError, ValueError):
+        return False
+    return bool(summary["history"] == digest(rows))
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    """Whether the checksums of a checkpoint's parts are right; torch does not compare them."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove the drafts that a killed process left in ``folder`` and in its ``checkpoints/``."""
+    for place in (folder, folder / CHECKPOINTS):
+        for draft in place.glob(f".*{DRAFT}"):
+            draft.unlink(missing_ok=True)
+
+
 @contextmanager
-def claim(folder: Path, otherwise: str = "choose another hydra.run.dir") -> Iterator[None]:
-    """Hold the folder of a run while it trains; the system lets go of it when the process ends, however it ends.
+def lock_run_dir(folder: Path, hint: str = "choose another hydra.run.dir") -> Iterator[None]:
+    """Lock a folder while this process writes to it. The system releases the lock when the process ends.
+
+    On a file system without locks a warning is logged instead.
 
     Args:
-        folder: of the run.
-        otherwise: what a person may do where it cannot be written.
+        folder: of a run, a sweep or a report.
+        hint: what to do if the folder cannot be written.
 
     Raises:
-        UserError: another process holds it, or it cannot be written.
+        UserError: another process has locked it, or it cannot be written.
     """
-    lock = FileLock(folder / ".hydra/lock")
+    lock = FileLock(folder / LOCK)
     try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise _held(folder) from error
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): {otherwise}.") from error
-    held = folder.resolve()
-    _claimed.add(held)
+        raise _locked_error(folder) from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise UserError(f"{folder} cannot be written ({error.strerror}): {hint}.") from error
+        log.warning("Warning: %s cannot be locked (%s): start only one process there.", folder, error)
+    key = folder.resolve()
+    _locked.add(key)
     try:
         yield
     finally:
-        _claimed.remove(held)
+        _locked.discard(key)
         lock.release()
 
 
-def check_unused(folder: Path, log_file: str) -> None:
-    """See to it that a command that writes to a folder of its own writes over nothing.
+def _is_locked(folder: Path) -> bool:
+    """Whether another process has locked ``folder``."""
+    lock = folder / LOCK
+    if folder.resolve() in _locked or not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # no locks, or a folder that cannot be written: no one trains there
+        return False
+
+
+def _locked_error(folder: Path) -> UserError:
+    return UserError(f"{folder}: another process is using this folder. Wait until it ends, or choose another folder.")
+
+
+def check_empty_dir(folder: Path, log_file: str) -> None:
+    """Check that a command that writes to its own folder overwrites nothing.
 
     Args:
-        folder: of the command; its log file alone may be there.
-        log_file: the name of that.
+        folder: of the command.
+        log_file: name of the log file, which may exist.
 
     Raises:
-        UserError: ``folder`` is a file, or holds others.
+        UserError: ``folder`` is a file, or holds other files.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another hydra.run.dir.")
@@ -192,53 +251,36 @@ def check_unused(folder: Path, log_file: str) -> None:
         raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")
 
 
-def _is_held(folder: Path) -> bool:
-    """Whether another process is training in ``folder``."""
-    lock = folder / ".hydra/lock"
-    if folder.resolve() in _claimed or not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # where nothing can be written nobody trains
-        return False
+def is_hydra_file(path: Path) -> bool:
+    """Whether Hydra wrote this to a run's folder before the run began: its config files and the log."""
+    return path.name == ".hydra" or path.suffix == ".log" or (path / "hydra.yaml").is_file()
 
 
-def _held(folder: Path) -> UserError:
-    return UserError(f"{folder}: another process is training in this folder; choose another, or wait.")
-
-
-def is_hydras(path: Path) -> bool:
-    """Whether Hydra wrote this to a run's folder before the run began."""
-    return path.name == ".hydra" or path.suffix == ".log"
-
-
-def discard(folder: Path) -> None:
-    """Take away what Hydra wrote for a command that came to nothing, and nothing else: the folder may be an old one."""
-    if not folder.is_dir() or _is_held(folder) or not all(is_hydras(path) for path in folder.iterdir()):
+def remove_empty_run_dir(folder: Path) -> None:
+    """Remove the files that Hydra wrote for a run that did not begin. A folder with other files is left as it is."""
+    if not folder.is_dir() or _is_locked(folder) or not all(is_hydra_file(path) for path in folder.iterdir()):
         return
-    for handler in logging.getLogger().handlers:
+    for handler in list(logging.getLogger().handlers):
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
-            handler.close()  # Windows removes no file that is open
+            handler.close()  # Windows does not remove open files
+            logging.getLogger().removeHandler(handler)
             Path(handler.baseFilename).unlink(missing_ok=True)
-    shutil.rmtree(folder / ".hydra", ignore_errors=True)
-    with suppress(OSError):  # a log of somebody else's keeps the folder
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # another log file keeps the folder
         folder.rmdir()
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
+def find_run_id(folder: Path) -> str:
+    """The id of the run recorded in ``folder``, or a new one."""
     try:
-        return read_summary(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / SUMMARY} cannot be read ({error}): choose another folder, or remove it.") from error
+        return str(read_summary(folder)["run_id"])
+    except (OSError, ValueError):
+        return uuid.uuid4().hex
 
 
-def _check_same_run(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    before = summary.get("config")
-    if before is not None and (changed := config_diff(before, config)):
-        raise UserError(
-            f"{folder} holds the record of a run with other settings ({'; '.join(changed)}): give the same, or choose "
-            f"another folder."
-        )
+def read_result(folder: Path) -> float:
+    """The best validation accuracy of a finished run; NaN if it has none."""
+    best = read_summary(folder)["best"]
+    return float(best["val_acc"]) if best else math.nan

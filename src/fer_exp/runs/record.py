@@ -75,6 +75,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
+class SchemaError(ValueError):
+    """A record of another version of fer_exp."""
+
+
 class RunRecord:
     """Writes the record of one run. Nothing is written before the first call of a method.
 
@@ -187,14 +191,15 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not the summary of a run, or has another schema.
+        SchemaError: another version of fer_exp wrote it.
+        ValueError: it is not the summary of a run.
     """
     summary = read_json(folder / SUMMARY)
     schema = summary.get("schema")
     if not isinstance(schema, int):
         raise ValueError(f"{SUMMARY} is not the summary of a run: it has no schema")
     if schema != SCHEMA:
-        raise ValueError(f"{SUMMARY} has schema {schema}, and this version of fer_exp reads schema {SCHEMA}")
+        raise SchemaError(f"{SUMMARY} has schema {schema}, and this version of fer_exp reads schema {SCHEMA}")
     if summary.get("status") not in STATUSES:
         raise ValueError(f"{SUMMARY}: status={summary.get('status')!r:.60}: expected one of {', '.join(STATUSES)}")
     check_types(summary, _TYPES, required=_TYPES)

@@ -1,16 +1,16 @@
-"""The fair study: tune each arm with the same budget, then run the winners again on seeds that chose nothing.
+"""The fair study: tune each arm with the same budget, then train the winners on new seeds.
 
-The protocol, after AlgoPerf (Dahl et al. 2023) and the deep learning tuning playbook (Godbole et al. 2023):
+The protocol follows AlgoPerf (Dahl et al. 2023) and the deep learning tuning playbook (Godbole et al. 2023):
 
-1. An arm is a choice that is under comparison, an optimizer for example, with a space of its own for the settings that
-   are none of the question, its learning rate above all.
-2. Each arm gets the same number of trials, at points of the same quasi-random sequence (Halton, scrambled), all with
-   the same seed and the same number of epochs. A trial that diverges has been spent like any other.
-3. Trials are validated on images held out of the training folder. The validation folder is not looked at.
-4. The best trial of each arm is run again, on the whole training folder, with seeds that no trial had, and these runs
-   alone report on the validation folder.
+1. An arm is a choice under comparison, such as an optimizer, with its own search space for the settings that are not
+   compared, above all the learning rate.
+2. Each arm gets the same number of trials, at points of the same quasi-random sequence (scrambled Halton), all with the
+   same seed and number of epochs. A diverged trial counts like any other.
+3. Trials are validated on images held out of the training folder. The validation folder is not used.
+4. The best trial of each arm is trained again on the whole training folder, with seeds that no trial had. Only these
+   runs report on the validation folder.
 
-It is a sweeper of Hydra's, so that any launcher runs its jobs.
+It is a Hydra sweeper, so any launcher runs its jobs.
 """
 
 import logging
@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_exp.config.schema import is_seed
 from fer_exp.errors import UserError, one_line
+from fer_exp.metrics import format_value
 from fer_exp.runs.sweep_record import read_sweep, write_sweep
 from fer_exp.sweeps.jobs import refusals, refuse
 
@@ -39,18 +40,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Job = list[str]  # overrides
+
 
 class Study(Sweeper):
     """Runs the protocol; ``conf/hydra/sweeper/study.yaml`` has its settings.
 
     Args:
-        arms: for each name the keys that make the arm: fixed values (``optimizer: sgd``), and spaces in Hydra's words
+        arms: for each name the keys of the arm: fixed values (``optimizer: sgd``), and search spaces in Hydra's grammar
             (``optimizer.lr: tag(log, interval(1e-4, 1))``, ``data.batch_size: int(interval(16, 128))``,
             ``optimizer.momentum: choice(0, 0.9)``).
-        trials: of each arm.
-        seeds: number of fresh seeds that each winner is run on.
-        val_fraction: share of the training images that trials are validated on.
-        sampler_seed: scrambles the quasi-random sequence.
+        trials: number of trials of each arm.
+        seeds: number of new seeds that each winner is trained with.
+        val_fraction: fraction of the training images that trials are validated on.
+        sampler_seed: seed of the scrambled sequence.
     """
 
     def __init__(self, arms: DictConfig, trials: int, seeds: int, val_fraction: float, sampler_seed: int) -> None:
@@ -59,17 +62,17 @@ class Study(Sweeper):
         self.trials, self.seeds, self.val_fraction, self.sampler_seed = trials, seeds, val_fraction, sampler_seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's: take what is needed to launch jobs."""
+        """Create the launcher, as Hydra requires."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Run trials, choose, run the winners again; exit with words where the settings make no fair study.
+        """Run the trials, choose the winners and train them again; exit with an error if the settings are not fair.
 
         Args:
-            arguments: overrides of the command line; they hold for all jobs.
+            arguments: overrides of the command line, for all jobs.
         """
         assert self.config is not None
         try:
@@ -78,9 +81,33 @@ class Study(Sweeper):
         except UserError as error:
             refuse(error)
         folder, seed = Path(self.config.hydra.sweep.dir).absolute(), self.config.seed
-        keys = [(o.key_or_group, _is_space(o)) for arm in arms.values() for o in arm]
+        self._write_plan(folder, arms)
+        points = [
+            (name, point) for name, arm in arms.items() for point in trial_points(arm, self.trials, self.sampler_seed)
+        ]
+        jobs = [[*arguments, *point, f"data.val_fraction={self.val_fraction}", f"seed={seed}"] for _, point in points]
+        self.validate_batch_is_legal(jobs)  # an error in the last arm is found before the first trains
+        log.info("Study: %d trials for each of %s.", self.trials, ", ".join(arms))
+        trials = list(self.launcher.launch(jobs, 0))
+        if refused := refusals(folder):
+            refuse(
+                UserError(
+                    f"{len(refused)} of the {len(jobs)} trials were refused for the reasons above, so no winner is "
+                    f"chosen. Fix that, or choose another hydra.sweep.dir."
+                )
+            )
+        # A choice is final: a failed trial that succeeds in a later attempt does not change what was reported.
+        chosen = read_sweep(folder)["winners"]
+        winners = {**self._choose(points, trials, chosen), **chosen}
+        write_sweep(folder, winners=winners, jobs=len(jobs) + len(winners) * self.seeds)
+        seeds = [seed + i for i in range(1, self.seeds + 1)]
+        log.info("Study: training the winners with the seeds %s.", ", ".join(map(str, seeds)))
+        return [*trials, *self._run_winners(arguments, winners, seeds, len(jobs))]
+
+    def _write_plan(self, folder: Path, arms: Mapping[str, Sequence[Override]]) -> None:
+        keys = [(override.key_or_group, override.is_sweep_override()) for arm in arms.values() for override in arm]
         tuned = list(dict.fromkeys(key for key, is_space in keys if is_space))
-        first = len(arms) * self.trials  # of the runs that report
+        first = len(arms) * self.trials  # number of the first run of a winner
         write_sweep(
             folder,
             jobs=first + len(arms) * self.seeds,
@@ -89,33 +116,11 @@ class Study(Sweeper):
             arms={name: [*_numbers(0, i, self.trials), *_numbers(first, i, self.seeds)] for i, name in enumerate(arms)},
         )
 
-        points = {name: trial_points(arm, self.trials, self.sampler_seed) for name, arm in arms.items()}
-        own = [(name, point) for name in arms for point in points[name]]
-        jobs = [[*arguments, *point, f"data.val_fraction={self.val_fraction}", f"seed={seed}"] for _, point in own]
-        self.validate_batch_is_legal(jobs)  # a mistake in the last arm is found before the first trains
-        log.info("Study: %d trials for each of %s.", self.trials, ", ".join(arms))
-        trials = list(self.launcher.launch(jobs, 0))
-        if refused := refusals(folder):
-            refuse(
-                UserError(
-                    f"{len(refused)} of the {len(jobs)} trials were refused, for the reasons above: nothing is chosen "
-                    f"from what lies in their folders. Mend that, or choose another hydra.sweep.dir."
-                )
-            )
-
-        # What was chosen once stays: a trial that failed, and is run again later, comes too late to be reported.
-        chosen = read_sweep(folder)["winners"]
-        winners = {**self._choose(own, trials, chosen), **chosen}
-        write_sweep(folder, winners=winners, jobs=len(jobs) + len(winners) * self.seeds)
-        fresh = [seed + i for i in range(1, self.seeds + 1)]
-        log.info("Study: the winners once more, with the seeds %s.", ", ".join(map(str, fresh)))
-        return [*trials, *self._run_winners(arguments, winners, fresh, len(jobs))]
-
     def _run_winners(
-        self, arguments: list[str], winners: Mapping[str, list[str]], seeds: Sequence[int], first: int
+        self, arguments: list[str], winners: Mapping[str, Job], seeds: Sequence[int], first: int
     ) -> Iterator[JobReturn]:
-        """Run the winners on fresh seeds; each arm has job numbers of its own, winner or not."""
-        batches: list[tuple[int, list[list[str]]]] = []
+        """Train the winners on new seeds. Each arm has its own job numbers, with or without a winner."""
+        batches: list[tuple[int, list[Job]]] = []
         for i, name in enumerate(self.arms):
             if name not in winners:
                 continue
@@ -129,83 +134,89 @@ class Study(Sweeper):
             yield from self.launcher.launch(finals, number)
 
     def _check(self, arguments: Sequence[str]) -> None:
-        for name, value, least in (("trials", self.trials, 1), ("seeds", self.seeds, 1)):
-            if not isinstance(value, int) or value < least:
-                raise UserError(f"hydra.sweeper.{name}={value}: expected a whole number from {least} up")
+        for name, value in (("trials", self.trials), ("seeds", self.seeds)):
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"hydra.sweeper.{name}={value}: expected an integer from 1")
         assert self.config is not None
         seed = self.config.seed
         if not is_seed(seed) or not is_seed(seed + self.seeds):
-            raise UserError(f"seed={seed}: expected a whole number, and with the {self.seeds} after it below 2**32")
+            raise UserError(f"seed={seed}: expected an integer from 0 to {2**32 - 1 - self.seeds}")
         if not isinstance(self.val_fraction, int | float) or not 0 < self.val_fraction < 1:
-            raise UserError(f"hydra.sweeper.val_fraction={self.val_fraction}: expected a share between 0 and 1")
+            raise UserError(f"hydra.sweeper.val_fraction={self.val_fraction}: expected a number between 0 and 1")
         if not self.arms:
-            raise UserError("hydra.sweeper.arms: there is none; expected a name and its keys for each")
+            raise UserError("hydra.sweeper.arms is empty: expected a name and its keys for each arm")
         own = {"seed", "data.val_fraction"}
         for name, space in self.arms.items():
             if given := sorted(own & {*space}):
-                raise UserError(f"hydra.sweeper.arms.{name}: the study sets {given[0]} itself; leave it out")
+                raise UserError(f"hydra.sweeper.arms.{name}: the study sets {given[0]}; remove it")
         taken = {key for space in self.arms.values() for key in space} | own
         for override in OverridesParser.create().parse_overrides(list(arguments)):
             key = override.key_or_group
             if override.is_sweep_override():
-                raise UserError(f"{override.input_line}: a study varies what its arms say; put it into one, or fix it")
+                raise UserError(
+                    f"{override.input_line}: a study varies only its arms; add the key to the arms, or fix it"
+                )
             if key in taken - {"seed"}:
-                raise UserError(f"{override.input_line}: the study sets {key} itself; see hydra.sweeper.arms")
+                raise UserError(f"{override.input_line}: the study sets {key}; see hydra.sweeper.arms")
 
     def _choose(
-        self, jobs: Sequence[tuple[str, list[str]]], returned: Sequence[JobReturn], chosen: Mapping[str, list[str]]
-    ) -> dict[str, list[str]]:
-        """The winning overrides of each arm that is not among the ``chosen``, read from the trials' records."""
+        self, points: Sequence[tuple[str, Job]], returned: Sequence[JobReturn], chosen: Mapping[str, Job]
+    ) -> dict[str, Job]:
+        """The overrides of the best trial of each arm that is not in ``chosen``, read from the trials' records."""
         from fer_exp.comparison.grouping import default_measure
         from fer_exp.comparison.tuning import score, tune
 
-        # Records are read by the folders that the launcher reports, wherever its jobs ran.
+        # The launcher reports the folders of its jobs, wherever they ran.
         runs = [_read_trial(Path(job.hydra_cfg.hydra.runtime.output_dir)) for job in returned]  # type: ignore[union-attr]
         measure = default_measure([run for run in runs if run and run.counts])
-        winners: dict[str, list[str]] = {}
+        winners: dict[str, Job] = {}
         for name in self.arms:
             if name in chosen:
                 continue
-            of_arm = {run: point for run, (arm, point) in zip(runs, jobs, strict=True) if run and arm == name}
-            tuning = tune(name, list(of_arm), measure)
+            trials = {run: point for run, (arm, point) in zip(runs, points, strict=True) if run and arm == name}
+            tuning = tune(name, list(trials), measure)
             if tuning.winner is None:
-                log.error("%s: no trial came to a result; it cannot be run on fresh seeds.", name)
+                log.error("%s: no trial has a result, so it is not trained on new seeds.", name)
                 continue
-            winners[name] = of_arm[tuning.winner]
-            edges = f" {', '.join(tuning.boundary_hits)}: at the end of what was tried." if tuning.boundary_hits else ""
+            winners[name] = trials[tuning.winner]
+            value = format_value("val_acc", score(tuning.winner, measure))
+            settings = " ".join(winners[name])
             log.info(
-                "%s: the best of %d trials is %s (val_acc %.4f on images held out of training).%s",
-                name, self.trials, " ".join(winners[name]), score(tuning.winner, measure), edges,
-            )  # fmt: skip
+                "%s: the best of %d trials is %s (val_acc %s on held-out images).", name, self.trials, settings, value
+            )
+            if tuning.boundary_hits:
+                keys = ", ".join(tuning.boundary_hits)
+                log.warning(
+                    "Warning: %s: the best %s is the lowest or highest that was tried. Widen its range.", name, keys
+                )
         return winners
 
 
-def _numbers(first: int, arm: int, each: int) -> range:
-    """The job numbers of an arm, where each has as many, from ``first`` on."""
-    return range(first + arm * each, first + (arm + 1) * each)
+def _numbers(first: int, arm: int, count: int) -> range:
+    """The job numbers of an arm if each arm has ``count`` jobs, starting at ``first``."""
+    return range(first + arm * count, first + (arm + 1) * count)
 
 
 def _read_trial(folder: Path) -> "Run | None":
-    """The record of a trial; None where it left none, because its disk was full or its folder removed."""
+    """The record of a trial; None if it cannot be read."""
     from fer_exp.comparison.load import UnreadableRecordError, read_run
 
     try:
         return read_run(folder)
     except UnreadableRecordError as error:
-        log.error("%s: the record of this trial cannot be read (%s); it does not count.", folder, one_line(error))
+        log.error("%s: the record of this trial cannot be read (%s); it is excluded.", folder, one_line(error))
         return None
 
 
 def parse_arm(name: str, space: Mapping[str, Any]) -> list[Override]:
-    """Read an arm's keys in Hydra's override grammar.
+    """Parse the keys of an arm with Hydra's override grammar.
 
     Raises:
-        UserError: a space is no uniform or log-uniform interval and no choice or range.
+        UserError: a search space is not a uniform or log-uniform interval, a choice or a range.
     """
     try:
-        overrides = OverridesParser.create().parse_overrides(
-            [f"{key}={_as_text(value)}" for key, value in space.items()]
-        )
+        texts = [f"{key}={'null' if value is None else value}" for key, value in space.items()]
+        overrides = OverridesParser.create().parse_overrides(texts)
     except HydraException as error:
         raise UserError(f"hydra.sweeper.arms.{name}: {error}") from error
     for override in overrides:
@@ -215,7 +226,7 @@ def parse_arm(name: str, space: Mapping[str, Any]) -> list[Override]:
 
 
 def _problem(override: Override) -> str | None:
-    """What was expected in place of a space that trials cannot be drawn from."""
+    """What is expected instead of an unsuitable search space; None for a suitable one."""
     value = override.value()
     if not override.is_sweep_override():
         return None
@@ -231,26 +242,28 @@ def _problem(override: Override) -> str | None:
 
 
 def trial_points(arm: Sequence[Override], trials: int, seed: int) -> list[list[str]]:
-    """The overrides of each trial: fixed values as they are, spaces at the points of a scrambled Halton sequence.
+    """The overrides of each trial: fixed values, and points of a scrambled Halton sequence in the search spaces.
 
     Args:
-        arm: its keys.
+        arm: parsed keys.
         trials: number of points.
-        seed: scrambles the sequence. Arms with equally many spaces get the same points of the unit cube.
+        seed: of the sequence. Arms with the same number of search spaces get the same points of the unit cube.
     """
     from scipy.stats import qmc
 
-    spaces = [override for override in arm if _is_space(override)]
+    spaces = [override for override in arm if override.is_sweep_override()]
     cube = qmc.Halton(len(spaces), scramble=True, rng=seed).random(trials) if spaces else [[]] * trials
     points = []
     for coordinates in map(iter, cube):
-        values = [_at(o, next(coordinates)) if _is_space(o) else str(o.get_value_element_as_str()) for o in arm]
+        values = [
+            _at(o, next(coordinates)) if o.is_sweep_override() else str(o.get_value_element_as_str()) for o in arm
+        ]
         points.append([f"{o.get_key_element()}={value}" for o, value in zip(arm, values, strict=True)])
     return points
 
 
 def _at(space: Override, u: float) -> str:
-    """The value at ``u`` in [0, 1) of a space."""
+    """The value of a search space at ``u`` in [0, 1)."""
     if not space.is_interval_sweep():
         values = list(space.sweep_string_iterator())
         return values[int(u * len(values))]
@@ -260,16 +273,8 @@ def _at(space: Override, u: float) -> str:
     assert interval.end is not None
     low, high = float(interval.start), float(interval.end)
     value = low * (high / low) ** u if "log" in interval.tags else low + u * (high - low)
-    if isinstance(interval.start, int) and isinstance(interval.end, int):  # as for a batch size
+    if isinstance(interval.start, int) and isinstance(interval.end, int):  # for example a batch size
         return str(round(value))
-    # More digits say nothing: three, or those down to a thousandth of the interval.
+    # Three digits, or down to a thousandth of the interval.
     digits = 2 - math.floor(math.log10(value if "log" in interval.tags else (high - low) / 10))
     return f"{min(max(round(value, digits), low), high):.9g}"
-
-
-def _is_space(override: Override) -> bool:
-    return bool(override.is_sweep_override())
-
-
-def _as_text(value: Any) -> str:
-    return "null" if value is None else str(value)

@@ -7,9 +7,9 @@ from typing import Any
 from hydra.utils import get_object
 
 from fer_exp.errors import UserError
-from fer_exp.runs.checkpoint import load_checkpoint, reason
-from fer_exp.runs.folder import run_of
-from fer_exp.runs.record import NEUTRAL_KEYS, config_diff
+from fer_exp.runs.checkpoint import load_checkpoint
+from fer_exp.runs.folder import is_run_of
+from fer_exp.runs.record import NEUTRAL_KEYS, SUMMARY, config_diff
 from fer_exp.training.module import spans_run
 from fer_exp.training.schedules import is_constant_until
 
@@ -53,23 +53,18 @@ def check_resume(path: str, now: Mapping[str, Any], folder: Path) -> None:
         UserError: ``path`` is not a checkpoint of a run, its run had other settings, or no epoch is left. A run that
             resumes in its own folder may have been killed after its last epoch.
     """
-    try:
-        checkpoint = load_checkpoint(path)
-        epochs = int(checkpoint["epoch"]) + 1
-        _ = checkpoint["optimizer_states"], checkpoint["state_dict"]
-        before = checkpoint["hyper_parameters"]
-        changed = _changed(before, now, epochs)
-    except Exception as error:  # files of other kinds make the readers raise anything
-        raise UserError(
-            f"resume={path}: this is not a checkpoint that can be resumed ({reason(error)}); expected the "
-            "checkpoints/last.ckpt of a run"
-        ) from error
-    if changed:
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.get("optimizer_states"):
+        raise UserError(f"resume={path}: expected a checkpoint with the state of the optimizer, such as last.ckpt")
+    epochs, before, in_place = int(checkpoint["epoch"]) + 1, checkpoint["hyper_parameters"], is_run_of(path, folder)
+    if changed := _changed(before, now, epochs):
         raise UserError(
             f"resume={path}: that run had other settings: {'; '.join(changed)}. Use the same ones, or start a new run."
         )
+    if in_place and (folder / SUMMARY).exists() and before["run_id"] != now["run_id"]:
+        raise UserError(f"resume={path}: another run than the one in {folder} wrote this checkpoint.")
     max_epochs = now["config"]["trainer"]["max_epochs"]
-    if epochs > max_epochs or (epochs == max_epochs and run_of(path) != folder.resolve()):
+    if epochs > max_epochs or (epochs == max_epochs and not in_place):
         trained = f"{epochs} epoch{'' if epochs == 1 else 's'}"
         raise UserError(f"resume={path}: that run trained {trained}, and trainer.max_epochs={max_epochs} leaves none.")
 
