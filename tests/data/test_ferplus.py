@@ -11,9 +11,10 @@ from PIL import Image
 from fer_exp.data.cache import DecodedSplit
 from fer_exp.data.classes import FER_CLASSES, fer_class
 from fer_exp.data.dataset import hash_images
-from fer_exp.data.ferplus import CLASSES, COLUMNS, EMOTIONS, FerPlus, open_ferplus
+from fer_exp.data.ferplus import COLUMNS, EMOTIONS, FerPlus, open_ferplus
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.data.sources.synthetic import draw_images
+from fer_exp.data.sources.table import CsvDataModule
 from fer_exp.errors import UserError
 
 # Rows of fer2013new.csv, and what the published code makes of them: the label (majority), and votes / all votes that
@@ -87,7 +88,7 @@ def test_majority_labels(file, fer2013, source):
 @pytest.mark.parametrize("contempt", [True, False])
 def test_votes(file, contempt):
     found = FerPlus(file, "votes", contempt).relabel(by_line("PrivateTest"), "test")
-    names = CLASSES if contempt else CLASSES[:-1]
+    names = ("neutral", "contempt") if contempt else ("neutral",)
     assert found.label_names == names
     rows = [row[4] for row in ROWS if row[0] == "PrivateTest" and row[4]]
     if not contempt:
@@ -221,6 +222,22 @@ def test_data_module_without_contempt(fer_folders):
     assert data.train_set.classes == FER_CLASSES
     assert data.train_set.soft_labels is None
     assert len(data.train_set) + len(data.val_set) == 98
+
+
+def test_csv_table_with_ferplus(file, fer2013, tmp_path):
+    data = CsvDataModule(
+        file=str(fer2013), batch_size=1, seed=0, cache_dir=tmp_path / "cache", ferplus={"file": str(file)},
+        merge={"contempt": "surprise"}, classes=["neutral", "surprise"],
+    )  # fmt: skip
+    data.setup()
+    assert [
+        (name, data.train_set.classes[i]) for name, i in zip(data.train_set.names, data.train_set.labels, strict=True)
+    ] == [
+        ("fer2013.csv:4", "neutral"),
+        ("fer2013.csv:6", "surprise"),
+    ]
+    assert data.val_set.names == ("fer2013.csv:8", "fer2013.csv:10")
+    assert data.val_set.labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("ferplus", [{"labels": "votes"}, {"fer2013": "fer2013.csv"}, {"contempt": False}])

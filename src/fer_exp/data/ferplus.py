@@ -91,8 +91,9 @@ class FerPlus:
             "FER+: %d of %d %s images have a label (data.ferplus.labels=%s); %d are not in %s.",
             len(usable), len(rows), split, self.labels, (rows < 0).sum(), printable(self.file.name),
         )  # fmt: skip
-        n_classes = len(CLASSES) if self.contempt else len(CLASSES) - 1
-        targets = self.targets[rows[usable], :n_classes].astype(np.float32)
+        targets = self.targets[rows[usable]].astype(np.float32)
+        used = np.flatnonzero(targets.any(axis=0))
+        targets = targets[:, used]
         indices = torch.from_numpy(usable)
         images = decoded.images
         return replace(
@@ -100,15 +101,15 @@ class FerPlus:
             images=images.select(indices) if isinstance(images, MemmapImages) else images[indices],
             digests=decoded.digests[usable],
             names=tuple(decoded.names[i] for i in usable.tolist()),
-            labels=targets.argmax(1),
-            label_names=CLASSES[:n_classes],
+            labels=targets.argmax(1) if len(usable) else np.zeros(0, np.int64),
+            label_names=tuple(CLASSES[i] for i in used.tolist()),
             soft_labels=targets if self.labels == "votes" else None,
         )
 
     def _match_names(self, decoded: DecodedSplit, split: str) -> NDArray[np.int64]:
         """(N,): the row of each image by its file name or line, -1 if there is none."""
         rows = [self.by_name.get(name.rpartition("/")[2], -1) for name in decoded.names]
-        lines = [re.fullmatch(r".*\.csv:(\d+)", name) for name in decoded.names]
+        lines = [re.fullmatch(r".+:(\d+)", name) for name in decoded.names]
         if all(lines):
             rows = [int(line[1]) - 2 for line in lines if line]
             if max(rows) >= len(self.splits) or any(self.splits[row] != split for row in rows):
