@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_exp.data import cache, datamodule
+from fer_exp.data import cache, report
 from fer_exp.data.annotations import format_exclusion, write_exclusions
 from fer_exp.data.classes import FER_CLASSES
 from fer_exp.data.dataset import MemmapImages
@@ -49,12 +49,13 @@ def test_images_labels_and_counts_are_those_of_the_folders(load, data_root, capl
         for image, label, name in zip(dataset.images, dataset.labels, dataset.names, strict=True):
             assert FER_CLASSES[label] == name.split("/")[1]
             assert bytes(image.numpy()) == Image.open(data_root / name).tobytes()
-    table = [line.split() for line in caplog.messages[2:]]
+    assert caplog.messages[0] == "34 images of 48x48 gray."
+    table = [line.split() for line in caplog.messages[3:]]
     assert table[0] == ["class", "train", "validation"]
     assert table[6] == ["sad", "2", "2"]
     assert warnings(caplog) == []
     data.setup()
-    assert len(caplog.messages) == 10
+    assert len(caplog.messages) == 11
 
 
 def test_names_of_the_seven_classes_do_not_matter(load, data_root):
@@ -66,7 +67,7 @@ def test_names_of_the_seven_classes_do_not_matter(load, data_root):
     assert load().train_set.fingerprint == before.train_set.fingerprint
 
 
-def test_other_classes_sizes_and_colors(tmp_path, make_split):
+def test_other_classes_sizes_and_colors(tmp_path, make_split, caplog):
     for split in ("train", "validation"):
         make_split(tmp_path / "set" / split, 3, ("1", "2", "10"))
     settings = {"root": tmp_path / "set", "batch_size": 2, "seed": 0, "image_size": 32, "color": "rgb"}
@@ -75,6 +76,10 @@ def test_other_classes_sizes_and_colors(tmp_path, make_split):
     assert data.train_set.classes == ("1", "2", "10")
     assert data.train_set.image_shape == (3, 32, 32)
     assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 32, 32)
+    assert "18 images of 48x48 gray become 32x32 RGB (stretch)." in caplog.messages
+    assert warnings(caplog) == []
+    FolderDataModule(**settings | {"image_size": 64}).setup()
+    assert "18 of 18 images are smaller" in warnings(caplog)[0]
     named = FolderDataModule(**settings, class_names={"1": "fear", "2": "joy", "10": "awe"}, merge={"awe": "fear"})
     named.setup()
     assert (named.train_set.classes, named.val_set.counts) == (("fear", "joy"), [6, 3])
@@ -239,7 +244,7 @@ def test_soft_labels_replace_the_training_targets(load, tmp_path):
 
 
 def test_duplicates_and_blank_images_are_reported_once(load, data_root, caplog, monkeypatch):
-    monkeypatch.setattr(datamodule, "_checked", set())
+    monkeypatch.setattr(report, "_checked", set())
     load()
     shutil.copy(data_root / "train/sad/000.png", data_root / "train/sad/copy.png")  # harmless: same class
     load()

@@ -28,7 +28,7 @@ from fer_exp.files import printable, replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 6  # of the cache files and of the decoding; increase it when either changes
+VERSION = 7  # of the cache files and of the decoding; increase it when either changes
 
 MAX_BYTES_IN_MEMORY = 2 * 2**30  # of one split: 932,067 images of 1x48x48
 
@@ -48,7 +48,7 @@ class DecodedSplit:
         labels: (N,) int64, indices into ``label_names``.
         label_names: label names as the source spells them.
         unreadable: name -> reason.
-        originals: number of images of each original "WIDTHxHEIGHT MODE".
+        originals: number of images of each original (width, height, Pillow mode).
         soft_labels: (N, L) training targets over ``label_names`` that replace ``labels``, or None.
         groups: name -> group, if the source has groups.
     """
@@ -59,7 +59,7 @@ class DecodedSplit:
     labels: np.ndarray
     label_names: tuple[str, ...]
     unreadable: dict[str, str]
-    originals: dict[str, int]
+    originals: Counter[tuple[int, int, str]]
     soft_labels: np.ndarray | None = None
     groups: dict[str, str] | None = None
 
@@ -184,7 +184,7 @@ def _assemble(details: dict[str, Any], images: Tensor | MemmapImages, digests: n
         labels=labels,
         label_names=tuple(details["label_names"]),
         unreadable={names[i]: reason for i, reason in unreadable.items()},
-        originals=details["originals"],
+        originals=Counter({(width, height, mode): n for (width, height, mode), n in details["originals"]}),
         groups=dict(zip(names, details["groups"], strict=True)) if details["groups"] else None,
     )
 
@@ -198,7 +198,7 @@ def _describe(key: str, split: Split, entries: Entries, digests: np.ndarray, dec
         "sha256": _hash_digests(digests),
         "label_names": entries.label_names,
         "unreadable": decoded.unreadable,
-        "originals": {f"{width}x{height} {mode}": n for (width, height, mode), n in decoded.originals.most_common()},
+        "originals": list(decoded.originals.items()),
         "labels": entries.labels,
         "names": entries.names,
         "groups": entries.groups,

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from fer_exp.data.annotations import check_exclusions, read_exclusions, read_soft_labels
-from fer_exp.data.audit import describe_duplicates, is_constant
 from fer_exp.data.cache import DecodedSplit, default_cache_dir, load_split
 from fer_exp.data.classes import ClassMap
 from fer_exp.data.dataset import ImageDataset, MemmapImages, split_dataset
-from fer_exp.data.decode import ImageFormat, ImageInput
+from fer_exp.data.decode import ImageFormat
 from fer_exp.data.ferplus import FerPlus, open_ferplus
 from fer_exp.data.folders import list_split
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
-from fer_exp.data.sources.base import ImageSource, Split
+from fer_exp.data.report import log_class_counts, log_formats, warn_about_duplicates
+from fer_exp.data.sources.base import AuditEntries, ImageSource, Split
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import expand_path, printable, quote_override
 from fer_exp.plots.terminal import progress_bar
@@ -29,28 +29,6 @@ from fer_exp.plots.terminal import progress_bar
 log = logging.getLogger(__name__)
 
 _MAX_NAMED = 20
-_checked: set[tuple[str, str]] = set()  # fingerprints of the data that was checked in this process
-
-
-@dataclass(frozen=True)
-class AuditEntries:
-    """The training and validation images that an audit looks at, before decoding.
-
-    Attributes:
-        root: folder to which ``names`` are relative.
-        names: N image names.
-        labels: N indices into ``classes``.
-        classes: class names.
-        is_validation: N times whether an image is in the validation split.
-        inputs: N inputs of the decoder, once.
-    """
-
-    root: Path
-    names: tuple[str, ...]
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
-    is_validation: tuple[bool, ...]
-    inputs: Iterable[ImageInput]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -147,6 +125,7 @@ class ImageDataModule(L.LightningDataModule):
         for warning in source.warnings():
             log.warning("Warning: %s", warning)
         decoded = {split.name: self._decode(split) for split in splits}
+        log_formats([part.originals for part in decoded.values()], self.image_format)
         names = chain.from_iterable((*part.names, *part.unreadable) for part in decoded.values())
         excluded = self._check_exclusions(source, names)
         if self._ferplus:
@@ -160,10 +139,13 @@ class ImageDataModule(L.LightningDataModule):
         if not 1 <= self.batch_size <= len(self.train_set):
             raise UserError(f"data.batch_size={self.batch_size}: expected 1 to {len(self.train_set)} (training images)")
         self._add_soft_labels()
-        log.info("%-12s%12s%12s", "class", "train", "validation")
-        for row in zip(self.train_set.classes, self.train_set.counts, self.val_set.counts, strict=True):
-            log.info("%-12s%12d%12d", *row)
-        self._warn_about_duplicates()
+        log_class_counts(self.train_set, self.val_set)
+        warn_about_duplicates(
+            self.train_set,
+            self.val_set,
+            "the validation fraction" if self.val_fraction else "validation",
+            self._command(),
+        )
 
     def read_entries(self) -> AuditEntries:
         """Read the training and validation entries without decoding them, for an audit.
@@ -217,6 +199,12 @@ class ImageDataModule(L.LightningDataModule):
         if self._resolved is None:
             self._resolved = self.class_map.resolve(decoded.label_names)
         return self._make_dataset(split, decoded, frozenset())
+
+    def _command(self) -> str:
+        """Return the command that audits this data."""
+        keys = [key for key in ("file", "root") if isinstance(getattr(self, key, None), str | Path)]
+        overrides = [quote_override(f"data.{key}", getattr(self, key)) for key in keys]
+        return " ".join(["python -m fer_exp.audit", *(["data=csv"] if "file" in keys else []), *overrides])
 
     def _decode(self, split: Split) -> DecodedSplit:
         cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
@@ -329,30 +317,6 @@ class ImageDataModule(L.LightningDataModule):
         )
         self.train_set = replace(train_set, soft_labels=torch.from_numpy(targets))
         log.info("%s has soft labels of %d of %d training images.", printable(self.soft_labels), count, len(train_set))
-
-    def _warn_about_duplicates(self) -> None:
-        """Warn once per data set about duplicates and blank images; skip images on disk, which would take long."""
-        parts = (self.train_set, self.val_set)
-        data = (parts[0].fingerprint, parts[1].fingerprint)
-        if data in _checked or any(isinstance(part.images, MemmapImages) for part in parts):
-            return
-        _checked.add(data)
-        found = describe_duplicates(
-            np.concatenate([part.digests for part in parts]),
-            np.concatenate([part.labels.numpy() for part in parts]),
-            np.concatenate([is_constant(part.images[:].numpy()) for part in parts]),
-            len(parts[0]),
-            "the validation fraction" if self.val_fraction else "validation",
-        )
-        if found:
-            keys = [key for key in ("file", "root") if isinstance(getattr(self, key, None), str | Path)]
-            command = " ".join(quote_override(f"data.{key}", getattr(self, key)) for key in keys)
-            command = f"data=csv {command}" if "file" in keys else command
-            log.warning(
-                "Warning: %s. This command lists them, and writes a list for data.exclude: python -m fer_exp.audit %s",
-                found,
-                command,
-            )
 
     def train_dataloader(self) -> TrainingBatches:
         """Return shuffled batches without an incomplete last one."""
