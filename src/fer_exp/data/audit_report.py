@@ -163,7 +163,7 @@ def exclusion_list(audit: Audit) -> list[str]:
         "# Excluded from both splits: unreadable and constant images.",
         "# Excluded from training: exact and near duplicates of validation images; exact duplicates with different",
         "# labels; and exact duplicates of an earlier image.",
-        "# Kept: all other validation images, so that results stay comparable with other work, and near duplicates",
+        "# Not excluded: other validation images, so that results stay comparable with other work; near duplicates",
         "# within training.",
         *([] if audit.near_is_complete else ["# The search for near duplicates stopped early."]),
         "#",

@@ -1,4 +1,4 @@
-"""One look for every plot: light or dark, whatever the user's matplotlibrc, backend and fonts.
+"""One look for every plot, light or dark, independent of the user's matplotlibrc and backend.
 
 A plot is a function that returns a ``Figure``. ``save_plot`` and ``render`` call it under a theme; a caller that wants
 the figure itself calls it in ``with use_theme(...)``.
