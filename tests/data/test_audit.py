@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image, ImageEnhance
 
 from fer_exp.data import audit as audit_module
@@ -21,6 +22,7 @@ from fer_exp.data.audit import (
     near_duplicates,
 )
 from fer_exp.data.audit_report import (
+    MAX_TILES,
     describe_audit,
     exclusion_list,
     find_duplicates,
@@ -31,7 +33,7 @@ from fer_exp.data.audit_report import (
 )
 from fer_exp.data.decode import ImageFormat
 from fer_exp.data.sources.synthetic import CLASSES, draw_images
-from fer_exp.plots.style import render
+from fer_exp.plots.style import render, use_theme
 
 
 def draw(seed: int, expression: str = "happy") -> Image.Image:
@@ -329,6 +331,18 @@ def test_any_file_name_is_found_listed_and_drawn(root, put):
     assert read_exclusions(root / "list") == expected | {f"train/happy/{k}.png" for k in range(5)}
     drawn = {name: render(figure, "light") for name, figure in finding_sheets(found)}
     assert drawn.keys() == {"unreadable", "leaks"}
+
+
+def test_sheet_of_a_large_group_shows_both_splits(root, put):
+    for k in range(9):
+        put(f"train/sad/copy{k}.png", draw(100, "sad"))
+    ((name, figure),) = [sheet for sheet in finding_sheets(audit(root)) if sheet[0] == "leaks"]
+    with use_theme("light"):
+        texts = [text.get_text() for text in figure().findobj(Text)]
+    assert name == "leaks"
+    assert texts.count("sad, train") == MAX_TILES - 1
+    assert texts.count("sad, validation") == 1
+    assert any("4 more" in text for text in texts)
 
 
 def test_module_of_worker_processes_does_not_import_torch():

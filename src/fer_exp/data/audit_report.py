@@ -205,7 +205,9 @@ def _sheet(audit: Audit, title: str, groups: Sequence[Group], notes: dict[Any, s
     """Draw groups from left to right and down; notes belong to groups, or to single images."""
     rows: list[list[list[Tile]]] = [[]]
     for group in groups[:MAX_GROUPS]:
-        shown = group[:MAX_TILES]
+        # At least one image of each split and class.
+        firsts = {(bool(audit.is_validation[i]), int(audit.labels[i])): i for i in reversed(group)}.values()
+        shown = sorted([*sorted(firsts), *(i for i in group if i not in firsts)][:MAX_TILES])
         tiles = []
         for i in shown:
             name = printable(audit.names[i].rpartition("/")[2])
