@@ -159,7 +159,8 @@ def stylesheet(
     """Return the CSS of all figures, with the light colours of the groups."""
     rules = [
         f"svg{{font:{FONT_SIZE}px system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif}}",
-        f"svg text{{fill:{ink};paint-order:stroke;stroke:{paper};stroke-width:3px}}svg .t{{fill:{muted}}}svg .b{{font-weight:700}}",
+        f"svg text{{fill:{ink};paint-order:stroke;stroke:{paper};stroke-width:3px}}",
+        f"svg .t{{fill:{muted}}}svg .b{{font-weight:700}}",
         f".grid{{stroke:{grid}}}.zero{{stroke:{ink}}}.chance{{stroke:{muted};stroke-dasharray:4 4}}",
         ".ci,.mean{stroke:currentColor;stroke-width:2;fill:none;vector-effect:non-scaling-stroke}",
         ".thin{stroke:currentColor;stroke-width:1;fill:none;vector-effect:non-scaling-stroke;opacity:.6}",
