@@ -117,8 +117,9 @@ def _environment(runs: Sequence[Run]) -> Iterator[str]:
         ("environment.versions.fer_exp", "results may differ for that reason"),
         ("environment.git_commit", "results may differ for that reason"),
     ):
-        values = sorted({str(run.value(key)) for run in runs if run.value(key) is not None})
+        values = sorted({str(run.value(key))[:40] for run in runs if run.value(key) is not None})
         if len(values) > 1:
+            values = [value[:8] for value in values] if key.endswith("commit") else values
             name = key.rpartition(".")[2].replace("_", " ")
             yield f"The runs have different values of {name} ({join_first(values, MAX_NAMED)}): {consequence}"
 

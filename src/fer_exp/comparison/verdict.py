@@ -83,7 +83,9 @@ def next_steps(comparison: Comparison) -> tuple[list[str], str]:
     if beyond:
         listed = join_first(beyond, MAX_NAMED)
         steps.append(f"More than {MAX_SEEDS} seeds: {listed}. Regard these as equal to {reference.label}.")
-    return steps, _more_seeds(comparison, needed[0][0]) if needed else ""
+    if not needed:
+        return steps, ""
+    return [*steps, "Then compare the old and the new sweep together."], _more_seeds(comparison, needed[0][0])
 
 
 def made_by(comparison: Comparison) -> str:

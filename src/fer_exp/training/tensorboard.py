@@ -1,7 +1,6 @@
 """The TensorBoard logger."""
 
 import io
-import math
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
@@ -27,16 +26,17 @@ _graphs: dict[tuple[str, tuple[int, ...]], Any] = {}
 class TensorBoardLogger(Logger):
     """Event files with training and validation as two runs with the same tags, so one chart shows both.
 
-    ``train_loss`` goes to the tag ``loss`` of ``tensorboard/train``, ``val_loss`` to the same tag of
-    ``tensorboard/validation``. All else goes to ``tensorboard/``. The step is the epoch.
+    ``train_loss`` goes to the tag ``loss`` of ``tensorboard/RUN/train``, ``val_loss`` to the same tag of
+    ``tensorboard/RUN/validation``. All else goes to ``tensorboard/RUN``. The step is the epoch.
 
     Args:
         save_dir: the run's folder.
+        run_name: the name that TensorBoard shows, ``RUN`` above; modules before a class name are cut off.
     """
 
-    def __init__(self, save_dir: str | Path) -> None:
+    def __init__(self, save_dir: str | Path, run_name: str) -> None:
         super().__init__()
-        self._folder = Path(save_dir) / "tensorboard"
+        self._folder = Path(save_dir) / "tensorboard" / run_name.rpartition(".")[2]
         self._writers: dict[str, SummaryWriter] = {}
 
     @property
@@ -65,7 +65,7 @@ class TensorBoardLogger(Logger):
                 self.writer().add_scalar(name, value, epoch)
 
     def writer(self, split: str = "") -> SummaryWriter:
-        """The writer of ``tensorboard/<split>``."""
+        """The writer of ``tensorboard/RUN/<split>``."""
         if split not in self._writers:
             self._writers[split] = SummaryWriter(str(self._folder / split))
         return self._writers[split]
@@ -105,10 +105,9 @@ def _(logger: TensorBoardLogger, network: nn.Module, example: Tensor) -> None:
 
 @log_result.register
 def _(logger: TensorBoardLogger, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    # The HParams tab cannot sort by values that are not finite.
-    finite = {f"result/{name}": value for name, value in metrics.items() if math.isfinite(value)}
-    for summary in hparams(dict(params), finite):
+    # The HParams tab takes its metrics from the scalars of the epochs. Without the experiment summary, which comes
+    # first, it builds the union of all runs' keys and begins with those that differ.
+    _, *session = hparams(dict(params), {})
+    for summary in session:
         logger.writer()._get_file_writer().add_summary(summary)
-    for name, value in finite.items():
-        logger.writer().add_scalar(name, value)
     logger.close()
