@@ -137,7 +137,7 @@ def _forest_range(rows: Sequence[ForestRow]) -> tuple[float, float]:
     means = [abs(row.mean) for row in rows if not row.is_reference and math.isfinite(row.mean)]
     ends = [value for row in rows for value in (row.low, row.high, row.mean, *row.seeds) if math.isfinite(value)]
     spread = [abs(seed - row.mean) for row in rows for seed in row.seeds if math.isfinite(seed)]
-    bound = max(5 * float(np.median(means or [0])), 4 * float(np.median(spread or [0])), 1e-4)
+    bound = max(10 * float(np.median(means or [0])), 4 * float(np.median(spread or [0])), 1e-4)
     low, high = max(min([0, *ends]), -bound), min(max([0, *ends]), bound)
     margin = 0.04 * (high - low) or 1e-4
     return low - margin, high + margin
