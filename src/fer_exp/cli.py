@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.config.schema import CONFIG_DIR, GROUPS, OPTIONAL_GROUPS
 from fer_exp.errors import UserError, one_line
-from fer_exp.plots.terminal import print_any_sign
+from fer_exp.plots.terminal import protect_streams
 from fer_exp.runs.folder import check_output_dir, remove_empty_run_dir
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _TRACE = "HYDRA_FULL_ERROR"  # set by a person who wants to see where, as Hydra'
 
 def call(command: Callable[[], Any]) -> None:
     """Call a function that ``hydra.main`` made; where Hydra raises, say why, and exit with status 1."""
-    print_any_sign()
+    protect_streams()
     os.environ["MPLBACKEND"] = "agg"  # importing matplotlib fails under a notebook's backend that is not installed
     try:
         with env_override({_TRACE: "1"}):  # Hydra then raises what it would print in words of its own, or trace

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_exp.errors import UserError
-from fer_exp.plots.terminal import print_any_sign
+from fer_exp.plots.terminal import protect_streams
 from fer_exp.runs.sweep_record import SWEEP
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Run the command; exit with status 1 if the runs cannot be compared."""
-    print_any_sign()
+    protect_streams()
     given = parse_arguments(sys.argv[1:])
     if given.output is None:
         is_sweep = len(given.places) == 1 and (given.places[0] / SWEEP).exists()

@@ -1,10 +1,12 @@
-"""What a terminal shows and a log file does not: progress bars. And how log lines get past them."""
+"""The terminal: log lines and progress bars. Nothing here fails if the terminal is missing or goes away."""
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import rich
 from rich.progress import (
@@ -18,34 +20,63 @@ from rich.progress import (
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines to standard output, above any progress bar; never wrapped, so that a log file keeps its lines."""
+    """Log lines to standard output, above any progress bar; never wrapped, so a log file keeps its lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         try:
             rich.get_console().print(self.format(record), markup=False, emoji=False, highlight=False, soft_wrap=True)
-        except SystemExit:  # rich's answer to a closed terminal or pipe; the log file continues
-            pass
-        except Exception:  # as every logging handler: a broken pipe must not end a training
+        except Exception:
             self.handleError(record)
 
 
-def print_any_sign() -> None:
-    """Print a ``?`` for each sign that a terminal, or a log file in an old encoding, does not have."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+def protect_streams() -> None:
+    """Make standard output and error safe to write to for the whole process.
+
+    A stream that is closed at the start becomes the null device, so no other file gets its number. A stream that closes
+    later (``| head``, a lost terminal, a full disk) swallows what follows; the log continues in the log file.
+    Characters that its encoding does not have are printed as ``?``.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest free number: 0, 1 or 2 if it is closed
+        os.set_inheritable(null, True)
+    os.close(null)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None or (isinstance(stream, io.TextIOWrapper) and _number(stream) == number):
+            encoding = stream.encoding if stream is not None else "utf-8"
+            buffer = io.BufferedWriter(_LastingFile(number, "wb", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(buffer, encoding, "replace", line_buffering=True, write_through=True))
+
+
+class _LastingFile(io.FileIO):
+    """A file whose write errors turn it into the null device."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)  # type: ignore[return-value]
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            return len(data)
+
+
+def _number(stream: io.TextIOWrapper) -> int | None:
+    try:
+        return stream.fileno()
+    except OSError:  # a stand-in without a file
+        return None
 
 
 def make_progress() -> Progress:
-    """A bar with count, rate and time left, which shows on terminals only and leaves no trace."""
+    """A progress bar with count, an ``info`` text and the time left; on terminals only, and removed at its end."""
     console = rich.get_console()
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[info]}"),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
@@ -55,9 +86,9 @@ def make_progress() -> Progress:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar while work goes on; the callable that is given takes (done, total)."""
+    """Show a progress bar inside a with block, which gets a function ``update(done, total)``."""
     with make_progress() as progress:
-        task = progress.add_task(description, total=None, rate="", visible=False)
+        task = progress.add_task(description, total=None, info="", visible=False)
 
         def update(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, visible=True)

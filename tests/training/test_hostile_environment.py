@@ -1,0 +1,99 @@
+"""What a host program, a cluster or a shell passes on does not change a run."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fer_exp.runs.record import read_history, read_summary
+
+SETTINGS = (
+    "data=folders", "data.batch_size=10", "trainer.max_epochs=1", "model=vgg", "model.widths=[8,8]",
+    "model.convolutions=[1,1]", "model.dense=[]", "trainer.precision=32-true", "trainer.accelerator=cpu",
+)  # fmt: skip
+SLURM = {
+    "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "x", "SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "0", "SLURM_NODELIST": "node1", "SLURM_JOB_NUM_NODES": "2",
+}  # fmt: skip
+TORCHRUN = {
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "2",
+    "GROUP_RANK": "1",
+    "MASTER_ADDR": "x",
+    "MASTER_PORT": "1",
+}
+LIGHTNING = {"PL_TRAINER_MAX_EPOCHS": "7", "PL_TRAINER_DEVICES": "2", "PL_GLOBAL_SEED": "9", "PL_SEED_WORKERS": "1"}
+MATPLOTLIB = {"MPLBACKEND": "module://not_installed.backend"}
+LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+# Variables to set (None: to remove), and what the shell does before the command.
+ENVIRONMENTS = {
+    "everything": ({**SLURM, **TORCHRUN, **LIGHTNING, **MATPLOTLIB, **LOCALE, "HOME": None}, ""),
+    "closed_streams": ({}, "exec <&- >&- 2>&-; cd /proc;"),
+    "slurm": (SLURM, ""),
+    "torchrun": (TORCHRUN, ""),
+    "lightning": (LIGHTNING, ""),
+    "backend": (MATPLOTLIB, ""),
+    "locale": (LOCALE, ""),
+    "no_home": ({"HOME": None}, ""),
+    "home_missing": ({"HOME": "/nonexistent"}, ""),
+    "closed_stdout": ({}, "exec >&-;"),
+    "closed_stderr": ({}, "exec 2>&-;"),
+    "read_only_folder": ({}, "cd /proc;"),
+}
+FAST = ("everything", "closed_streams")
+
+
+@pytest.fixture(scope="module")
+def start(faces, tmp_path_factory):
+    """Train in a new process; returns the run's folder and the finished process."""
+    place = tmp_path_factory.mktemp("environments")
+    (place / "matplotlibrc").write_text("text.usetex: True\nfigure.figsize: nonsense\n")
+
+    def start_process(name, variables, before="", command_suffix=""):
+        folder = place / name
+        arguments = [*SETTINGS, f"data.root={faces}", f"hydra.run.dir={folder}"]
+        environment = {**os.environ, "MATPLOTLIBRC": str(place), **variables}
+        environment = {key: value for key, value in environment.items() if value is not None}
+        script = f'{before} "$@" {command_suffix}'
+        command = ["bash", "-c", script, "bash", sys.executable, "-m", "fer_exp.train", *arguments]
+        return folder, subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=300)
+
+    return start_process
+
+
+def metrics(folder):
+    return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in read_history(folder)]
+
+
+@pytest.fixture(scope="module")
+def plain(start):
+    """The run's folder in the environment of the tests."""
+    folder, ended = start("plain", {})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and bash")
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ENVIRONMENTS]
+)
+def test_environment_does_not_change_a_run(start, plain, name):
+    variables, before = ENVIRONMENTS[name]
+    folder, ended = start(name, variables, before)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert metrics(folder) == metrics(plain)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    summary = read_summary(folder)
+    assert (summary["status"], summary["missing"]) == ("completed", [])
+    for file in ("tensorboard/train", "tensorboard/validation", "checkpoints/best.ckpt", "curves.png", "train.log"):
+        assert (folder / file).exists(), file
+
+
+def test_reader_that_stops_reading_does_not_stop_the_run(start, plain):
+    folder, ended = start("head", {"PYTHONUNBUFFERED": "1"}, "set -o pipefail;", "| head -2")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    assert metrics(folder) == metrics(plain)
+    assert "Completed after 1 epoch" in (folder / "train.log").read_text()
