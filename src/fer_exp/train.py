@@ -51,7 +51,6 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     """
     start = time.perf_counter()
     isolate_environment()
-    silence_libraries()
     log.info("Loading torch and lightning ...")
     check_config(cfg)
     config, folder = plain(cfg), Path(cfg.output_dir)
@@ -70,6 +69,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     from fer_exp.training.loggers import RunLogger, hyper_parameters
     from fer_exp.training.resume import check_resume, describe_run
 
+    silence_libraries()
     with report.collect_warnings() as warnings:
         # Build.
         hardware = choose_hardware(cfg)

@@ -18,16 +18,15 @@ def isolate_environment() -> None:
     """
     for name in [name for name in os.environ if name in _RANKS or name.startswith("PL_")]:
         del os.environ[name]
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports a matplotlibrc that no plot uses
     # matplotlib does not import with the name of a backend that is not installed here. Plots need no backend.
     os.environ["MPLBACKEND"] = "agg"
 
 
 def silence_libraries() -> None:
-    """Hide messages that repeat the run's own lines, or that a user cannot act on."""
+    """Hide what Lightning logs beside the run's own lines. Call it after Lightning was imported, which sets the level."""
     for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for name in ("matplotlib", "graphviz"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning calls torch by an old name
-    warnings.filterwarnings("ignore", message=r".*srun.*")
+    warnings.filterwarnings("ignore", message=r".*``compute`` method .* before the ``update`` method.*")
