@@ -44,9 +44,11 @@ def class_sections(comparison: Comparison) -> list[Section]:
     heat = [[*recall.tolist(), mean_f1] for recall, mean_f1 in zip(values, f1, strict=True)]
     align = "l" + "r" * (len(classes) + 1)
     recall_table = Table(("group", *classes, "macro-F1"), rows, align, groups=places, heat=heat)
-    notes = ["Recall per class and macro-F1 in %, mean over seeds, with the weights of best.ckpt. At 0 and 100 % the "]
-    notes[0] += "brackets hold the 95 % Wilson interval over the images of all seeds."
-    sections = [Section("Classes", tuple(notes), (recall_table,))]
+    note = (
+        "Recall per class and macro-F1 in %, mean over seeds, with the weights of best.ckpt. At 0 and 100 % the "
+        "brackets hold the 95 % Wilson interval over the images of all seeds."
+    )
+    sections = [Section("Classes", (note,), (recall_table,))]
     if table := _difference_table(comparison, groups, classes):
         note = (
             "Differences in points with 95 % t intervals over paired seeds, not corrected: for looking, not for claims."

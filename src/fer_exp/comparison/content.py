@@ -114,7 +114,8 @@ def _provenance(comparison: Comparison) -> Iterator[str]:
     numbers = (formats.plural(len(runs), "run"), formats.plural(len(comparison.groups), "group"))
     yield ", ".join([*numbers, formats.plural(len(seeds), "seed")])
     if epochs := sorted({run.epochs for run in comparison.counted}):
-        yield f"{epochs[0]} epochs" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"
+        lowest = f"{epochs[0]} to " if len(epochs) > 1 else ""
+        yield lowest + formats.plural(epochs[-1], "epoch")
     run = runs[0]
     counts = [run.value(f"data.{split}") for split in ("train", "validation")]
     if all(isinstance(count, int) for count in counts):
@@ -142,12 +143,12 @@ def _data_name(comparison: Comparison) -> str:
 def _curves(comparison: Comparison) -> Section | None:
     if not comparison.counted:
         return None
+    has_chance = not math.isnan(comparison.chance)
     note = (
         "Mean over seeds with its 95 % t interval. Thin lines are single runs: longer ones, and diverged ones, which "
+        "end in a cross. The number at the right is the group's place."
+        + (f" Dashed: a constant guess ({formats.score(comparison.chance, 'val_acc')})." if has_chance else "")
     )
-    note += "end in a cross. The number at the right is the group's place."
-    if not math.isnan(comparison.chance):
-        note += f" Dashed: a constant guess ({formats.score(comparison.chance, 'val_acc')})."
     return Section("Curves", (note,), figures=tuple(figures.curves(comparison)), has_axis_choice=True)
 
 
@@ -156,11 +157,8 @@ def _learning_rate(comparison: Comparison) -> Section | None:
     if figure is None:
         return None
     note = "Mean, and a band from the lowest to the highest run; a cross is a learning rate at which a run diverged."
-    if comparison.tunings:
-        note += (
-            " A ring is the chosen one; an arrow beside it: the end of the range tried, a better one may lie beyond."
-        )
-    return Section("Learning rate", (note,), figures=(figure,))
+    ring = "A ring is the chosen one; an arrow beside it: the end of the range tried, a better one may lie beyond."
+    return Section("Learning rate", (note, ring) if comparison.tunings else (note,), figures=(figure,))
 
 
 def _cost(comparison: Comparison) -> Section | None:
@@ -274,10 +272,9 @@ def _runs(comparison: Comparison, folder: Path) -> Section:
             places.append(place)
     metric = comparison.metric
     percent = ", %" if formats.is_percent(metric) else ""
-    note = f"best and final: {metric}{percent}, at the epoch of best.ckpt and at the last epoch; to target: epochs. "
-    note += "Runs in brackets are not counted."
+    note = f"best and final: {metric}{percent}, at the epoch of best.ckpt and at the last epoch; to target: epochs."
     table = Table(RUN_HEADER, rows, "lrlrrrrrrrl", groups=tuple(places), is_sortable=True)
-    return Section("Runs", (note,), (table,), is_folded=True)
+    return Section("Runs", (note, "Runs in brackets are not counted."), (table,), is_folded=True)
 
 
 def _run_row(comparison: Comparison, group: Group, run: Run, folder: Path) -> tuple[str, ...]:

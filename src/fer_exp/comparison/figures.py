@@ -163,9 +163,7 @@ def _swept(comparison: Comparison) -> list[Response]:
     for place, group in enumerate(comparison.groups):
         for run in filter(_has_rate, group.counted):
             label = re.sub(r"(, )?optimizer\.lr=[^,]+", "", group.label)
-            if comparison.group_by[0] == "optimizer.lr":
-                label = label.partition(", ")[2]
-            lines.setdefault(label or str(run.value("optimizer")), []).append((place, run))
+            lines.setdefault(label.removeprefix(", ") or str(run.value("optimizer")), []).append((place, run))
     found = []
     for label, members in lines.items():
         runs = [run for _, run in members]

@@ -114,10 +114,9 @@ def _by_value(runs: Sequence[Run], group_by: Sequence[str]) -> list[tuple[str, l
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
-    values = [run.value(key) for key in keys]
+    values = {key: run.value(key) for key in keys}
     return ", ".join(
-        _shown(value) if i == 0 or isinstance(value, str) else f"{key}={_shown(value)}"
-        for i, (key, value) in enumerate(zip(keys, values, strict=True))
+        printable(value) if isinstance(value, str) else f"{key}={_shown(value)}" for key, value in values.items()
     )
 
 
@@ -158,6 +157,8 @@ def _one_per_seed(label: str, members: Sequence[Run], messages: list[str]) -> tu
         if run.seed in by_seed:
             repeated.add(run.seed)
         by_seed[run.seed] = run
-    for seed in sorted(repeated):
-        messages.append(f"{label} has several runs with seed {seed}; only the latest counts: {by_seed[seed].folder}")
+    if repeated:
+        latest = join_first([str(by_seed[seed].folder) for seed in sorted(repeated)], MAX_NAMED)
+        seeds = ", ".join(map(str, sorted(repeated)))
+        messages.append(f"{label} has several runs with the same seed ({seeds}); only the latest count: {latest}")
     return tuple(by_seed[seed] for seed in sorted(by_seed))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Setting = str | int | float | bool | None
 
-# What may differ between averaged runs. The fingerprint identifies the images, in whatever folder they are.
+# What may differ between averaged runs. The fingerprint identifies the images, not their folder.
 _INCIDENTAL = (*NEUTRAL_KEYS, "seed", "logger", "data.root", "data.seed")
 # "auto" is replaced by its outcome: the device is a fact of the environment, the precision a setting.
 _REQUESTS = ("trainer.accelerator", "trainer.precision")

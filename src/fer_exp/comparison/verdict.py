@@ -62,7 +62,7 @@ def result(comparison: Comparison, group: Group) -> str:
 def next_steps(comparison: Comparison) -> tuple[list[str], str]:
     """Return what to do next, and the command to type; empty if there is none."""
     reference = comparison.reference
-    if reference is None or not reference.counted or not comparison.differences:
+    if reference is None or not any(each.test for each in comparison.differences):
         return [], ""
     untested = [each for each in comparison.differences if each.test and each.test.n < 2]
     if untested:
@@ -117,7 +117,7 @@ def _tested(comparison: Comparison, score: str) -> Verdict:
     else:
         rest = _labels(open_) if len(open_) == 1 else f"the other {len(open_)} groups"
         headline = f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}"
-    return Verdict(f"{headline}.", f"{detail} {_method(comparison)}", not open_)
+    return Verdict(f"{headline}.", f"{detail} {_method(comparison)}".strip(), not open_)
 
 
 def _method(comparison: Comparison) -> str:
