@@ -126,7 +126,7 @@ def test_results_of_another_device_are_not_continued(faces, tmp_path, capsys):
 @pytest.mark.slow
 def test_all_parts_run_in_miniature(faces, tmp_path):
     data = Path(os.environ.get("FER_EXP_DATA", faces))
-    assert gpu.main(["--data", str(data), "--output", str(tmp_path), "--miniature"]) == 0
+    assert gpu.main(["--data", str(data), "--output", str(tmp_path), "--miniature", "--minutes", "30"]) == 0
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert {name: part["status"] for name, part in results["parts"].items()} == dict.fromkeys(PARTS, "finished")
     texts = [
