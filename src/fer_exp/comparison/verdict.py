@@ -79,7 +79,7 @@ def next_steps(comparison: Comparison) -> tuple[list[str], str]:
     steps = []
     if needed:
         listed = join_first([f"{n} for {label}" for n, label in needed], MAX_NAMED)
-        steps.append(f"Seeds that would make the observed difference significant (80 % power): {listed}.")
+        steps.append(f"Seeds per group that would make the observed difference significant (80 % power): {listed}.")
     if beyond:
         listed = join_first(beyond, MAX_NAMED)
         steps.append(f"More than {MAX_SEEDS} seeds: {listed}. Regard these as equal to {reference.label}.")

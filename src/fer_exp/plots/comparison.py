@@ -182,15 +182,14 @@ def curves_panel(
         ceiling: largest value shown.
     """
     last = max((len(each) for curve in curves for each in (curve.mean, *curve.singles)), default=1)
-    low, high = _value_range(curves, chance, ceiling)
-    y = Scale(low, high, HEIGHT - BOTTOM, TOP)
+    y = _y_scale([chance, *(min(v, ceiling) for c in curves for part in (c.mean, *c.singles) for v in part)])
     inner = WIDTH - LEFT - RIGHT
     body = [label(title, 2, 14, class_="b"), *_y_axis(y, percent)]
     longest = {"epochs": float(last)}
     for unit in ("steps", "minutes"):
         longest[unit] = max((getattr(curve, unit) * len(curve.mean) for curve in curves), default=0.0)
     body += [_x_axis(unit, end, inner) for unit, end in longest.items() if math.isfinite(end) and end > 0]
-    if low <= chance <= high:
+    if math.isfinite(chance):
         body.append(line(LEFT, y(chance), WIDTH - RIGHT, y(chance), "chance"))
     xs = [inner * epoch / last for epoch in range(1, last + 1)]
     for curve in reversed(curves):  # the best on top
@@ -207,20 +206,18 @@ def curves_panel(
         WIDTH,
         HEIGHT,
         f"{title} over epochs, one line per group. The tables hold the values.",
-        data_low=f"{low:.6g}",
-        data_high=f"{high:.6g}",
+        data_low=f"{y.low:.6g}",
+        data_high=f"{y.high:.6g}",
         data_epochs=last,
         data_percent=1 if percent else None,
     )
 
 
-def _value_range(curves: Sequence[Curve], chance: float, ceiling: float) -> tuple[float, float]:
-    values = [value for curve in curves for part in (curve.mean, *curve.singles) for value in part]
-    if math.isfinite(chance):
-        values.append(chance)
-    known = [min(value, ceiling) for value in values if math.isfinite(value)] or [0.0, 1.0]
+def _y_scale(values: Sequence[float]) -> Scale:
+    """A scale for values from 0 up, with a margin; values that are not finite do not count."""
+    known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     margin = 0.05 * (max(known) - min(known)) or 0.01
-    return max(0.0, min(known) - margin), max(known) + margin
+    return Scale(max(0.0, min(known) - margin), max(known) + margin, HEIGHT - BOTTOM, TOP)
 
 
 def _y_axis(y: Scale, percent: bool) -> list[str]:
@@ -283,9 +280,7 @@ def learning_rate_panel(responses: Sequence[Response], title: str, percent: bool
     rates = [rate for each in responses for rate in (*each.rates, *each.diverged)]
     low, high = min(rates), max(rates)
     x = Scale(low, high, LEFT + 8, WIDTH - RIGHT - 8, log=True)
-    values = [value for each in responses for value in (*each.low, *each.high) if math.isfinite(value)]
-    margin = 0.05 * (max(values) - min(values)) or 0.01
-    y = Scale(max(0.0, min(values) - margin), max(values) + margin, HEIGHT - BOTTOM, TOP)
+    y = _y_scale([value for each in responses for value in (*each.low, *each.high)])
     body = [label(title, 2, 14, class_="b"), *_y_axis(y, percent)]
     for tick in log_ticks(low, high):
         body.append(label(f"{tick:g}", x(tick), HEIGHT - 26, "middle", "t"))
@@ -313,10 +308,8 @@ def learning_rate_panel(responses: Sequence[Response], title: str, percent: bool
 def cost_panel(costs: Sequence[Cost], title: str, percent: bool, chance: float = math.nan) -> str:
     """Draw the score over minutes of training: a dot per run, and the group's place at its mean."""
     minutes = [value for cost in costs for value in cost.minutes]
-    scores = [value for cost in costs for value in cost.scores]
-    margin = 0.06 * (max(scores) - min(scores)) or 0.01
     x = Scale(0, 1.05 * max(minutes) or 1, LEFT, WIDTH - RIGHT)
-    y = Scale(max(0.0, min(scores) - margin), max(scores) + margin, HEIGHT - BOTTOM, TOP)
+    y = _y_scale([score for cost in costs for score in cost.scores])
     body = [label(title, 2, 14, class_="b"), *_y_axis(y, percent), _x_axis("minutes", x.high, x.end - x.start)]
     body[-1] = body[-1].replace(' display="none"', "").replace("axis minutes", "fixed")
     if y.low <= chance <= y.high:
