@@ -179,7 +179,7 @@ def group_colors(groups: int, dark: bool = False) -> str:
 
 
 def _color(n: int, dark: bool) -> str:
-    red, green, blue = colorsys.hls_to_rgb(n * 0.381966 % 1, 0.72 if dark else 0.36, 0.55)
+    red, green, blue = colorsys.hls_to_rgb((n * 0.381966 + 0.45) % 1, 0.72 if dark else 0.36, 0.55)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
