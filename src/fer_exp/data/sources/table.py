@@ -31,7 +31,7 @@ SPLIT_VALUES = {
     "test": ("test", "testing", "privatetest"),
 }
 FER2013_LABELS = {"0": "angry", "1": "disgust", "2": "fear", "3": "happy", "4": "sad", "5": "surprise", "6": "neutral"}
-_SPLIT_OF = {value: split for split, values in SPLIT_VALUES.items() for value in values}
+SPLIT_OF = {value: split for split, values in SPLIT_VALUES.items() for value in values}
 _MAX_CELL = 2**24  # characters: the pixels of a 2,000 x 2,000 image
 _MAX_NAMED = 12
 
@@ -176,7 +176,7 @@ class CsvTable:
             if cells is not None:
                 label, group = cells[header.columns["label"]], cells.get(self.group_by or "", "")
                 value = cells.get(header.columns.get("split", ""))
-                row_split = "train" if value is None else _SPLIT_OF.get(value.lower())
+                row_split = "train" if value is None else SPLIT_OF.get(value.lower())
                 if row_split is None:
                     unknown_splits.setdefault(str(value), line)
             if (row_split != split and split not in self.files) or label in self.ignore:
