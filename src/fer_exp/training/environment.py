@@ -24,7 +24,7 @@ def isolate_environment() -> None:
 
 
 def silence_libraries() -> None:
-    """Hide what Lightning logs beside the run's own lines. Call it after Lightning was imported, which sets the level."""
+    """Hide what Lightning logs beside the run's own lines. Call it after Lightning is imported: that sets the level."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
