@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 
 from fer_exp.cli import call
 from fer_exp.config.checks import check_config, config_warnings
-from fer_exp.config.instantiate import build
 from fer_exp.config.schema import CONFIG_DIR, plain
 from fer_exp.errors import UserError
 from fer_exp.files import expand_path
@@ -27,7 +26,7 @@ from fer_exp.runs.folder import (
     read_result,
     remove_empty_run_dir,
 )
-from fer_exp.runs.record import RunRecord, read_summary
+from fer_exp.runs.record import read_summary
 from fer_exp.runs.resume import prepare_resume
 from fer_exp.sweeps.jobs import EXIT_DIVERGED, EXIT_FAILED, choices, close_sweep, run_job
 from fer_exp.training.environment import isolate_environment, silence_libraries
@@ -51,76 +50,52 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     """
     start = time.perf_counter()
     isolate_environment()
-    log.info("Loading torch and lightning ...")
+    if verbose:
+        log.info("Loading torch and lightning ...")
     check_config(cfg)
     config, folder = plain(cfg), Path(cfg.output_dir)
     resume = None if cfg.resume is None else str(expand_path(cfg.resume))
     check_run_dir(folder, resume, config)
 
     from fer_exp.models.layers import use_im2col_weight_grad
-    from fer_exp.models.summary import count_parameters, list_layers
-    from fer_exp.runs.environment import describe_data, describe_environment
-    from fer_exp.training import report
-    from fer_exp.training.build import build_callbacks, build_classifier, build_trainer
+    from fer_exp.models.summary import list_layers
+    from fer_exp.runs.environment import describe_data
+    from fer_exp.training.build import build_classifier, build_datamodule, build_record, build_trainer
     from fer_exp.training.callbacks.history import HistoryCallback
-    from fer_exp.training.callbacks.plots import PlotCallback
-    from fer_exp.training.fit import check_limits, fit
+    from fer_exp.training.fit import fit
     from fer_exp.training.hardware import choose_hardware
-    from fer_exp.training.loggers import RunLogger, hyper_parameters
+    from fer_exp.training.report import collect_warnings, log_next_steps, log_result, log_start
     from fer_exp.training.resume import check_resume, describe_run
 
     silence_libraries()
-    with report.collect_warnings() as warnings:
+    with collect_warnings() as warnings:
         # Build.
         hardware = choose_hardware(cfg)
-        datamodule = build(cfg, "data")
-        datamodule.setup()
-        check_limits(cfg, datamodule)
-        image_shape = tuple(datamodule.train_set.images.shape[1:])
+        datamodule = build_datamodule(cfg, verbose)
         data = describe_data(config["data"], datamodule.train_set, datamodule.val_set, datamodule.skipped)
-        run_id = find_run_id(folder)
-        description = describe_run(config, run_id, data, image_shape, hardware.precision)
+        image_shape = tuple(datamodule.train_set.images.shape[1:])
+        description = describe_run(config, find_run_id(folder), data, image_shape, hardware.precision)
         if resume:
             check_resume(resume, description, folder)
         classifier = build_classifier(cfg, datamodule, description)
         layers = list_layers(classifier.network, image_shape)
-        trainable, non_trainable = count_parameters(classifier.network)
         if hardware.im2col:
             use_im2col_weight_grad(classifier.network)
-        record = RunRecord(
-            folder,
-            {
-                "run_id": run_id,
-                "config": config,
-                "choices": choices(),
-                "seed": cfg.seed,
-                "monitor": cfg.monitor,
-                "params": {"trainable": trainable, "non_trainable": non_trainable},
-                "data": data,
-                "environment": {
-                    **describe_environment(hardware.device, hardware.precision, hardware.threads),
-                    "cuda_graph": cfg.cuda_graph,
-                    "im2col_weight_grad": hardware.im2col,
-                },
-                "warnings": warnings,
-            },
-        )
-        history = HistoryCallback(record, start, cfg.monitor)
-        logger = RunLogger(build(cfg, "logger"), lambda name: record.add("missing", name))
-        params = hyper_parameters(config, choices(), hardware.precision)
-        plots = PlotCallback(folder, history, logger, layers, report.optimizer_name(config), cfg.plots.theme, params)
-        callbacks = [*build_callbacks(cfg, (cfg.data.batch_size, *image_shape)), plots]
-        trainer = build_trainer(cfg, hardware, history, callbacks, logger.logger)
+        record = build_record(folder, classifier, data, hardware, choices(), warnings)
+        history = HistoryCallback(record, start)
+        trainer = build_trainer(cfg, hardware, history, layers)
 
         # Fit.
-        report.log_start(record, classifier.network, layers if verbose else [], hardware.reasons)
+        log_start(record, classifier.network, layers if verbose else [], hardware.reasons)
         for warning in config_warnings(cfg):
             log.warning("Warning: %s", warning)
         folder.mkdir(parents=True, exist_ok=True)
         fit(trainer, classifier, datamodule, history, resume)
-    report.log_result(record)
+
+    # Finish.
+    log_result(record)
     if verbose:
-        report.log_next_steps(record)
+        log_next_steps(record)
     return float("nan") if history.best is None else float(history.best["val_acc"])
 
 

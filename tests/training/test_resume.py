@@ -129,8 +129,9 @@ def test_files_that_are_not_checkpoints_are_refused(tiny, tmp_path, resumable):
 
 
 def test_damaged_checkpoint_is_refused_or_unchanged(tmp_path):
-    hyper_parameters = {"config": {"trainer": {"max_epochs": 9}}, "classes": ["a"], "image_shape": [1, 48, 48]}
-    hyper_parameters |= {"precision": "32-true", "fingerprint": {}}
+    config = {"trainer": {"max_epochs": 9}, "model": {}}
+    hyper_parameters = {"config": config, "classes": ["a"], "image_shape": [1, 48, 48]}
+    hyper_parameters |= {"precision": "32-true", "fingerprint": {}, "run_id": "a"}
     content = {"epoch": 1, "hyper_parameters": hyper_parameters, "optimizer_states": [{"step": 2}]}
     content["state_dict"] = {"weight": torch.arange(6.0)}
     path = tmp_path / "last.ckpt"

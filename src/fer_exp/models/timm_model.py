@@ -31,6 +31,9 @@ class TimmNetwork(nn.Module):
         ValueError: timm has no such model, or the model does not accept these settings or images.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: str,

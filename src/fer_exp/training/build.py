@@ -1,6 +1,8 @@
-"""Builds what a run trains with: the LightningModule, its callbacks and the Lightning Trainer."""
+"""Builds what a run needs: images, LightningModule, record and Lightning Trainer."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -8,21 +10,44 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from fer_exp.config.instantiate import build, build_loss, build_model, build_optimizer_factories
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.errors import UserError, one_line
-from fer_exp.models.summary import output_shape
+from fer_exp.models.summary import Layer, count_parameters, output_shape
+from fer_exp.runs.environment import describe_environment
+from fer_exp.runs.record import RunRecord
 from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
 from fer_exp.training.callbacks.history import HistoryCallback
+from fer_exp.training.callbacks.plots import PlotCallback
 from fer_exp.training.callbacks.progress_bar import ProgressBar
 from fer_exp.training.callbacks.second_interrupt import SecondInterrupt
 from fer_exp.training.callbacks.seeding import SeedEachEpoch
 from fer_exp.training.hardware import Hardware
+from fer_exp.training.loggers import RunLogger
 from fer_exp.training.module import Classifier
+
+
+def build_datamodule(cfg: DictConfig, verbose: bool) -> ImageDataModule:
+    """Load the images; without ``verbose``, log warnings only.
+
+    Raises:
+        UserError: the images cannot be used, or a fraction of the batches is less than one batch.
+    """
+    logging.getLogger("fer_exp.data").setLevel(logging.INFO if verbose else logging.WARNING)
+    datamodule: ImageDataModule = build(cfg, "data")
+    datamodule.setup()
+    batches = {"train": len(datamodule.train_dataloader()), "val": len(datamodule.val_dataloader())}
+    for split, n in batches.items():
+        limit = cfg.trainer[f"limit_{split}_batches"]
+        if isinstance(limit, float) and limit * n < 1:
+            raise UserError(
+                f"trainer.limit_{split}_batches={limit}: this is less than one of the {n} batches; expected a larger "
+                "fraction, or a number of batches >= 1."
+            )
+    return datamodule
 
 
 def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_parameters: Mapping[str, Any]) -> Classifier:
@@ -58,39 +83,54 @@ def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_paramet
     )
 
 
-def build_callbacks(cfg: DictConfig, batch_shape: tuple[int, ...]) -> list[L.Callback]:
-    """The callbacks that the config names: the moving average first, because others save it; CUDA graphs last."""
-    callbacks = [ema] if (ema := build(cfg, "ema")) else []
-    callbacks += [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
-    if cfg.cuda_graph:
-        accumulates = any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks)
-        if accumulates or cfg.trainer.get("accumulate_grad_batches", 1) != 1:
-            raise UserError("cuda_graph=true: gradients cannot be accumulated over batches; set cuda_graph=false.")
-        callbacks.append(CudaGraphCallback(batch_shape))
-    return callbacks
-
-
-def build_trainer(
-    cfg: DictConfig,
+def build_record(
+    folder: Path,
+    classifier: Classifier,
+    data: Mapping[str, Any],
     hardware: Hardware,
-    history: HistoryCallback,
-    callbacks: Sequence[L.Callback],
-    logger: Logger | None,
-) -> L.Trainer:
-    """The Trainer of one process on one device, regardless of a cluster's variables.
+    choices: Mapping[str, str],
+    warnings: list[str],
+) -> RunRecord:
+    """The record of a run that has not started, with what is known about it."""
+    config = classifier.hparams["config"]
+    trainable, non_trainable = count_parameters(classifier.network)
+    environment = describe_environment(hardware.device, hardware.precision, hardware.threads)
+    speed = {"cuda_graph": config["cuda_graph"], "im2col_weight_grad": hardware.im2col}
+    facts = {
+        "run_id": classifier.hparams["run_id"],
+        "config": config,
+        "choices": choices,
+        "seed": config["seed"],
+        "monitor": config["monitor"],
+        "params": {"trainable": trainable, "non_trainable": non_trainable},
+        "data": data,
+        "environment": environment | speed,
+        "warnings": warnings,
+    }
+    return RunRecord(folder, facts)
+
+
+def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback, layers: Sequence[Layer]) -> L.Trainer:
+    """The Trainer of one process on one device, whatever cluster started it, with its callbacks and logger.
 
     Raises:
-        UserError: Lightning does not accept the settings.
+        UserError: a class refuses its settings.
     """
-    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning read from the environment when Lightning was imported
+    record = history.record
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning read it from the environment
+    logger = RunLogger(build(cfg, "logger"), lambda name: record.add("missing", name))
+    callbacks = [SecondInterrupt(), SeedEachEpoch(cfg.seed), history, *_configured_callbacks(cfg), ProgressBar()]
+    if cfg.cuda_graph:
+        _check_cuda_graph(cfg, callbacks)
+        callbacks.append(CudaGraphCallback())
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **{**cfg.trainer, "accelerator": hardware.accelerator, "precision": hardware.precision},
             devices=1,
             plugins=[LightningEnvironment()],
-            logger=logger or False,
-            callbacks=[SecondInterrupt(), SeedEachEpoch(cfg.seed), history, *callbacks, ProgressBar()],
-            default_root_dir=history.record.folder,
+            logger=logger.logger or False,
+            callbacks=[*callbacks, PlotCallback(history, logger, layers, cfg.plots.theme)],
+            default_root_dir=record.folder,
             log_every_n_steps=1,  # nothing is logged per step; a larger number draws a warning in short epochs
             num_sanity_val_steps=0,
             enable_model_summary=False,
@@ -100,3 +140,17 @@ def build_trainer(
         raise UserError(f"trainer: {one_line(error)}") from error
     except RuntimeError as error:  # two callbacks whose states have the same key in a checkpoint
         raise UserError(f"callbacks: {one_line(error)}") from error
+    logger.connect(trainer)
+    return trainer
+
+
+def _configured_callbacks(cfg: DictConfig) -> list[L.Callback]:
+    """The callbacks that the config names, the moving average first: others save it."""
+    callbacks = [ema] if (ema := build(cfg, "ema")) else []
+    return callbacks + [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
+
+
+def _check_cuda_graph(cfg: DictConfig, callbacks: Sequence[L.Callback]) -> None:
+    accumulates = any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks)
+    if accumulates or cfg.trainer.get("accumulate_grad_batches", 1) != 1:
+        raise UserError("cuda_graph=true: gradients cannot be accumulated over batches; set cuda_graph=false.")

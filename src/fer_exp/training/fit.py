@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lightning as L
-from omegaconf import DictConfig
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.errors import UserError
@@ -81,18 +80,3 @@ def _not_writable(folder: Path, error: Exception) -> UserError:
         f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). All completed epochs are saved. "
         f"Free some space, then resume with the same command, {quote_override('hydra.run.dir', folder)} and resume=auto"
     )
-
-
-def check_limits(cfg: DictConfig, datamodule: ImageDataModule) -> None:
-    """Raise UserError if a fraction of the batches is less than one batch."""
-    batches = {
-        "limit_train_batches": len(datamodule.train_dataloader()),
-        "limit_val_batches": len(datamodule.val_dataloader()),
-    }
-    for key, n in batches.items():
-        limit = cfg.trainer[key]
-        if isinstance(limit, float) and limit * n < 1:
-            raise UserError(
-                f"trainer.{key}={limit}: this is less than one of the {n} batches; expected a larger fraction, or a "
-                "number of batches >= 1."
-            )

@@ -10,6 +10,7 @@ from functools import partial, singledispatch
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from torch import Tensor, nn
@@ -70,10 +71,14 @@ class RunLogger:
         self.logger = logger
         self.on_failure = on_failure
         if logger is not None:
-            self._call(getattr, logger, "experiment", None)  # connects or opens files; Lightning would do it unguarded
-        if self.logger is not None:
             for name in _CALLED_BY_LIGHTNING:
                 setattr(logger, name, partial(self._call, getattr(logger, name)))
+
+    def connect(self, trainer: L.Trainer) -> None:
+        """Open the logger's files or connection; if that fails, the trainer has no logger."""
+        self._call(getattr, self.logger, "experiment", None)  # Lightning would do it outside of our control
+        if self.logger is None:
+            trainer.loggers = []
 
     def show_image(self, name: str, path: Path, epoch: int) -> None:
         """Show a PNG file."""
@@ -99,11 +104,11 @@ class RunLogger:
             self.on_failure(name)
 
 
-def hyper_parameters(config: Mapping[str, Any], choices: Mapping[str, str], precision: str) -> dict[str, Any]:
-    """A run's config as flat hyper-parameters: ``{"optimizer": "adam", "optimizer/lr": 0.001, ...}``."""
-    params: dict[str, Any] = {"precision": precision}
-    for key in ("seed", "monitor", "weight_decay_exclude_1d"):
-        params[key] = config[key]
+def hyper_parameters(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run's summary as flat hyper-parameters: ``{"optimizer": "adam", "optimizer/lr": 0.001, ...}``."""
+    config, choices = summary["config"], summary["choices"]
+    params: dict[str, Any] = {key: config[key] for key in ("seed", "monitor", "weight_decay_exclude_1d")}
+    params["precision"] = summary["environment"]["precision"]
     params |= {"batch_size": config["data"]["batch_size"], "max_epochs": config["trainer"]["max_epochs"]}
     for group in ("model", "optimizer", "scheduler", "loss", "augmentation", "mixup", "ema"):
         values = config.get(group) or {}

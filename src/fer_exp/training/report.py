@@ -85,12 +85,13 @@ def log_next_steps(record: RunRecord) -> None:
         "Evaluate this run": f"python -m fer_exp.evaluate {quote_override('run', folder)}",
         "See the curves": f"tensorboard --logdir {shlex.quote(str(folder))}",
     }
-    if "Synthetic" not in str(source):
-        del commands["Train on your own images"]
-    if not (folder / "tensorboard").is_dir():
-        del commands["See the curves"]
-    for what, command in commands.items():
-        log.info("  %-25s %s", what, command)
+    shown = {
+        "Train on your own images": "Synthetic" in str(source),
+        "See the curves": (folder / "tensorboard").is_dir(),
+    }
+    for purpose, command in commands.items():
+        if shown.get(purpose, True):
+            log.info("  %-25s %s", purpose, command)
 
 
 def optimizer_name(config: Mapping[str, Any]) -> str:

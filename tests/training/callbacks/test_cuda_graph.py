@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from fer_exp.errors import UserError
 from fer_exp.models.vgg import VGG
 from fer_exp.runs.record import read_history
 from fer_exp.train import train
-from fer_exp.training.build import build_callbacks
+from fer_exp.training.build import _configured_callbacks
 from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
 
 RECIPE = ("augmentation=strong", "mixup=mixup", "ema=default", "callbacks=fixed_budget", "trainer.max_epochs=2")
@@ -48,8 +49,8 @@ def captured(monkeypatch):
     """Networks are captured, on a CPU too; the networks that were."""
     seen = []
     monkeypatch.setattr(
-        "fer_exp.training.build.build_callbacks",
-        lambda cfg, batch: [*build_callbacks(cfg, batch), CudaGraphCallback(batch)],
+        "fer_exp.training.build._configured_callbacks",
+        lambda cfg: [*_configured_callbacks(cfg), CudaGraphCallback()],
     )
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
@@ -98,6 +99,10 @@ def test_a_network_that_cannot_be_captured_trains_as_it_would_have(tiny, tmp_pat
 
 def test_the_capture_leaves_the_statistics_of_the_network_alone(captured):
     class Trainer:
+        class datamodule:  # noqa: N801 (as Lightning names it)
+            batch_size = 4
+            train_set = SimpleNamespace(images=torch.zeros(1, 1, 48, 48))
+
         class precision_plugin:  # noqa: N801 (as Lightning names it)
             forward_context = torch.enable_grad
 
@@ -106,7 +111,7 @@ def test_the_capture_leaves_the_statistics_of_the_network_alone(captured):
         device = torch.device("cpu")
 
     before = {name: value.clone() for name, value in Module.network.state_dict().items()}
-    CudaGraphCallback((4, 1, 48, 48)).on_train_start(Trainer, Module)
+    CudaGraphCallback().on_train_start(Trainer, Module)
     assert captured == [Module.network]
     for name, value in Module.network.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -158,7 +163,11 @@ def test_a_capture_that_breaks_torch_ends_the_run_with_the_remedy(tiny, captured
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("recipe", [("cuda_graph=false",), (), RECIPE], ids=["launched", "captured", "everything"])
+@pytest.mark.parametrize(
+    "recipe",
+    [("cuda_graph=false",), ("cuda_graph=true",), ("cuda_graph=true", *RECIPE)],
+    ids=["launched", "captured", "everything"],
+)
 def test_no_step_waits_for_the_gpu(tiny, monkeypatch, request, recipe):
     steps = []
     request.addfinalizer(lambda: torch.cuda.set_sync_debug_mode("default"))
@@ -174,7 +183,9 @@ def test_no_step_waits_for_the_gpu(tiny, monkeypatch, request, recipe):
             torch.cuda.set_sync_debug_mode("default")
             steps.append(arguments[-1])
 
-    monkeypatch.setattr("fer_exp.train.build", lambda cfg, name: Watch() if name == "checkpoints" else build(cfg, name))
+    monkeypatch.setattr(
+        "fer_exp.training.build.build", lambda cfg, name: Watch() if name == "checkpoints" else build(cfg, name)
+    )
     train(tiny("callbacks=fixed_budget", "trainer.max_epochs=2", *recipe, "trainer.accelerator=gpu"))
     assert len(steps) == 14
 

@@ -19,13 +19,7 @@ class CudaGraphCallback(L.Callback):
     Loss, augmentation and the optimizer's step stay outside, so any optimizer and schedule works. A network that cannot
     be captured, because it waits for a value, is reported and trains without. A network that counts its calls, or draws
     random numbers outside torch, would do so only once: it needs ``cuda_graph=false``.
-
-    Args:
-        batch: shape of the training batches, (N, C, S, S).
     """
-
-    def __init__(self, batch: tuple[int, ...]) -> None:
-        self.batch = batch
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Capture the network: by now its weights stay in place, and those of a resumed run are loaded.
@@ -35,8 +29,10 @@ class CudaGraphCallback(L.Callback):
         """
         network = pl_module.network
         assert isinstance(network, nn.Module)
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        batch = (datamodule.batch_size, *datamodule.train_set.images.shape[1:])
         try:
-            capture(network, self.batch, trainer.precision_plugin.forward_context())
+            capture(network, batch, trainer.precision_plugin.forward_context())
         except (RuntimeError, AssertionError) as error:
             log.warning("Warning: training without CUDA graphs: the network cannot be captured (%s).", one_line(error))
             try:

@@ -29,13 +29,12 @@ class HistoryCallback(callbacks.Checkpoint):
     Args:
         record: where the history goes.
         start: when the run began, on the clock of ``time.perf_counter``.
-        monitor: the metric whose best epoch is the best; the first of equals.
     """
 
-    def __init__(self, record: RunRecord, start: float, monitor: str) -> None:
+    def __init__(self, record: RunRecord, start: float) -> None:
         self.record = record
         self.start = start
-        self.monitor = monitor
+        self.monitor = str(record.summary["monitor"])
         self.rows: list[Row] = []
         self.skip = 0  # first epochs without weights to return to: see Checkpoints
         self.diverged: str | None = None

@@ -1,8 +1,6 @@
 """The plots of a run, as files and in the loggers that show images."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import lightning as L
 import numpy as np
@@ -17,8 +15,9 @@ from fer_exp.plots.images import augmentation_figure, samples_figure
 from fer_exp.plots.run import confusion_figure, curves_figure, model_figure
 from fer_exp.plots.style import save_plot
 from fer_exp.training.callbacks.history import HistoryCallback
-from fer_exp.training.loggers import RunLogger
+from fer_exp.training.loggers import RunLogger, hyper_parameters
 from fer_exp.training.module import Classifier
+from fer_exp.training.report import optimizer_name
 
 _VERSIONS = 8  # of each image in the plot of the augmentation
 
@@ -29,32 +28,18 @@ class PlotCallback(L.Callback):
     A plot that fails logs a warning, and the record lists it as missing.
 
     Args:
-        folder: the run's folder.
         history: the run's history.
-        logger: shows the plots too.
+        logger: shows the plots, and after training the result.
         layers: of the network.
-        title: for the curves: the optimizer's name.
         theme: ``light`` or ``dark``.
-        params: hyper-parameters, shown by the logger with the best epoch's metrics.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        history: HistoryCallback,
-        logger: RunLogger,
-        layers: list[Layer],
-        title: str,
-        theme: str,
-        params: Mapping[str, Any],
-    ) -> None:
-        self.folder = folder
+    def __init__(self, history: HistoryCallback, logger: RunLogger, layers: Sequence[Layer], theme: str) -> None:
         self.history = history
         self.logger = logger
         self.layers = layers
-        self.title = title
         self.theme = theme
-        self.params = params
+        self.title = optimizer_name(history.record.summary["config"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw what is known before training."""
@@ -95,10 +80,10 @@ class PlotCallback(L.Callback):
         title = f"Validation images, {weights}"
         self._draw("confusion_matrix", lambda: confusion_figure(confusion, classes, title, self.title))
         metrics = {name: value for name, value in (self.history.best or {}).items() if name.startswith("val_")}
-        self.logger.show_result(self.params, metrics)
+        self.logger.show_result(hyper_parameters(self.history.record.summary), metrics)
 
     def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
-        path = self.folder / f"{name}.png"
+        path = self.history.record.folder / f"{name}.png"
         if not save_plot(path, draw, self.theme):
             self.history.record.add("missing", path.name)
             return
