@@ -9,8 +9,9 @@ import hydra
 from omegaconf import DictConfig
 
 from fer_exp.cli import call, carry_out
+from fer_exp.config.checks import ROOT_HINT, check_values
 from fer_exp.config.instantiate import build_checked
-from fer_exp.config.schema import CONFIG_DIR, is_number, is_whole, resolve
+from fer_exp.config.schema import CONFIG_DIR, AuditConfig, resolve
 from fer_exp.errors import UserError
 from fer_exp.files import replacing
 from fer_exp.runs.folder import check_empty_dir
@@ -18,7 +19,6 @@ from fer_exp.runs.folder import check_empty_dir
 log = logging.getLogger(__name__)
 
 LOG, FINDINGS, EXCLUSIONS = "audit.log", "audit.json", "exclude.txt"
-MAX_DISTANCE = 16  # hashes that differ in more bits propose nearly all pairs of faces
 
 
 def audit(cfg: DictConfig) -> None:
@@ -86,16 +86,10 @@ def check(cfg: DictConfig, folder: Path) -> None:
     Raises:
         UserError: the config is invalid, or ``folder`` has files.
     """
-    resolve(cfg, {"data.root": "Give the folder that has train/ and validation/: data.root=DIR"})
+    resolve(cfg, {"data.root": ROOT_HINT})
     if not cfg.get("data"):
         raise UserError("data: nothing is chosen. Give data=folders data.root=DIR")
-    distance, correlation = cfg.near_distance, cfg.near_correlation
-    if not is_whole(distance, at_least=0) or distance > MAX_DISTANCE:
-        raise UserError(f"near_distance={distance}: expected an integer from 0 to {MAX_DISTANCE}")
-    if not is_number(correlation) or not 0 < correlation <= 1:
-        raise UserError(f"near_correlation={correlation}: expected a number > 0 and <= 1")
-    if cfg.plots.theme not in ("light", "dark"):
-        raise UserError(f"plots.theme={cfg.plots.theme}: expected light or dark")
+    check_values(cfg, AuditConfig)
     check_empty_dir(folder, LOG)
 
 

@@ -1,21 +1,21 @@
-"""The one exception that is meant for the person at the keyboard, and the messages of others."""
+"""UserError, the exception for mistakes of the user, and text for messages."""
 
 import re
 from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """A mistake in what was given: the message says what was given, what was expected and what to change.
+    """A mistake of the user. The message says what was given, what is expected, and what to type instead.
 
     The commands print it without a traceback and exit with status 1.
     """
 
 
 def one_line(error: BaseException) -> str:
-    """A message without its line breaks, and without Hydra's and OmegaConf's ``object_type=dict``."""
+    """Return the message of an exception on one line, without OmegaConf's ``object_type=dict`` and a final period."""
     return " ".join(re.sub(r"\s*object_type=\w+", "", str(error)).split()).rstrip(".")
 
 
 def join_first(items: Sequence[str], most: int, separator: str = ", ", rest: str = " and {} more") -> str:
-    """The first ``most`` of ``items`` for a message, and how many more there are: ``a, b and 3 more``."""
+    """Join the first ``most`` items, and append how many more there are: ``a, b and 3 more``."""
     return separator.join(items[:most]) + (rest.format(len(items) - most) if len(items) > most else "")

@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig
 
 from fer_exp.cli import call, carry_out
-from fer_exp.config.schema import CONFIG_DIR, is_number, is_whole, plain, resolve
+from fer_exp.config.schema import CONFIG_DIR, EvaluateConfig, plain, resolve
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import PROTOCOLS, TTA, Ledger, choose_protocol, describe_protocol
 from fer_exp.evaluation.source import Source, check_source_keys, find_source
@@ -91,20 +91,12 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         UserError: a value is invalid, or ``folder`` contains files.
     """
     resolve(cfg, None)  # missing keys of data are those of the run
-    check_source_keys(cfg)
+    check_source_keys(cfg, EvaluateConfig)
     names = tta_names(cfg)
     if not names or {*names} - {*TTA} or len({*names}) < len(names):
         raise UserError(f"tta={cfg.tta}: expected one or more of {', '.join(TTA)}, for example tta=[none,flip]")
     if cfg.protocol not in ("auto", *PROTOCOLS):
         raise UserError(f"protocol={cfg.protocol}: expected one of auto, {', '.join(PROTOCOLS)}")
-    if cfg.plots.theme not in ("light", "dark"):
-        raise UserError(f"plots.theme={cfg.plots.theme}: expected light or dark")
-    for key, least in (("resamples", 100), ("seed", 0)):
-        if not is_whole(cfg[key], at_least=least):
-            raise UserError(f"{key}={cfg[key]}: expected an integer from {least}")
-    val_fraction = plain(cfg.data)["val_fraction"]
-    if val_fraction != "???" and (not is_number(val_fraction) or not 0 <= val_fraction < 1):
-        raise UserError(f"data.val_fraction={val_fraction}: expected a number from 0 to less than 1")
     check_empty_dir(folder, LOG)
 
 

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from fer_exp.cli import call, carry_out
-from fer_exp.config.schema import CONFIG_DIR, resolve
+from fer_exp.config.schema import CONFIG_DIR, ExportConfig, resolve
 from fer_exp.errors import UserError
 from fer_exp.evaluation.source import check_source_keys, find_source
 from fer_exp.files import printable
@@ -67,9 +67,7 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         UserError: a value is invalid, a package is missing, or ``folder`` contains files.
     """
     resolve(cfg, {})
-    check_source_keys(cfg)
-    if cfg.format not in REQUIREMENTS:
-        raise UserError(f"format={cfg.format}: expected one of {', '.join(REQUIREMENTS)}")
+    check_source_keys(cfg, ExportConfig)
     if missing := [name for name in REQUIREMENTS[cfg.format] if importlib.util.find_spec(name) is None]:
         raise UserError(f"format={cfg.format} needs packages that are not installed: pip install {' '.join(missing)}")
     check_empty_dir(folder, LOG)

@@ -1,4 +1,4 @@
-"""Paths and files: atomic writes, paths as typed, and file names in messages."""
+"""Atomic writes, paths from configs, and text that is safe in terminals, CSV files and Markdown."""
 
 import os
 import re
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-DRAFT = ".draft"  # the end of a draft's name; one that was left behind was never finished
+DRAFT = ".draft"  # suffix of files that are not complete yet; a killed process leaves them
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a draft beside ``path``, and put the draft in its place once it is on the disk.
+    """Yield the path of a draft to write; on exit, replace ``path`` with it.
 
-    A reader sees the old content or the new, never a part; a writer that fails or is killed leaves the old.
+    Readers see the old content or the new, never a part. If the writer fails or is killed, the old content remains.
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")
     try:
@@ -28,42 +28,31 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-_BREAKING = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's control characters, halves of characters, and ends of lines
-
-
-def expand_path(given: object) -> Path:
-    """A path as a person gives it: a folder called 2013 comes from the command line as a number, ``~`` is their home.
-
-    Of ``~nobody/list`` ``Path.expanduser`` makes an exception, and this a path that is not there.
-    """
-    return Path(os.path.expanduser(str(given)))  # noqa: PTH111
-
-
-def printable(name: object) -> str:
-    r"""A name, a path or any text in one line that every terminal and log file takes.
-
-    A line break becomes ``\n``, and a byte that is no text ``\xff``.
-    """
-    text = str(name)
-    if text.isprintable():
-        return text
-    return "".join(_escape(sign) if unicodedata.category(sign) in _BREAKING else sign for sign in text)
+def expand_path(value: object) -> Path:
+    """Return a path from a config, with ``~`` expanded. Unlike ``Path.expanduser``, it accepts unknown users."""
+    return Path(os.path.expanduser(str(value)))  # noqa: PTH111
 
 
 def quote_override(key: str, path: object) -> str:
-    """``key=path`` as it is typed: a shell leaves it whole, and Hydra reads that path."""
-    text = printable(path)
-    if re.fullmatch(r"[A-Za-z0-9_/.-]+", text):
-        return f"{key}={text}"
-    escaped = text.replace("'", "\\'")
-    quoted = f"{key}='{escaped}'"
-    return shlex.quote(quoted) if {*quoted} & {*'"$`\\!'} else f'"{quoted}"'
+    """Return ``key=path`` as the user types it in a shell; ``cli.quote_paths`` quotes it for Hydra."""
+    return shlex.quote(f"{key}={printable(path)}")
 
 
-def _escape(sign: str) -> str:
-    if "\udc80" <= sign <= "\udcff":  # how Python keeps a byte of a name that is not UTF-8
-        return f"\\x{ord(sign) - 0xDC00:02x}"
-    return sign.encode("unicode_escape").decode()
+def printable(text: object) -> str:
+    r"""Return text on one line: control characters and line breaks as ``\n``, bytes that are not UTF-8 as ``\xff``."""
+    characters = str(text)
+    if characters.isprintable():
+        return characters
+    return "".join(_escape(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in characters)
+
+
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and paragraph separators
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # Python's substitute for a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def csv_cell(text: object) -> str:

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig
 
 from fer_exp.cli import call
-from fer_exp.config.schema import CONFIG_DIR, is_whole, resolve
+from fer_exp.config.schema import CONFIG_DIR, PredictConfig, resolve
 from fer_exp.data.folders import SUFFIXES, walk_images
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import TTA
@@ -78,11 +78,9 @@ def validate(cfg: DictConfig) -> None:
         UserError: a value is invalid, or ``output`` exists.
     """
     resolve(cfg, {"images": "Give a file, a folder, or a list of both, for example images=face.jpg"})
-    check_source_keys(cfg)
+    check_source_keys(cfg, PredictConfig)
     if cfg.tta not in TTA:
         raise UserError(f"tta={cfg.tta}: expected one of {', '.join(TTA)}")
-    if not is_whole(cfg.top, at_least=1):
-        raise UserError(f"top={cfg.top}: expected an integer from 1")
     if cfg.output is not None and expand_path(cfg.output).exists():
         raise UserError(f"output={printable(cfg.output)} exists: choose another file, or remove it")
 

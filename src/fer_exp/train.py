@@ -50,8 +50,6 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     """
     start = time.perf_counter()
     isolate_environment()
-    if verbose:
-        log.info("Loading torch and lightning ...")
     check_config(cfg)
     config, folder = plain(cfg), Path(cfg.output_dir)
     resume = None if cfg.resume is None else str(expand_path(cfg.resume))

@@ -86,7 +86,7 @@ GUIDE_COMMANDS = [shlex.split(line)[3:] for block in blocks(GUIDE, "sh") for lin
 def guide_files(tmp_path, monkeypatch):
     """The files of the guide's examples, in the working directory; their first line is the name."""
     for block in [*blocks(GUIDE, "yaml"), *blocks(GUIDE, "python")]:
-        if name := re.match(r"# (my_\S+)\n", block):
+        if name := re.match(r"(?:# @package _global_\n)?# (my_\S+)\n", block):
             path = tmp_path / name[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block, encoding="utf-8")

@@ -70,5 +70,5 @@ def test_parallel_jobs_share_the_cores_and_are_reported(child, quick, tmp_path, 
     assert {s["environment"]["threads"] for s in summaries} == {max(1, available_cores() // 2)}
     for job in "01":
         assert result.stdout.count(f"Job {job} (") == 1
-    assert "1 of 2 done" in result.stdout
+    assert "of 2 done" in result.stdout
     assert "Jobs: 2 completed." in result.stdout

@@ -1,145 +1,138 @@
-"""How the groups of the configuration become objects."""
+"""Builds objects from the groups of a config: networks, losses, optimizer and scheduler factories."""
 
 import inspect
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from fer_exp.config.checks import check_target
+from fer_exp.config.schema import resolve
+from fer_exp.config.targets import accepts, check_target
 from fer_exp.errors import UserError, one_line
 
-_MANY_STEPS = 1_000_003  # to try a schedule with; its own length may be refused when the run's steps are known
+_TRIAL_STEPS = 1_000_003  # of the schedule that is tried before the number of steps is known
 
 
 def build(cfg: DictConfig, group: str) -> Any:
-    """Make the object that the group ``group`` (e.g. ``model``) describes; None for an empty group.
+    """Instantiate a group of a config that was checked, for example ``mixup``; None for an empty group.
 
     Raises:
-        UserError: its class refused what was given.
+        UserError: the class refuses its arguments.
     """
     node = cfg.get(group)
     if not node:
         return None
     try:
-        # Plain lists and mappings: a class may look at the kind, and a checkpoint holds no other.
+        # Plain lists and dicts: classes may check types, and checkpoints can hold nothing else.
         return instantiate(node, _convert_="all")
     except (InstantiationException, TypeError) as error:
-        raise UserError(f"{group}: {one_line(_cause(error))}. Given: {_given(node)}") from error
+        raise _refused(group, node, _root_cause(error)) from error
 
 
-def build_checked(node: Mapping[str, Any], group: str, kind: type, packages: Sequence[str] | None = None) -> Any:
-    """Make one group by itself, where no whole configuration was checked: it may come from somebody else's file.
-
-    What is made for its arguments can only be networks, so that no file calls whatever it likes.
+def build_checked(node: Mapping[str, Any], group: str, base: type, packages: Sequence[str] | None = None) -> Any:
+    """Check a group that is not part of a checked config, and instantiate it.
 
     Args:
-        node: of the group, with its ``_target_``.
+        node: the group, with its ``_target_``.
         group: its name.
-        kind: of which the class must be.
+        base: class that the result must be an instance of.
         packages: packages that its classes must come from, for a node from a foreign file; None for any.
 
     Raises:
-        UserError: its class is of another kind, or does not take what was given.
+        UserError: a class has another base class or package, or refuses its arguments.
     """
-    from torch import nn
-
     cfg = OmegaConf.create({group: node})
-    try:
-        OmegaConf.resolve(cfg)  # an interpolation may make anything, parts to be called among it
-    except OmegaConfBaseException as error:
-        raise UserError(f"{group}: {one_line(error)}") from error
-    node = {str(key): value for key, value in OmegaConf.to_container(cfg[group]).items()}  # type: ignore[union-attr]
-    problems: list[str] = []
-    for path, part in [(group, node), *_parts(group, node)]:
-        target = str(part.get("_target_"))
-        if packages is not None and target.partition(".")[0] not in packages:
-            problems.append(f"{path}._target_={target}: expected a class of {', '.join(packages)}")
-        else:
-            problems += check_target(path, OmegaConf.create(part), kind if path == group else nn.Module)
-    if problems:
+    resolve(cfg, None)  # first: an interpolation can make a node with a _target_
+    if problems := list(check_target(group, cfg[group], base, packages)):
         raise UserError("; ".join(problems))
-    return build(cfg, group)
+    result = build(cfg, group)
+    if not isinstance(result, base):
+        raise UserError(
+            f"{group}._target_={node['_target_']}: returned {type(result).__name__}; expected {base.__name__}"
+        )
+    return result
 
 
 def build_model(
     node: Mapping[str, Any], num_classes: int, image_shape: Sequence[int], packages: Sequence[str] | None = None
 ) -> Any:
-    """Build the network that ``node`` describes for given classes and images.
+    """Build the network of the group ``model``.
 
     Args:
-        node: the group ``model``, of a config or of a checkpoint.
-        num_classes: passed as ``num_classes`` if the class takes it.
-        image_shape: (C, S, S): passed as ``in_channels`` and ``image_size`` if the class takes them.
+        node: the group, of a config or of a checkpoint.
+        num_classes: passed as ``num_classes`` if the class or function takes it and ``node`` does not set it.
+        image_shape: (C, S, S), passed as ``in_channels`` and ``image_size`` likewise.
         packages: packages that its classes must come from, for a node from a foreign file; None for any.
 
     Raises:
-        UserError: the class is not a network, or refuses its settings.
+        UserError: a class is not a network, comes from another package, or refuses its arguments.
     """
     from torch import nn
 
+    arguments = dict(node)
     sizes = {"num_classes": num_classes, "in_channels": image_shape[0], "image_size": image_shape[-1]}
-    accepted: set[str] = set()
-    try:
-        if packages is None or str(node["_target_"]).partition(".")[0] in packages:  # importing runs code
-            accepted = {*inspect.signature(get_object(node["_target_"])).parameters}
-    except Exception:  # build_checked reports it
-        pass
-    return build_checked(
-        {**node, **{key: n for key, n in sizes.items() if key in accepted}}, "model", nn.Module, packages
-    )
-
-
-def _parts(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What Hydra is to make within ``node``, at any depth, each with its path."""
-    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in inner:
-        if isinstance(value, dict) and "_target_" in value:
-            yield f"{path}.{key}", value
-        yield from _parts(f"{path}.{key}", value)
+    if packages is None or str(node.get("_target_")).partition(".")[0] in packages:  # importing runs code
+        try:
+            target = get_object(str(node["_target_"]))
+        except Exception:  # build_checked reports the name
+            sizes = {}
+        else:
+            sizes = {key: size for key, size in sizes.items() if accepts(target, key)}
+        arguments = {**sizes, **arguments}
+    return build_checked(arguments, "model", nn.Module, packages)
 
 
 def build_optimizer_factories(cfg: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
-    """Make the factories of optimizer and schedule, and try both on parameters of one number.
+    """Return the factories of optimizer and scheduler, after a trial of both on two scalar parameters.
 
     Raises:
-        UserError: the optimizer or the schedule refused its settings.
+        UserError: one of them refuses its settings, or the optimizer does not fit Lightning or a checkpoint.
     """
     import torch
 
-    from fer_exp.training.module import spans_run
-
     optimizer, scheduler = build(cfg, "optimizer"), build(cfg, "scheduler")
-    for group, factory in (("optimizer", optimizer), ("scheduler", scheduler)):
-        if factory is not None and not callable(factory):
-            raise UserError(f"{group}: its YAML needs `_partial_: true`, because the rest of its arguments come later")
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": parameters[:1]}, {"params": parameters[1:], "weight_decay": 0.0}]
     try:
-        values = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-        groups = [{"params": values[:1]}, {"params": values[1:], "weight_decay": 0.0}]
-        tried = optimizer(groups if cfg.weight_decay_exclude_1d else values)
-        _check_can_be_kept(tried)
-    except Exception as error:  # whatever an optimizer of any package raises is about its settings
-        raise UserError(f"optimizer: {one_line(error)}. Given: {_given(cfg.optimizer)}") from error
+        trial = optimizer(groups if cfg.weight_decay_exclude_1d else parameters)
+        _check_optimizer(trial)
+    except Exception as error:  # optimizers of any package can raise anything
+        raise _refused("optimizer", cfg.optimizer, error) from error
     if scheduler is not None:
         try:
-            scheduler(tried, **({"total_steps": _MANY_STEPS} if spans_run(scheduler) else {}))
+            scheduler(trial, **({"total_steps": _TRIAL_STEPS} if accepts(scheduler, "total_steps") else {}))
         except Exception as error:
-            raise UserError(f"scheduler: {one_line(error)}. Given: {_given(cfg.scheduler)}") from error
+            raise _refused("scheduler", cfg.scheduler, error) from error
     return optimizer, scheduler
 
 
-def _check_can_be_kept(optimizer: Any) -> None:
-    """See to it that an optimizer can be saved, and read back from a file that may hold plain values only.
+def build_loss(cfg: DictConfig, class_counts: Sequence[int]) -> Any:
+    """Build the loss. If it is partial and takes ``class_counts``, it gets the training images of each class.
 
     Raises:
-        ValueError: it cannot.
+        UserError: the class refuses its settings.
     """
+    loss = build(cfg, "loss")
+    if not cfg.loss.get("_partial_"):
+        return loss
+    try:
+        return loss(**({"class_counts": class_counts} if accepts(loss, "class_counts") else {}))
+    except (TypeError, ValueError) as error:
+        raise _refused("loss", cfg.loss, error) from error
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Raise ValueError if Lightning cannot step the optimizer, or its state cannot be read back from a checkpoint."""
     import torch
 
+    name = type(optimizer).__name__
+    try:
+        inspect.signature(optimizer.step).bind(closure=None)
+    except TypeError as error:
+        raise ValueError(f"{name}.step takes no closure; define it as step(self, closure=None)") from error
     try:
         file = io.BytesIO()
         torch.save(optimizer.state_dict(), file)
@@ -147,31 +140,15 @@ def _check_can_be_kept(optimizer: Any) -> None:
         torch.load(file, weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{type(optimizer).__name__} keeps in its param_groups or its state what is neither a tensor nor a plain "
-            f"value, so that no checkpoint could be gone on from ({type(error).__name__})"
+            f"the state of {name} cannot be read back from a checkpoint ({type(error).__name__}); its param_groups and "
+            "state may hold tensors and plain values only"
         ) from error
 
 
-def build_loss(cfg: DictConfig, class_counts: Sequence[int]) -> Any:
-    """Make the loss; one whose class takes ``class_counts`` is given the number of training images of each class.
-
-    Raises:
-        UserError: its class refused what was given.
-    """
-    factory = build(cfg, "loss")
-    if not cfg.loss.get("_partial_"):
-        return factory
-    try:
-        takes_counts = "class_counts" in inspect.signature(factory).parameters
-        return factory(**({"class_counts": class_counts} if takes_counts else {}))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"loss: {one_line(error)}. Given: {_given(cfg.loss)}") from error
+def _refused(group: str, node: DictConfig, error: BaseException) -> UserError:
+    settings = [f"{key!s}={value}" for key, value in node.items() if key not in ("_target_", "_partial_")]
+    return UserError(f"{group}: {one_line(error)}. Settings: {', '.join(settings) or 'none'}")
 
 
-def _cause(error: BaseException) -> BaseException:
-    return _cause(error.__cause__) if error.__cause__ else error
-
-
-def _given(node: DictConfig) -> str:
-    arguments = {str(key): value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    return ", ".join(f"{key}={value}" for key, value in arguments.items())
+def _root_cause(error: BaseException) -> BaseException:
+    return _root_cause(error.__cause__) if error.__cause__ else error

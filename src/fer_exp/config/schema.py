@@ -1,8 +1,13 @@
-"""The configuration: where it lies, what its parts are called, and how it becomes plain values."""
+"""The config's schema: keys with types and constraints, the base class of each group, and renamed keys.
 
+``conf/`` holds the values. Light imports: commands read this module before torch is imported.
+"""
+
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,66 +16,279 @@ from fer_exp.errors import UserError, one_line
 from fer_exp.metrics import describe
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# In a wheel conf/ lies inside the package; in a checkout, beside src/.
+# In a wheel conf/ is inside the package; in a checkout it is beside src/.
 CONFIG_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if p.is_dir())
-
-# `${direction:val_loss}` is "min"; an unknown figure is named by check_config, not by the interpolation.
-OmegaConf.register_new_resolver("direction", lambda name: describe(str(name)).direction, replace=True)
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-# Packages that a checkpoint from elsewhere may take classes from.
-TRUSTED_PACKAGES = ("fer_exp", "torch", "torchvision", "timm")
-GROUPS = (
-    "trainer",
-    "data",
-    "augmentation",
-    "mixup",
-    "model",
-    "loss",
-    "optimizer",
-    "scheduler",
-    "ema",
-    "callbacks",
-    "logger",
-)
-TOP_LEVEL_KEYS = (
-    "seed",
-    "monitor",
-    "weight_decay_exclude_1d",
-    "channels_last",
-    "cuda_graph",
-    "im2col_weight_grad",
-    "retain_memory",
-    "resume",
-    "output_dir",
-)
-KEYS = (*TOP_LEVEL_KEYS, *GROUPS, "plots", "experiment")
+
+
+@dataclass
+class DeviceConfig:
+    """``trainer`` of the commands that use a trained network."""
+
+    accelerator: str
+    precision: str
+
+
+@dataclass
+class TrainerConfig(DeviceConfig):
+    """``trainer`` of ``train``. Other keys are arguments of ``lightning.Trainer``."""
+
+    max_epochs: int
+    limit_train_batches: int | float
+    limit_val_batches: int | float
+
+
+@dataclass
+class DataConfig:
+    """The keys that every ``data`` has. Other keys are arguments of the data module's class."""
+
+    batch_size: int
+    seed: int = 0
+
+
+@dataclass
+class PlotsConfig:
+    """``plots``."""
+
+    theme: str
+
+
+@dataclass
+class TrainConfig:
+    """The config of ``train``. The groups without a class here are checked against their ``_target_``."""
+
+    seed: int
+    monitor: str
+    weight_decay_exclude_1d: bool
+    channels_last: bool
+    cuda_graph: bool
+    im2col_weight_grad: Any  # auto or a bool
+    retain_memory: bool
+    plots: PlotsConfig
+    resume: str | None
+    output_dir: str
+    trainer: TrainerConfig
+    data: DataConfig
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    optimizer: dict[str, Any]
+    callbacks: dict[str, Any]
+    augmentation: dict[str, Any] | None
+    mixup: dict[str, Any] | None
+    scheduler: dict[str, Any] | None
+    ema: dict[str, Any] | None
+    logger: dict[str, Any] | None
+
+
+@dataclass
+class ModelConfig:
+    """The keys that name a trained network: in ``evaluate``, ``predict`` and ``export``."""
+
+    run: str | None
+    ckpt: str | None
+    weights: str
+
+
+@dataclass
+class EvaluateConfig(ModelConfig):
+    """The config of ``evaluate``."""
+
+    split: str
+    protocol: str
+    tta: Any  # a name or a list of names
+    resamples: int
+    seed: int
+    batch_size: int
+    trainer: DeviceConfig
+    plots: PlotsConfig
+    data: dict[str, Any]
+    output_dir: str
+
+
+@dataclass
+class PredictConfig(ModelConfig):
+    """The config of ``predict``."""
+
+    images: Any  # a path or a list of paths
+    tta: str
+    top: int
+    output: str | None
+    batch_size: int
+    trainer: DeviceConfig
+
+
+@dataclass
+class ExportConfig(ModelConfig):
+    """The config of ``export``."""
+
+    format: str
+    output_dir: str
+
+
+@dataclass
+class AuditConfig:
+    """The config of ``audit``."""
+
+    near_distance: int
+    near_correlation: float
+    seed: int
+    plots: PlotsConfig
+    output_dir: str
+    data: DataConfig
+
+
+OPEN_SCHEMAS = (TrainerConfig, DataConfig)  # may have keys beyond those listed
+
+# Each group and the class that its _target_ must be or return. In callbacks each entry has a _target_.
+BASE_CLASSES = {
+    "data": "fer_exp.data.datamodule.ImageDataModule",
+    "augmentation": "torch.nn.Module",
+    "mixup": "torch.nn.Module",
+    "model": "torch.nn.Module",
+    "loss": "torch.nn.Module",
+    "optimizer": "torch.optim.Optimizer",
+    "scheduler": "torch.optim.lr_scheduler.LRScheduler",
+    "ema": "fer_exp.training.callbacks.ema.WeightEMA",
+    "callbacks": "lightning.Callback",
+    "logger": "lightning.pytorch.loggers.Logger",
+}
+GROUPS = ("trainer", *BASE_CLASSES)
 OPTIONAL_GROUPS = ("augmentation", "mixup", "scheduler", "ema", "logger")
+# Packages that the classes of a checkpoint may come from.
+TRUSTED_PACKAGES = ("fer_exp", "torch", "torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A constraint: a number of type ``kind`` between ``low`` and ``high``. NaN never satisfies it."""
+
+    kind: type
+    low: float
+    high: float = math.inf
+    closed: Literal["left", "right", "both"] = "left"
+
+    def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, int | self.kind) or isinstance(value, bool):
+            return False
+        number: Any = value
+        above: bool = number > self.low if self.closed == "right" else number >= self.low
+        below: bool = number < self.high if self.closed == "left" else number <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        noun = "an integer" if self.kind is int else "a number"
+        if self.high == math.inf:
+            return f"{noun} >= {self.low}"
+        left, right = "(" if self.closed == "right" else "[", ")" if self.closed == "left" else "]"
+        return f"{noun} in {left}{self.low}, {self.high}{right}"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A constraint: one of some values. ``true`` is not 1."""
+
+    values: tuple[object, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.values)
+
+    def __str__(self) -> str:
+        return " or ".join(filter(None, [", ".join(map(as_typed, self.values[:-1])), as_typed(self.values[-1])]))
+
+
+SEED = Interval(int, 0, 2**32 - 1, closed="both")  # NumPy's generators take no larger seed
+_BATCHES = (Interval(int, 1), Interval(float, 0, 1, closed="right"))
+# A value must satisfy one of the constraints of its key; of a list, each item must. Absent keys are skipped.
+CONSTRAINTS: Mapping[str, tuple[Interval | Choices, ...]] = {
+    "seed": (SEED,),
+    "im2col_weight_grad": (Choices(("auto", True, False)),),
+    "plots.theme": (Choices(("light", "dark")),),
+    "data.batch_size": (Interval(int, 1),),
+    "data.seed": (SEED,),
+    "data.val_fraction": (Interval(float, 0, 1),),
+    "trainer.max_epochs": (Interval(int, 1),),
+    "trainer.accelerator": (Choices(ACCELERATORS),),
+    "trainer.precision": (Choices(PRECISIONS),),
+    "trainer.limit_train_batches": _BATCHES,
+    "trainer.limit_val_batches": _BATCHES,
+    "trainer.gradient_clip_val": (Choices((None,)), Interval(float, 0)),
+    "trainer.accumulate_grad_batches": (Interval(int, 1),),
+    "optimizer.lr": (Interval(float, 0),),
+    "scheduler.factor": (Interval(float, 0),),
+    "scheduler.min_lr": (Interval(float, 0),),
+    "scheduler.max_lr": (Interval(float, 0),),
+    "weights": (Choices(("best", "last")),),
+    "resamples": (Interval(int, 100),),
+    "batch_size": (Interval(int, 1),),
+    "top": (Interval(int, 1),),
+    "format": (Choices(("onnx", "torchscript", "state_dict")),),
+    "near_distance": (Interval(int, 0, 16, closed="both"),),  # larger distances match nearly all pairs of images
+    "near_correlation": (Interval(float, 0, 1, closed="right"),),
+}
+
+# Keys that the command sets, and why a config may not.
+_ONE_DEVICE = "the command trains on one device and validates after each epoch"
+FIXED_KEYS = {
+    **{f"trainer.{key}": _ONE_DEVICE for key in (
+        "devices", "num_nodes", "strategy", "plugins", "logger", "callbacks", "default_root_dir", "log_every_n_steps",
+        "num_sanity_val_steps", "check_val_every_n_epoch", "val_check_interval", "enable_model_summary",
+        "enable_progress_bar", "enable_checkpointing", "fast_dev_run", "barebones", "min_epochs", "max_steps",
+        "min_steps", "max_time", "overfit_batches",
+    )},
+    **{f"scheduler.{key}": "trainer.max_epochs and the data set the number of steps" for key in (
+        "total_steps", "epochs", "steps_per_epoch",
+    )},
+}  # fmt: skip
+RENAMED_KEYS = {
+    "averaging": "ema",
+    "mixing": "mixup",
+    "mixup.mixup": "mixup.mixup_alpha",
+    "mixup.cutmix": "mixup.cutmix_alpha",
+    "mixup.share": "mixup.prob",
+    "views": "tta",
+    "decay_norms_and_biases": "weight_decay_exclude_1d, with the opposite value",
+    "patch_gradients": "im2col_weight_grad",
+    "keep_memory": "retain_memory",
+    "data.hold_out": "data.val_fraction",
+    "data.on_bad_image": "data.on_unreadable",
+    "data.drawing_seed": "data.generator_seed",
+    "hydra.sweeper.hold_out": "hydra.sweeper.val_fraction",
+    "hydra.sweeper.points_seed": "hydra.sweeper.sampler_seed",
+}
+
+# Keys that hold a path, a file name or a list of them. On the command line their values are taken as typed.
+PATH_KEYS = (
+    "data.root", "data.exclude", "data.soft_labels", "data.cache_dir", "data.ignore", "resume", "run", "ckpt", "images",
+    "output", "output_dir", "split", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir",
+)  # fmt: skip
+# Paths that must exist, and whether each must be a file.
+INPUT_PATHS = {"data.root": False, "data.exclude": True, "data.soft_labels": True, "resume": True}
 
 
 def resolve(cfg: DictConfig, hints: Mapping[str, str] | None) -> None:
-    """Put values in the place of interpolations, where every key has one.
+    """Replace the interpolations of a config with their values.
 
     Args:
-        cfg: the composed configuration.
-        hints: for keys that are often missing, a sentence that says how to give them; None where keys may be missing.
+        cfg: the composed config.
+        hints: how to set keys that users often forget, by key; None if keys may be missing.
 
     Raises:
-        UserError: a key is missing, or an interpolation leads nowhere.
+        UserError: a key has no value, or an interpolation cannot be resolved.
     """
     try:
         missing = [] if hints is None else sorted(OmegaConf.missing_keys(cfg))
         if missing:
-            how = [hint for key, hint in (hints or {}).items() if key in missing]
-            raise UserError(" ".join([f"{', '.join(missing)} must be set.", *how]))
+            remedies = [hint for key, hint in (hints or {}).items() if key in missing]
+            raise UserError(" ".join([f"{', '.join(missing)}: a value is required.", *remedies]))
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {one_line(error)}") from error
+        raise UserError(f"the config cannot be resolved: {one_line(error)}") from error
 
 
 def plain(cfg: Any) -> dict[str, Any]:
-    """A config as plain values, with interpolations resolved.
+    """Return a config as plain values, with interpolations resolved.
 
     Raises:
         UserError: an interpolation cannot be resolved.
@@ -83,16 +301,22 @@ def plain(cfg: Any) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def is_number(value: Any) -> bool:
-    """Whether this is a number; true and false, which Python takes for some, are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def as_typed(value: object) -> str:
+    """Return a value as a user types it: ``null``, ``true``, ``0.1``."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def is_seed(value: Any) -> bool:
-    """Whether all the generators that a run seeds take this: NumPy's knows none from 2**32 up."""
-    return is_whole(value, at_least=0) and value < 2**32
+def commented_keys(name: str) -> str:
+    """Return the keys of ``conf/NAME.yaml`` with their comments, for Hydra's help template, where ``$$`` is ``$``."""
+    text = (CONFIG_DIR / f"{name}.yaml").read_text(encoding="utf-8")
+    blocks = [
+        block for block in text.partition("\nhydra:")[0].split("\n\n") if not block.startswith(("#", "defaults:"))
+    ]
+    return "\n\n".join(blocks).strip().replace("$", "$$")
 
 
-def is_whole(value: Any, at_least: int) -> bool:
-    """Whether this is a whole number from ``at_least`` up."""
-    return is_number(value) and isinstance(value, int) and value >= at_least
+# ${direction:val_loss} is "min".
+OmegaConf.register_new_resolver("direction", lambda name: describe(str(name)).direction, replace=True)
+OmegaConf.register_new_resolver("commented_keys", commented_keys, replace=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from fer_exp.config.schema import ACCELERATORS, PRECISIONS, is_whole
+from fer_exp.config.checks import check_values
 from fer_exp.errors import UserError, join_first
 from fer_exp.evaluation.protocol import Provenance
 from fer_exp.files import expand_path, printable
@@ -60,26 +60,21 @@ class Source:
         )
 
 
-def check_source_keys(cfg: DictConfig) -> None:
-    """Check the keys that evaluate, predict and export share.
+def check_source_keys(cfg: DictConfig, schema: type) -> None:
+    """Check the types and values of a command's keys, and that they name one trained network.
+
+    Args:
+        cfg: the resolved config of evaluate, predict or export.
+        schema: the command's dataclass of ``config.schema``.
 
     Raises:
         UserError: a value is invalid.
     """
+    check_values(cfg, schema)
     if (cfg.run is None) == (cfg.ckpt is None):
         raise UserError("give either run=DIR, the folder of a run, or ckpt=FILE, a checkpoint")
-    if cfg.weights not in WEIGHTS:
-        raise UserError(f"weights={cfg.weights}: expected one of {', '.join(WEIGHTS)}")
     if cfg.ckpt is not None and cfg.weights != "best":
         raise UserError(f"weights={cfg.weights}: works with run=DIR only; ckpt={cfg.ckpt} is one file")
-    if "batch_size" not in cfg:  # export
-        return
-    if not is_whole(cfg.batch_size, at_least=1):
-        raise UserError(f"batch_size={cfg.batch_size}: expected an integer from 1")
-    if cfg.trainer.accelerator not in ACCELERATORS:
-        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: expected one of {', '.join(ACCELERATORS)}")
-    if cfg.trainer.precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={cfg.trainer.precision}: expected one of {', '.join(PRECISIONS)}")
 
 
 def find_source(cfg: DictConfig) -> Source:

@@ -192,7 +192,6 @@ def run_job(cfg: DictConfig, train: Callable[..., float]) -> float:
         note_refusal(sweep, hydra_cfg.job.num)
         return math.nan
     except (KeyboardInterrupt, SystemExit) as error:
-        log.info("The same command with %s resumes this sweep.", quote_override("hydra.sweep.dir", sweep))
         raise SystemExit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else error.code) from error
     finally:
         gc.collect()  # trainer and module refer to each other, and Python does not know how much memory they take
@@ -242,7 +241,7 @@ def close_sweep(status: int) -> int:
 
     Args:
         status: the exit status of the command so far. After a failed launcher the finished jobs are still reported;
-            after an interruption (128 and above) they are not.
+            after an interruption (128 and above) the user knows.
 
     Returns:
         The exit status of the command.
@@ -250,7 +249,9 @@ def close_sweep(status: int) -> int:
     sweep = SweepCallback.sweep
     try:
         SweepCallback.stop_reporting()
-        if sweep is not None and status < 128 and (any(record_folders(sweep)) or refusals(sweep)):
+        if sweep is not None and status >= 128:
+            print(f"The same command with {quote_override('hydra.sweep.dir', sweep)} resumes this sweep.")
+        elif sweep is not None and (any(record_folders(sweep)) or refusals(sweep)):
             sweep_status = end_sweep(sweep)
             status = status or sweep_status
     finally:

@@ -101,13 +101,16 @@ def format_job(folder: Path, summary: Mapping[str, Any], sweep_folder: Path, lau
     line = f"Job {folder.relative_to(sweep_folder)} ({settings}) {summary['status']}: {result}."
     summaries = [each for _, each in read_summaries(sweep_folder)]
     done = sum(each["status"] != "running" for each in summaries)
-    left = max((sweep["jobs"] or 0) - done, 0)
+    jobs = sweep["jobs"]
+    if jobs:
+        line += f" {done} of {jobs} done."
+    left = max((jobs or 0) - done, 0)
     seconds = [each["seconds"]["total"] for each in summaries if each["status"] in FINISHED]
     if not left or not seconds:
         return line
     parallel = parallel_jobs(launcher, left, available_cores())
     time_left = format_seconds(left * sum(seconds) / len(seconds) / parallel)
-    return f"{line} {done} of {sweep['jobs']} done, about {time_left} left."
+    return f"{line} About {time_left} left."
 
 
 def parallel_jobs(launcher: Mapping[str, Any], jobs: int | None, cores: int) -> int:

@@ -29,7 +29,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from fer_exp.config.schema import is_seed
+from fer_exp.config.schema import SEED
 from fer_exp.errors import UserError, one_line
 from fer_exp.metrics import format_value
 from fer_exp.runs.sweep_record import read_sweep, write_sweep
@@ -139,7 +139,7 @@ class Study(Sweeper):
                 raise UserError(f"hydra.sweeper.{name}={value}: expected an integer from 1")
         assert self.config is not None
         seed = self.config.seed
-        if not is_seed(seed) or not is_seed(seed + self.seeds):
+        if seed not in SEED or seed + self.seeds not in SEED:
             raise UserError(f"seed={seed}: expected an integer from 0 to {2**32 - 1 - self.seeds}")
         if not isinstance(self.val_fraction, int | float) or not 0 < self.val_fraction < 1:
             raise UserError(f"hydra.sweeper.val_fraction={self.val_fraction}: expected a number between 0 and 1")
