@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.errors import UserError, one_line
+from fer_exp.files import expand_path
 from fer_exp.metrics import describe
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -260,11 +261,16 @@ RENAMED_KEYS = {
 
 # Keys that hold a path, a file name or a list of them. On the command line their values are taken as typed.
 PATH_KEYS = (
-    "data.root", "data.exclude", "data.soft_labels", "data.cache_dir", "data.ignore", "resume", "run", "ckpt", "images",
-    "output", "output_dir", "split", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir",
+    "data.root", "data.file", "data.file.train", "data.file.validation", "data.file.test", "data.exclude",
+    "data.soft_labels", "data.ferplus.file", "data.ferplus.fer2013", "data.cache_dir", "data.ignore", "resume", "run",
+    "ckpt", "images", "output", "output_dir", "split", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir",
+    "hydra.output_subdir",
 )  # fmt: skip
 # Paths that must exist, and whether each must be a file.
-INPUT_PATHS = {"data.root": False, "data.exclude": True, "data.soft_labels": True, "resume": True}
+INPUT_PATHS = {
+    "data.root": False, "data.file": True, "data.exclude": True, "data.soft_labels": True, "data.ferplus.file": True,
+    "resume": True,
+}  # fmt: skip
 
 
 def resolve(cfg: DictConfig, hints: Mapping[str, str] | None) -> None:
@@ -315,6 +321,26 @@ def commented_keys(name: str) -> str:
         block for block in text.partition("\nhydra:")[0].split("\n\n") if not block.startswith(("#", "defaults:"))
     ]
     return "\n\n".join(blocks).strip().replace("$", "$$")
+
+
+# Keys of ``data`` that hold a path, a list of paths, or a mapping to paths.
+DATA_PATHS = ("root", "file", "files", "exclude", "soft_labels", "cache_dir", "ferplus.file", "ferplus.fer2013")
+
+
+def make_data_paths_absolute(cfg: DictConfig) -> None:
+    """Replace the relative paths in ``cfg.data``, so that the record of a run is valid in any working directory."""
+    for key in DATA_PATHS:
+        value = OmegaConf.select(cfg.data, key)
+        if value:
+            OmegaConf.update(cfg.data, key, _absolute(value), merge=False)
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _absolute(part) for key, part in value.items()}
+    if isinstance(value, ListConfig):
+        return [_absolute(part) for part in value]
+    return str(expand_path(value).absolute())
 
 
 # ${direction:val_loss} is "min".

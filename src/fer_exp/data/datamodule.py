@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
@@ -64,6 +64,8 @@ class ImageDataModule(L.LightningDataModule):
         val_set: the validation images, after ``setup``.
         skipped: split -> ``{"excluded": N, "unreadable": N}``, after ``setup``.
     """
+
+    choice: ClassVar[str] = ""  # name of the YAML file in conf/data, for the command of an audit; folders if empty
 
     batch_size: int
     seed: int
@@ -204,7 +206,7 @@ class ImageDataModule(L.LightningDataModule):
         """Return the command that audits this data."""
         keys = [key for key in ("file", "root") if isinstance(getattr(self, key, None), str | Path)]
         overrides = [quote_override(f"data.{key}", getattr(self, key)) for key in keys]
-        return " ".join(["python -m fer_exp.audit", *(["data=csv"] if "file" in keys else []), *overrides])
+        return " ".join(["python -m fer_exp.audit", *([f"data={self.choice}"] if self.choice else []), *overrides])
 
     def _decode(self, split: Split) -> DecodedSplit:
         cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()

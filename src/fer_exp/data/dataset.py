@@ -1,6 +1,8 @@
 """A labelled set of images, in memory or on disk."""
 
+import copy
 import hashlib
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from fer_exp.data.seeding import VAL_SPLIT, derive_seed
 
+_MAX_UNRELEASED = 2 * 2**20  # bytes read between releases; a page fault can map 2 MiB
 CHUNK_SIZE = 4096  # images that are read at once when all are visited
 
 
@@ -31,7 +34,9 @@ class MemmapImages:
 
     def __init__(self, file: Path, rows: Tensor | None = None) -> None:
         # Copy on write: torch warns about read-only memory, although nothing is written.
-        self._stored = torch.from_numpy(np.load(file, mmap_mode="c"))
+        self._file = np.load(file, mmap_mode="c")
+        self._stored = torch.from_numpy(self._file)
+        self._read = 0  # bytes since the pages were released
         self._rows = torch.arange(len(self._stored)) if rows is None else rows
 
     def __len__(self) -> int:
@@ -44,12 +49,18 @@ class MemmapImages:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Read the images at ``index``: anything that indexes the first axis of a tensor."""
-        return self._stored[self._rows[index]]
+        images = self._stored[self._rows[index]]
+        self._read += images.numel()
+        if self._read > _MAX_UNRELEASED and hasattr(mmap, "MADV_DONTNEED"):
+            # The pages stay in the system's cache, and no longer count as memory of this process.
+            self._read = 0
+            self._file._mmap.madvise(mmap.MADV_DONTNEED)
+        return images
 
     def select(self, indices: Tensor) -> "MemmapImages":
         """Return the images at ``indices`` (K,) int64 without reading them."""
-        selected = object.__new__(MemmapImages)
-        selected._stored, selected._rows = self._stored, self._rows[indices]
+        selected = copy.copy(self)
+        selected._rows = self._rows[indices]
         return selected
 
 

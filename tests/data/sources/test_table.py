@@ -5,8 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
 from PIL import Image
 
+from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.data.classes import FER_CLASSES
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.data.sources.table import FER2013_LABELS, CsvDataModule
@@ -226,3 +230,64 @@ def test_a_group_that_does_not_exist_is_refused(data_root, group_by, said):
     data = FolderDataModule(root=data_root, batch_size=1, seed=0, val_fraction=0.34, group_by=group_by)
     with pytest.raises(UserError, match=rf"data\.group_by=.*{said}"):
         data.setup()
+
+
+def compose(*overrides):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return instantiate(hydra_compose("train", ["output_dir=x", *overrides]).data, _convert_="all")
+
+
+def save_images(root, names, size=10):
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / name)
+
+
+def test_preset_fer2013(tmp_path, folders, rows):
+    file = write(tmp_path / "fer2013.csv", fer2013(rows))
+    data = compose("data=fer2013", f"data.file={file}", "data.batch_size=1")
+    data.setup()
+    assert_same_images(data, folders)
+
+
+def test_preset_rafdb(tmp_path):
+    names = {1: "surprise", 2: "fear", 3: "disgust", 4: "happy", 5: "sad", 6: "angry", 7: "neutral"}
+    save_images(
+        tmp_path, [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in names for i in range(10)]
+    )
+    data = compose("data=rafdb", f"data.root={tmp_path}", "data.batch_size=1")
+    data.setup()
+    assert (data.train_set.classes, data.train_set.image_shape) == (FER_CLASSES, (3, 100, 100))
+    assert (data.train_set.counts, data.val_set.counts) == ([9] * 7, [1] * 7)
+    for dataset in (data.train_set, data.load_split("test")):
+        for name, label in zip(dataset.names, dataset.labels, strict=True):
+            assert names[int(name.split("/")[1])] == FER_CLASSES[label]
+
+
+@pytest.mark.parametrize(("preset", "classes"), [("affectnet", 8), ("affectnet7", 7)])
+def test_preset_affectnet(tmp_path, preset, classes):
+    for split in ("training", "validation"):
+        images = [(f"{split}/{i}.png", i % 11) for i in range(22)]
+        save_images(tmp_path, [path for path, _ in images])
+        header = ("subDirectory_filePath", "face_x", "expression", "valence")
+        write(tmp_path / f"{split}.csv", [header, *((path, 0, label, 0.5) for path, label in images)])
+    files = [
+        f"data.file.{key}={tmp_path / name}.csv" for key, name in [("train", "training"), ("validation", "validation")]
+    ]
+    data = compose(f"data={preset}", f"data.root={tmp_path}", *files, "data.batch_size=1")
+    data.setup()
+    assert data.train_set.classes == (("angry", "contempt", *FER_CLASSES[1:]) if classes == 8 else FER_CLASSES)
+    assert data.val_set.counts == [2] * classes
+
+
+def test_preset_ckplus(tmp_path):
+    labels = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+    save_images(tmp_path, [f"{label}/S{subject:03}_00{i}_0000001{frame}.png" for i, label in enumerate(labels)
+                           for subject in range(20) for frame in range(3)])  # fmt: skip
+    data = compose("data=ckplus", f"data.root={tmp_path}", "data.batch_size=1")
+    data.setup()
+    assert data.train_set.classes == labels
+    subjects = [{name.split("/")[1][:4] for name in part.names} for part in (data.train_set, data.val_set)]
+    assert subjects[0].isdisjoint(subjects[1])
+    assert len(subjects[1]) == 4

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import CHUNK_SIZE, ImageInput, InvalidImage
@@ -35,6 +35,8 @@ class ParquetDataModule(ImageDataModule):
         columns: column names that are not found: ``label``, ``image`` or ``split`` -> name.
         ignore: labels whose rows are skipped.
     """
+
+    choice: ClassVar[str] = "parquet"
 
     root: str | Path | None = None
     files: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import ImageInput, InvalidImage, PixelText
@@ -50,6 +50,8 @@ class CsvDataModule(ImageDataModule):
         columns: column names that are not found: ``label``, ``pixels``, ``path`` or ``split`` -> name.
         ignore: labels whose rows are skipped.
     """
+
+    choice: ClassVar[str] = "csv"
 
     file: str | Path | dict[str, str]
     root: str | Path | None = None
