@@ -23,9 +23,9 @@ COMMANDS = ("audit", "evaluate", "export", "predict")
 def placeholders(tmp_path, monkeypatch):
     """Work in a folder that has what the commands' placeholders name."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DIR", "RUN"):
+    for name in ("DIR", "RUN", "DATASET", "IMAGES", "CK+48"):
         (tmp_path / name).mkdir()
-    for name in ("FILE", "FILE.csv", "fer2013.csv", "faces.zip", "votes.csv", "exclude.txt"):
+    for name in ("FILE", "FILE.csv", "fer2013.csv", "fer2013new.csv", "faces.zip", "votes.csv", "exclude.txt"):
         (tmp_path / name).touch()
 
 

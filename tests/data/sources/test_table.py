@@ -126,6 +126,9 @@ def test_the_path_table_and_a_file_for_each_split(tmp_path, data_root, folders):
     parts = load(files, root=data_root)
     assert parts.val_set.fingerprint == folders.val_set.fingerprint
     assert parts.load_split("test") is None
+    # A file for each split: its split column does not matter.
+    both = load({"train": str(file), "validation": str(file)}, root=data_root)
+    assert both.train_set.fingerprint == both.val_set.fingerprint
 
 
 def test_kaggle_train_and_test_files(tmp_path, rows):

@@ -101,7 +101,7 @@ class ParquetTable:
         if (location := self.location(name)) is None:
             return None
         files = self.files.get(name) or self.files[""]
-        facts: list[Any] = [name, self.columns, self.ignore, self.group_by, self.class_names]
+        facts: list[Any] = [name, name in self.files, self.columns, self.ignore, self.group_by, self.class_names]
         for file in files:
             status = file.stat()
             facts += [str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
