@@ -116,7 +116,7 @@ class CsvTable:
         header = self.headers[name if name in self.files else ""]
         status = file.stat()
         facts: list[Any] = [
-            name, header.columns, sorted(self.columns.items()), list(self.ignore), self.group_by,
+            name, name in self.files, header.columns, sorted(self.columns.items()), list(self.ignore), self.group_by,
             sorted(self.pixel_labels.items()), str(self.root),
             status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
         ]  # fmt: skip
