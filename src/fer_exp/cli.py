@@ -37,18 +37,20 @@ _ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]+""")
 _SWEEP_FUNCTION = re.compile(r"(choice|glob|range|shuffle|sort|tag)\(.*\)")
 
 
-def call(command: Callable[[], Any]) -> None:
+def call(command: Callable[[], Any], is_hydra: bool = True) -> None:
     """Run the main function of a command. Print errors on one line, without a traceback, and set the exit status.
 
     Args:
         command: takes no arguments; it reads ``sys.argv``, as functions decorated with ``hydra.main`` do.
+        is_hydra: whether Hydra parses the arguments; paths among them are then quoted.
     """
     protect_streams()
     os.environ["MPLBACKEND"] = "agg"  # importing matplotlib fails if the backend of a notebook is set
     status = 0
     try:
         _check_working_dir()
-        sys.argv[1:] = quote_paths(sys.argv[1:])
+        if is_hydra:
+            sys.argv[1:] = quote_paths(sys.argv[1:])
         with env_override({_TRACEBACK: "1"}):  # Hydra then raises its errors instead of printing them
             command()
     except KeyboardInterrupt:

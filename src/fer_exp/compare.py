@@ -4,82 +4,18 @@ Reads run records and nothing else: of one sweep or several, or copies from anot
 """
 
 import argparse
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fer_exp.errors import UserError
-from fer_exp.plots.terminal import protect_streams
+from fer_exp.cli import call
 from fer_exp.runs.sweep_record import SWEEP
-
-if TYPE_CHECKING:
-    from fer_exp.comparison.load import Measure
 
 WATCH_SECONDS = 30
 _OPTION = re.compile(r"(group_by|target|baseline|measure|metric|title|output)=(.*)", re.DOTALL)
-
-
-def compare_folders(
-    places: Sequence[Path],
-    output: Path,
-    group_by: Sequence[str] | None = None,
-    target: float | None = None,
-    baseline: str | None = None,
-    measure: "Measure | None" = None,
-    metric: str = "val_acc",
-    title: str | None = None,
-    latex: bool = False,
-    watch: bool = False,
-) -> bool:
-    """Compare all runs in and below ``places``, print the answer, and write the report to ``output``.
-
-    Args:
-        places: folders of runs, of sweeps, or above them.
-        output: the report's folder.
-        group_by: keys whose values make the groups; None for the arms of studies, or what the sweeps swept, and the
-            optimizer otherwise.
-        target: the score of time-to-target, a fraction; None for one that suits the runs.
-        baseline: label of the group that the others are compared with; None for the best.
-        measure: ``best`` or ``final``, the epoch that scores are from; None for the one that suits the runs.
-        metric: name of the metric that is the score.
-        title: of the report.
-        latex: also write a table and a paragraph on methods for a paper.
-        watch: let a browser load the page again while runs are unfinished.
-
-    Returns:
-        Whether runs are unfinished or jobs of a sweep are missing.
-
-    Raises:
-        UserError: there are no runs, no such key or group, or the report cannot be written.
-    """
-    from fer_exp.comparison.analysis import compare
-    from fer_exp.comparison.grouping import default_keys
-    from fer_exp.comparison.load import find_records
-    from fer_exp.comparison.report import HTML, render_text, write_report
-
-    if target is not None and not 0 < target <= 1:
-        raise UserError(f"target={target}: expected a fraction in (0, 1], e.g. target=0.6")
-    records = find_records(places)
-    is_unfinished = records.missing_jobs > 0 or any(run.status == "running" for run in records.runs)
-    comparison = compare(records, group_by or default_keys(records), target, baseline, measure, metric)
-    try:
-        report, written = write_report(
-            comparison, output, title, latex, WATCH_SECONDS if watch and is_unfinished else None
-        )
-    except OSError as error:
-        raise UserError(
-            f"{output}: cannot write the report ({error.strerror or error}); choose another --output"
-        ) from error
-    print(render_text(report, shutil.get_terminal_size((100, 24)).columns))
-    others = ", ".join(path.name for path in written if path.parent == output and path.name != HTML)
-    print(f"\nReport: {output / HTML} (also {others}, figures/)")
-    return is_unfinished
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -125,26 +61,24 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main() -> None:
-    """Run the command; exit with status 1 if the runs cannot be compared."""
-    protect_streams()
+def run() -> None:
+    """Compare the runs that the command line names; with ``--watch``, until all have ended."""
     given = parse_arguments(sys.argv[1:])
+    from fer_exp.comparison.folders import compare_folders
+
     if given.output is None:
         is_sweep = len(given.places) == 1 and (given.places[0] / SWEEP).exists()
         now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
         given.output = given.places[0] if is_sweep else Path("outputs/comparisons") / now
-    try:
-        while compare_folders(**vars(given)) and given.watch:
-            time.sleep(WATCH_SECONDS)
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:  # `| head` has read enough; the report is written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+    seconds = WATCH_SECONDS if given.watch else None
+    arguments = {key: value for key, value in vars(given).items() if key != "watch"}
+    while compare_folders(**arguments, reload_seconds=seconds) and seconds:
+        time.sleep(seconds)
+
+
+def main() -> None:
+    """Run the command; exit with status 1 if the runs cannot be compared."""
+    call(run, is_hydra=False)
 
 
 if __name__ == "__main__":

@@ -148,13 +148,7 @@ def write_predictions(output: Path, files: Sequence[Path], classes: Sequence[str
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="predict")
 def run(cfg: DictConfig) -> None:
     """Hydra's entry point."""
-    try:
-        predict(cfg)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    predict(cfg)
 
 
 def main() -> None:

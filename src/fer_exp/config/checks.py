@@ -32,6 +32,7 @@ from fer_exp.metrics import METRICS, describe
 
 log = logging.getLogger(__name__)
 
+_NODE = "expected keys and values, as in the YAML files of conf/"
 ROOT_HINT = "Set it to the folder with the images: data.root=DIR"
 
 
@@ -44,14 +45,13 @@ def check_config(cfg: DictConfig) -> None:
     if absent := [group for group in GROUPS if group not in OPTIONAL_GROUPS and not cfg.get(group)]:
         examples = [f"{group}={min(path.stem for path in (CONFIG_DIR / group).glob('*.yaml'))}" for group in absent]
         raise UserError(f"{', '.join(absent)}: a choice is required; add for example {' '.join(examples)}")
+    _report([f"{group}={as_typed(cfg[group])}: {_NODE}" for group in GROUPS if not _is_node(cfg.get(group))])
     resolve(cfg, {"data.root": ROOT_HINT})
     problems = _schema_problems(cfg, TrainConfig)
     if paths := list(_check_paths(cfg)):
         _report([*problems, *paths])
     log.info("Loading torch and lightning ...")
-    if not any(isinstance(cfg.get(group), str | int | float | ListConfig) for group in GROUPS):
-        problems += [*_check_directions(cfg), *_check_targets(cfg)]
-    _report(problems)
+    _report([*problems, *_check_directions(cfg), *_check_targets(cfg)])
 
 
 def check_values(cfg: DictConfig, schema: type) -> None:
@@ -103,7 +103,7 @@ def _check_types(cfg: DictConfig, schema: type, prefix: str) -> Iterator[str]:
             if isinstance(cfg[key], DictConfig):
                 yield from _check_types(cfg[key], hints[key], f"{path}.")
             else:
-                yield f"{path}={as_typed(cfg[key])}: expected keys and values, as in the YAML files of conf/"
+                yield f"{path}={as_typed(cfg[key])}: {_NODE}"
         else:
             try:
                 typed[key] = cfg[key]
@@ -155,8 +155,8 @@ def _check_targets(cfg: DictConfig) -> Iterator[str]:
     import lightning as L
 
     for name, node in cfg.callbacks.items():
-        if node is not None and not isinstance(node, DictConfig):
-            yield f"callbacks.{name}={as_typed(node)}: expected keys and values, as in the YAML files of conf/"
+        if not _is_node(node):
+            yield f"callbacks.{name}={as_typed(node)}: {_NODE}"
     for group, base in BASE_CLASSES.items():
         nodes = {f"callbacks.{name}": node for name, node in _callbacks(cfg)} if group == "callbacks" else {}
         for path, node in (nodes or {group: cfg.get(group)}).items():
@@ -226,6 +226,10 @@ def _plateau_without_effect(cfg: DictConfig) -> str | None:
 
 def _callbacks(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(str(name), node) for name, node in cfg.callbacks.items() if isinstance(node, DictConfig)]
+
+
+def _is_node(value: Any) -> bool:
+    return value is None or isinstance(value, DictConfig)
 
 
 def _has(cfg: DictConfig, key: str) -> bool:
