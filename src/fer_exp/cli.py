@@ -107,7 +107,7 @@ def _quote_argument(argument: str, sweeps: bool) -> str:
     key, value = found.groups()
     if os.path.lexists(os.path.expanduser(value)):  # noqa: PTH111 (Path rejects unknown users)
         return f"{key}{_quote(value)}"
-    if value.startswith("{") and value.endswith("}"):  # a mapping, as of data.file
+    if re.fullmatch(r"\{[^{}]*:.*\}", value):  # a mapping, as of data.file
         return argument
     if value.startswith("[") and value.endswith("]"):
         return f"{key}[{','.join(_quote_item(item.strip()) for item in _ITEM.findall(value[1:-1]))}]"

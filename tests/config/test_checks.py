@@ -189,8 +189,8 @@ def test_any_value_of_any_key_is_accepted_or_reported(config):
 @pytest.mark.parametrize(
     ("overrides", "values", "word"),
     [
-        ((), {}, "plateau"),
-        ((), {"callbacks.early_stopping.patience": 4}, None),
+        ((), {"trainer.max_epochs": 50}, "plateau"),
+        ((), {"trainer.max_epochs": 50, "callbacks.early_stopping.patience": 4}, None),
         (("scheduler=none",), {}, None),
         (("scheduler=cosine",), {}, "fixed_budget"),
         (("scheduler=cosine", "callbacks=fixed_budget"), {}, None),

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fer_exp.cli import quote_paths
 from fer_exp.config.checks import check_config
 from fer_exp.config.instantiate import build, build_loss, build_model, build_optimizer_factories
-from fer_exp.config.schema import CONFIG_DIR, commented_keys, plain
+from fer_exp.config.schema import CONFIG_DIR, INPUT_PATHS, commented_keys, plain
 from fer_exp.runs.record import NEUTRAL_KEYS, config_diff, read_summary
 from fer_exp.sweeps.study import parse_arm, trial_points
 
@@ -19,24 +19,18 @@ FILES = sorted(path for path in CONFIG_DIR.rglob("*.yaml"))
 COMMANDS = ("audit", "evaluate", "export", "predict")
 
 
-@pytest.fixture
-def placeholders(tmp_path, monkeypatch):
-    """Work in a folder that has what the commands' placeholders name."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("DIR", "RUN", "DATASET", "IMAGES", "CK+48"):
-        (tmp_path / name).mkdir()
-    for name in ("FILE", "FILE.csv", "fer2013.csv", "fer2013new.csv", "faces.zip", "votes.csv", "exclude.txt"):
-        (tmp_path / name).touch()
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIG_DIR)))
-def test_the_command_that_a_file_opens_with_composes_and_builds(config, placeholders, path):
+def test_the_command_that_a_file_opens_with_composes_and_builds(config, tmp_path, monkeypatch, path):
     if path.is_relative_to(CONFIG_DIR / "hydra") and path.stem != "study":
         return  # Hydra's logging
     command = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
     program = path.stem if path.stem in COMMANDS else "train"
     assert command.startswith(f"# python -m fer_exp.{program}")
     words = command.split(",")[0].split("   ")[0].split()[4:]
+    monkeypatch.chdir(tmp_path)
+    for key, _, name in (word.partition("=") for word in words):
+        if key in INPUT_PATHS or key.startswith("data.file"):
+            (tmp_path / name).touch()
     overrides = quote_paths([word.strip("'") for word in words if word != "-m"])
     OverridesParser.create().parse_overrides(overrides)
     cfg = config(*overrides, command=program)
