@@ -213,9 +213,8 @@ def _plateau_without_effect(cfg: DictConfig) -> str | None:
             f"trainer.max_epochs={cfg.trainer.max_epochs} ends the run before the plateau schedule can reduce the "
             f"learning rate (scheduler.patience={scheduler['patience']})."
         )
-    # In a run this short, early stopping cannot act before the last epoch.
-    is_short = cfg.trainer.max_epochs <= stopping.get("patience", 0) + 1
-    if "patience" in stopping and stopping["patience"] <= first and not is_short:
+    # A run of up to twice that length gains nothing from a smaller learning rate.
+    if "patience" in stopping and stopping["patience"] <= first and cfg.trainer.max_epochs > 2 * first:
         return (
             f"early stopping (callbacks.early_stopping.patience={stopping['patience']}) can end the run in the epoch "
             f"in which the plateau schedule first reduces the learning rate (after {first} epochs). "
