@@ -56,4 +56,4 @@ def test_the_run_folder_may_have_special_characters(command, faces, tmp_path):
     assert command(*arguments)[0] == 0
     summary = read_summary(tmp_path / "2025_11_26/1.10 =x")
     assert summary["status"] == "completed"
-    assert summary["config"]["data"]["root"] == "my, faces [1]"
+    assert summary["config"]["data"]["root"] == str(tmp_path / "my, faces [1]")
