@@ -1,6 +1,7 @@
 """Path arguments, streams, interrupts and messages: what all commands share."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,20 @@ def test_a_comma_sweeps_unless_the_path_exists(tmp_path, monkeypatch):
 
 def run(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": str(SRC), **options.pop("env", {})}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, **options)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        preexec_fn=accept_ctrl_c,
+        **options,
+    )
+
+
+def accept_ctrl_c() -> None:
+    """Children of a process in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])

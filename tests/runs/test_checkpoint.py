@@ -91,16 +91,16 @@ def test_unsuitable_checkpoints_are_refused(checkpoint, changed, said):
 
 
 def test_modules_of_other_packages_are_not_imported_unless_allowed(checkpoint, tmp_path, monkeypatch):
-    (tmp_path / "my_networks.py").write_text(
+    (tmp_path / "networks_of_others.py").write_text(
         "from fer_exp.models.resnet import ResNet18\nopen('imported', 'w').close()\nclass Mine(ResNet18): pass\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    path = checkpoint(config={"model": {**MODEL, "_target_": "my_networks.Mine"}})
-    with pytest.raises(UserError, match="my_networks"):
+    path = checkpoint(config={"model": {**MODEL, "_target_": "networks_of_others.Mine"}})
+    with pytest.raises(UserError, match="networks_of_others"):
         read_checkpoint(path)
     assert not (tmp_path / "imported").exists()
-    assert read_checkpoint(path, packages=("my_networks",)).epoch == 4
+    assert read_checkpoint(path, packages=("networks_of_others",)).epoch == 4
 
 
 @pytest.mark.parametrize("key", ["widths", "dense"])

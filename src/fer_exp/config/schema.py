@@ -138,6 +138,7 @@ class AuditConfig:
     plots: PlotsConfig
     output_dir: str
     data: DataConfig
+    trainer: Any = None  # data=synthetic sets its number of epochs; an audit does not train
 
 
 OPEN_SCHEMAS = (TrainerConfig, DataConfig)  # may have keys beyond those listed
