@@ -51,10 +51,10 @@ def _tuning(comparison: Comparison) -> Iterator[str]:
     ]
     if hits:
         listed = join_first(hits, MAX_NAMED)
-        yield f"The best setting is at the end of the range tried, a better one may lie beyond: {listed}"
+        yield f"The best setting is at the edge of its range; a wider range may contain a better one: {listed}"
     if late := [tuning.label for tuning in comparison.tunings if tuning.winner is not tuning.best]:
         listed = join_first(late, MAX_NAMED)
-        yield f"A trial that finished after the choice has a higher score than the chosen one: {listed}"
+        yield f"A trial that finished after the selection has a higher score than the selected one: {listed}"
     results = {tuning.label: sum(trial.counts for trial in tuning.trials) for tuning in comparison.tunings}
     if len(set(results.values())) > 1:
         listed = join_first([f"{label} {n}" for label, n in results.items()], MAX_NAMED)
@@ -64,16 +64,17 @@ def _tuning(comparison: Comparison) -> Iterator[str]:
 def _selection(comparison: Comparison) -> Iterator[str]:
     runs = comparison.counted
     if len(comparison.groups) > 2 and not comparison.has_baseline:
-        yield "The reference is the group with the best observed mean, which favours it a little"
+        yield "The reference was selected as the group with the best observed mean, so its mean is slightly optimistic"
     if comparison.measure == "best":
         monitors = ", ".join(sorted({describe(run.monitor).label for run in runs}))
         yield f"Validation images chose the epoch (best {monitors}), so the scores are optimistic"
     if held_out := sum(run.held_out for run in runs):
         scope = "All" if held_out == len(runs) else f"{held_out} of {len(runs)}"
-        yield f"{scope} runs were validated on a part of the training images (data.val_fraction): choose by them only"
+        fraction = "a fraction of the training images (data.val_fraction)"
+        yield f"{scope} runs were validated on {fraction}. Use their scores only to select"
     led = [group.label for group in comparison.groups if any(map(_is_plateau, group.counted))]
     if 0 < len(led) < sum(bool(group.counted) for group in comparison.groups):
-        yield f"Validation images cut the learning rate of {join_first(led, MAX_NAMED)} only, which favours these"
+        yield f"Only {join_first(led, MAX_NAMED)} reduced the learning rate by validation metrics, which favours these"
 
 
 def _is_plateau(run: Run) -> bool:
@@ -106,7 +107,8 @@ def _classes(comparison: Comparison) -> Iterator[str]:
         and run.class_counts is not None
         and (empty := [name for name, n in zip(run.classes, run.class_counts, strict=False) if not n])
     ):
-        yield f"No validation images of {join_first(empty, MAX_NAMED)}: recall undefined, F1 counted as 0 in macro-F1"
+        listed = join_first(empty, MAX_NAMED)
+        yield f"No validation images of {listed}: their recall is undefined, and macro-F1 uses 0 for them"
 
 
 def _environment(runs: Sequence[Run]) -> Iterator[str]:

@@ -38,7 +38,9 @@ def summary_sentence(comparison: Comparison) -> Verdict:
         return Verdict(f"No group beats a constant guess ({guess}).", detail, False)
     if max((each.test.n for each in comparison.differences if each.test), default=0) < 2:
         lead = f"{best.label} has the {_best(comparison)} {describe(metric).label}, {_score(comparison, best)}"
-        return Verdict(f"{lead}, but no difference can be tested.", "Two groups need two seeds in common.", False)
+        return Verdict(
+            f"{lead}, but no difference can be tested.", "A test needs at least two seeds that both groups have.", False
+        )
     return _tested(comparison, score)
 
 

@@ -170,7 +170,7 @@ def _check_targets(cfg: DictConfig) -> Iterator[str]:
 
 
 def config_warnings(cfg: DictConfig) -> Iterator[str]:
-    """Yield a warning for each combination of valid settings that works against itself."""
+    """Yield a warning for each combination of settings that conflict."""
     for check in (
         _unused_weight_decay,
         _several_class_weightings,

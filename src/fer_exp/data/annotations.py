@@ -105,7 +105,9 @@ def read_soft_labels(
             header = Counter(reader.fieldnames or ())
             for column in ("file", *classes):
                 if header[column] != 1:
-                    raise UserError(f"{given}: line 1 has the column {column} {header[column]} times; {expected}.")
+                    raise UserError(
+                        f"{given}: the column {column} occurs {header[column]} times in line 1; {expected}."
+                    )
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)

@@ -96,7 +96,7 @@ def load_split(
         progress: called while images are decoded.
 
     Raises:
-        UserError: the images are to stay in the cache, and it cannot be written.
+        UserError: ``in_memory`` is false and the cache cannot be written.
     """
     path, key = cache_file(split, image_format, cache_dir), cache_key(split, image_format)
     if cached := _read(path, key, in_memory):

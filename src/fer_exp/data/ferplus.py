@@ -114,8 +114,8 @@ class FerPlus:
             rows = [int(line[1]) - 2 for line in lines if line]
             if max(rows) >= len(self.splits) or any(self.splits[row] != split for row in rows):
                 raise UserError(
-                    f"data.ferplus.file={printable(self.file)}: the lines of the {split} images are not those of its "
-                    "Usage. Expected images from the complete fer2013.csv, in its order."
+                    f"data.ferplus.file={printable(self.file)}: the lines of the {split} images do not match its "
+                    "Usage column. Expected images from the complete, unsorted fer2013.csv."
                 )
         if not any(row >= 0 for row in rows):
             raise UserError(

@@ -103,8 +103,8 @@ def choose_protocol(requested: str, split: EvalSplit, provenance: Provenance) ->
     use = {provenance.train: "trained", provenance.selection: "validated"}.get(split.fingerprint)
     if use and (split.name == "test" or requested == "official"):
         raise UserError(
-            f"split={split.name}: the run was {use} on these images, so they are no test set. Use another split, or "
-            "another protocol."
+            f"split={split.name}: the run was {use} on these images, so they cannot be a test set. Use another "
+            "split or protocol."
         )
     if fitting == "official" and provenance.run is None:
         raise UserError(
@@ -142,7 +142,7 @@ def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, e
         earlier: number of earlier evaluations of this run on the same images under protocol ``other``.
     """
     if protocol == "training" and provenance.train not in (None, split.fingerprint):
-        meaning = "These are not the images that the run was trained on: they changed, or are others."
+        meaning = "These images differ from the training images of the run."
     elif protocol == "training":
         meaning = "The run was trained on these images: this shows the fit, not the generalization."
     elif split.fingerprint == provenance.selection and provenance.is_selected_by_validation:
@@ -155,7 +155,7 @@ def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, e
         times = f", after {earlier} earlier evaluation{'s' * (earlier != 1)} under protocol other" if earlier else ""
         meaning = f"This is the run's one report on this test set{times}."
     else:
-        meaning = "No rule protects this result from selection."
+        meaning = "Settings may have been selected on these images: the result can be optimistic."
     location = split.location if split.name not in ("train", "validation", "test") else f"{split.location}/"
     return f"Protocol {protocol}. Weights: {provenance.description}. Images: {location}. {meaning}"
 

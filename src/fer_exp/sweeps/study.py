@@ -176,7 +176,7 @@ class Study(Sweeper):
             trials = {run: point for run, (arm, point) in zip(runs, points, strict=True) if run and arm == name}
             tuning = tune(name, list(trials), measure)
             if tuning.winner is None:
-                log.error("%s: no trial has a result, so it is not trained on new seeds.", name)
+                log.error("%s: no trial has a result. This arm is not trained with new seeds.", name)
                 continue
             winners[name] = trials[tuning.winner]
             value = format_value("val_acc", score(tuning.winner, measure))
@@ -186,9 +186,7 @@ class Study(Sweeper):
             )
             if tuning.boundary_hits:
                 keys = ", ".join(tuning.boundary_hits)
-                log.warning(
-                    "Warning: %s: the best %s is the lowest or highest that was tried. Widen its range.", name, keys
-                )
+                log.warning("Warning: %s: the best %s is at the edge of its range. Use a wider range.", name, keys)
         return winners
 
 

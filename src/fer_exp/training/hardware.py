@@ -60,7 +60,7 @@ def choose_hardware(cfg: DictConfig) -> Hardware:
     device = device_name(accelerator)
     reasons = f"Device: {device} ({why_accelerator}). Precision: {precision} ({why_precision})."
     if accelerator == "cpu" and (threads := os.environ.get("OMP_NUM_THREADS")):
-        reasons += f"\nOMP_NUM_THREADS={threads}: another number of threads changes the rounding, and so the history."
+        reasons += f"\nOMP_NUM_THREADS={threads}: another number of threads gives slightly different results."
     return Hardware(accelerator, precision, im2col, device, torch.get_num_threads(), reasons)
 
 

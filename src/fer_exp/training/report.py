@@ -72,7 +72,7 @@ def log_result(record: RunRecord) -> None:
         better = "lowest" if describe(summary["monitor"]).direction == "min" else "highest"
         log.info("Best epoch (%s %s): %d: %s", better, summary["monitor"], best["epoch"], ", ".join(metrics))
     if summary["missing"]:
-        log.info("Missing: %s. See the warnings above.", ", ".join(summary["missing"]))
+        log.info("Not written because of errors: %s. See the warnings above.", ", ".join(summary["missing"]))
 
 
 def log_next_steps(record: RunRecord) -> None:

@@ -66,7 +66,7 @@ def check_resume(path: str, now: Mapping[str, Any], folder: Path) -> None:
     max_epochs = now["config"]["trainer"]["max_epochs"]
     if epochs > max_epochs or (epochs == max_epochs and not in_place):
         trained = f"{epochs} epoch{'' if epochs == 1 else 's'}"
-        raise UserError(f"resume={path}: that run trained {trained}, and trainer.max_epochs={max_epochs} leaves none.")
+        raise UserError(f"resume={path}: that run trained {trained}; expected trainer.max_epochs above {epochs}.")
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], epochs: int) -> list[str]:
