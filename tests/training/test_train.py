@@ -132,7 +132,7 @@ def test_tensorboard_has_images_graph_lr_and_hyper_parameters(run):
     assert "_hparams_/experiment" not in events.summary_metadata
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     hparams = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-    assert hparams["optimizer"].string_value == "Adam"
+    assert hparams["optimizer"].string_value.lower() == "adam"
     assert hparams["optimizer/lr"].number_value == 1e-2
 
 
