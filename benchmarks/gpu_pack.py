@@ -17,8 +17,8 @@ FOLDER = "fer_exp_gpu"  # what the archive unpacks to
 WHEELS = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "captum", "imagehash", "platformdirs")
 # Packages that the other machine must have. pytest and hypothesis run the GPU tests.
 PRESENT = (
-    "filelock", "jinja2", "lightning", "matplotlib", "numpy", "pillow", "pyyaml", "rich", "scikit-learn", "scipy", "tensorboard",
-    "torch", "torchmetrics", "torchvision", "timm", "pytest", "pytest-xdist", "hypothesis",
+    "filelock", "jinja2", "lightning", "matplotlib", "numpy", "pillow", "pyyaml", "rich", "scikit-learn", "scipy",
+    "tensorboard", "torch", "torchmetrics", "torchvision", "timm", "pytest", "pytest-xdist", "hypothesis",
 )  # fmt: skip
 NOT_PACKED = ("docs/",)
 COMMANDS = f"""\
