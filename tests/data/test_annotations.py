@@ -92,8 +92,8 @@ def test_columns_are_found_by_name(soft):
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["file,angry,happy", f"{NAMES[0]},1,0"], "disgust 0 times"),
-        ([f"{HEADER},happy", f"{NAMES[0]},1,0,0,0,0,0,0,9"], "happy 2 times"),
+        (["file,angry,happy", f"{NAMES[0]},1,0"], "disgust occurs 0 times"),
+        ([f"{HEADER},happy", f"{NAMES[0]},1,0,0,0,0,0,0,9"], "happy occurs 2 times"),
         ([HEADER, f"{NAMES[0]},1,0,0,0,x,0,0"], "line 2.*train/angry/1.png"),
         ([HEADER, f"{NAMES[0]},0,0,0,0,0,0,0"], "line 2"),
         ([HEADER, f"{NAMES[0]},-1,0,0,0,2,0,0"], "line 2"),
@@ -104,8 +104,8 @@ def test_columns_are_found_by_name(soft):
         ([HEADER, "angry/1.png,1,0,0,0,0,0,0"], "none of its 1 rows.*train/angry/1.png"),
         ([HEADER, f"{NAMES[0]},1,0,0,0,0,0,0", f"{NAMES[0]},0,0,0,0,0,1,0"], "line 3.*also in line 2"),
         ([HEADER], "none of its 0 rows"),
-        ([], "file 0 times"),
-        ([b"\xff\xfe\0\1".decode("latin-1")], "file 0 times"),
+        ([], "file occurs 0 times"),
+        ([b"\xff\xfe\0\1".decode("latin-1")], "file occurs 0 times"),
     ],
 )
 def test_invalid_soft_labels_are_refused(soft, lines, said):

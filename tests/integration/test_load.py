@@ -62,5 +62,5 @@ def test_four_runs_at_once_share_one_cache(child, tmp_path):
     ]
     assert histories == [histories[0]] * 4
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
-    assert kept == ["synthetic", "train", "validation"]
+    assert kept == ["synthetic", "train", "train", "validation", "validation"]  # a .npy and a .json each
     assert len(list((tmp_path / "cache/synthetic").iterdir())) == 1
