@@ -1,4 +1,4 @@
-"""What the commands must go on doing: the entries of behaviours.yaml, which says what they consist of."""
+"""What the commands must keep doing: the entries of behaviours.yaml, which explains them."""
 
 import csv
 import json
@@ -23,6 +23,9 @@ CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
 def entries(part):
     return pytest.mark.parametrize("steps", BEHAVIOURS[part].values(), ids=BEHAVIOURS[part])
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

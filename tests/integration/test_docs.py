@@ -66,9 +66,20 @@ def test_the_readme_begins_with_two_commands():
     assert README_COMMANDS[:2] == [["pip", "install", "uv"], ["uv", "run", "python", "-m", "fer_exp.train"]]
 
 
-@pytest.mark.parametrize("words", [words for words in README_COMMANDS if "fer_exp.train" in words], ids=" ".join)
-def test_the_readmes_trainings_run(words, command, faces, tmp_path):
-    arguments = [word.replace("DIR", str(faces)) for word in words[words.index("fer_exp.train") + 1 :]]
+def slow_if_sweep(commands: list[list[str]]) -> list:
+    """The arguments of training commands as test parameters; commands with several trainings are slow."""
+    return [
+        pytest.param(arguments, id=" ".join(arguments) or "defaults", marks=[pytest.mark.slow] * ("-m" in arguments))
+        for arguments in commands
+    ]
+
+
+README_TRAININGS = [w[w.index("fer_exp.train") + 1 :] for w in README_COMMANDS if "fer_exp.train" in w]
+
+
+@pytest.mark.parametrize("arguments", slow_if_sweep(README_TRAININGS))
+def test_the_readmes_trainings_run(arguments, command, faces, tmp_path):
+    arguments = [word.replace("DIR", str(faces)) for word in arguments]
     is_study = "+study=optimizers" in arguments
     less = (*(() if "data=folders" in arguments else SMALL), *(FEW_JOBS if is_study else ()), *SHORT, "logger=none")
     status, _ = command(*arguments, *less)
@@ -105,7 +116,7 @@ def flat_faces(faces, tmp_path):
     return tmp_path / "flat"
 
 
-@pytest.mark.parametrize("arguments", GUIDE_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("arguments", slow_if_sweep(GUIDE_COMMANDS))
 def test_the_guides_examples_run(arguments, command, guide_files, flat_faces):
     arguments = [word.replace("DIR", str(flat_faces)) for word in arguments]
     is_study = any(word.startswith("+study") for word in arguments)
@@ -116,6 +127,7 @@ def test_the_guides_examples_run(arguments, command, guide_files, flat_faces):
     assert list(guide_files.glob("outputs/**/history.csv"))
 
 
+@pytest.mark.slow
 def test_records_of_the_readmes_comparison_can_be_compared_again(command, tmp_path, run_main):
     status, _ = command("-m", "optimizer=adam,sgd", "seed=0,1", *SMALL, *SHORT, "model=vgg_small", "logger=none")
     assert status == 0

@@ -15,6 +15,7 @@ def quick(faces) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_compares_runs_with_new_seeds(command, quick, tmp_path):
     budget = (
         "hydra.sweeper.trials=2", "hydra.sweeper.seeds=2", "~hydra.sweeper.arms.rmsprop",
@@ -48,16 +49,15 @@ def test_a_study_without_m_is_refused(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
     [
         ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-        pytest.param(
-            ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"), marks=pytest.mark.slow
-        ),
+        ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"),
     ],
     ids=["joblib", "submitit_local"],
-)  # fmt: skip
+)
 def test_parallel_jobs_share_the_cores_and_are_reported(child, quick, tmp_path, launcher):
     sweep = ("-m", "optimizer=adam,sgd", "hydra.sweep.dir=swept", "data.in_memory=false", *launcher, *quick)
     result = child("-m", "fer_exp.train", *sweep, cwd=tmp_path)

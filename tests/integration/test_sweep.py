@@ -198,12 +198,13 @@ def killed_sweep(faces: Path, folder: Path) -> list[str]:
     return ["-m", "seed=0,1", *settings(faces), *STOPPED, f"hydra.sweep.dir={folder}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "at_epoch"),
     [
         ("on_train_epoch_start", 2),
-        pytest.param("on_train_epoch_start", 0, marks=pytest.mark.slow),
-        pytest.param("on_train_end", 3, marks=pytest.mark.slow),
+        ("on_train_epoch_start", 0),
+        ("on_train_end", 3),
     ],
 )
 def test_a_killed_sweep_ends_as_one_that_was_not(command, child, faces, whole, tmp_path, hook, at_epoch):
