@@ -11,7 +11,8 @@ from fer_exp.cli import quote_paths
 from fer_exp.config.checks import check_config
 from fer_exp.config.instantiate import build, build_loss, build_model, build_optimizer_factories
 from fer_exp.config.schema import CONFIG_DIR, INPUT_PATHS, commented_keys, plain
-from fer_exp.runs.record import NEUTRAL_KEYS, config_diff, read_summary
+from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
+from fer_exp.runs.record import read_summary
 from fer_exp.sweeps.study import parse_arm, trial_points
 
 RESULTS = Path(__file__).parents[2] / "docs/results"

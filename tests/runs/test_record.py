@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_exp.metrics import METRICS
+from fer_exp.runs.config_diff import config_diff
 from fer_exp.runs.record import (
     LEADING_COLUMNS,
     TRAILING_COLUMNS,
     RunRecord,
     best_row,
-    config_diff,
     digest,
     mark_failed,
     read_history,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fer_exp.runs.record import NEUTRAL_KEYS
+from fer_exp.runs.config_diff import NEUTRAL_KEYS
 
 if TYPE_CHECKING:
     from fer_exp.comparison.load import Run

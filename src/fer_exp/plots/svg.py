@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 FONT_SIZE = 14
-# Told apart by most colour-blind readers, with a contrast of at least 3:1; more groups get colours around the circle.
+# Distinct for most colour-blind readers, with a contrast of at least 3:1; more groups get colours around the circle.
 _LIGHT = ("#0072b2", "#d55e00", "#00855f", "#b3407f", "#8a6a00", "#6a51c8", "#5f6b76", "#8c4a2f")
 _DARK = ("#6bb8f0", "#ff9e5e", "#4fd0a5", "#f29ac7", "#e0c04c", "#b3a4ff", "#b8c2cc", "#e0a184")
 _DASHES = ("none", "7 3", "2 3")

@@ -18,17 +18,8 @@ from omegaconf import DictConfig
 
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import DRAFT, expand_path
-from fer_exp.runs.record import (
-    FINISHED,
-    HISTORY,
-    NEUTRAL_KEYS,
-    SUMMARY,
-    SchemaError,
-    config_diff,
-    digest,
-    read_history,
-    read_summary,
-)
+from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
+from fer_exp.runs.record import FINISHED, HISTORY, SUMMARY, SchemaError, digest, read_history, read_summary
 
 log = logging.getLogger(__name__)
 

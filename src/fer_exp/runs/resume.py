@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fer_exp.config.schema import TRUSTED_PACKAGES, plain
 from fer_exp.errors import UserError
+from fer_exp.runs.config_diff import flatten
 from fer_exp.runs.folder import find_resume_state, run_of
-from fer_exp.runs.record import flatten, read_summary
+from fer_exp.runs.record import read_summary
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_exp.config.schema import GROUPS, plain
 from fer_exp.errors import UserError
 from fer_exp.files import DRAFT, quote_override
+from fer_exp.runs.config_diff import config_diff
 from fer_exp.runs.folder import check_output_dir, check_run_dir, lock_run_dir, read_result
-from fer_exp.runs.record import FINISHED, config_diff, for_json, mark_failed, record_folders
+from fer_exp.runs.record import FINISHED, for_json, mark_failed, record_folders
 from fer_exp.runs.resume import prepare_resume
 from fer_exp.runs.sweep_record import SWEEP, read_sweep, write_sweep
 from fer_exp.sweeps.progress import JobReporter, job_statuses, parallel_jobs, read_summaries

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fer_exp.metrics import format_value
+from fer_exp.runs.config_diff import flatten
 from fer_exp.runs.folder import has_whole_history
-from fer_exp.runs.record import FINISHED, SUMMARY, flatten, read_summary, record_folders
+from fer_exp.runs.record import FINISHED, SUMMARY, read_summary, record_folders
 from fer_exp.runs.sweep_record import read_sweep
 
 log = logging.getLogger(__name__)

@@ -111,7 +111,7 @@ def build_record(
 
 
 def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback, layers: Sequence[Layer]) -> L.Trainer:
-    """The Trainer of one process on one device, whatever cluster started it, with its callbacks and logger.
+    """Build a Trainer for one process and one device, with its callbacks and logger, also within a cluster's job.
 
     Raises:
         UserError: a class refuses its settings.

@@ -8,8 +8,9 @@ from hydra.utils import get_object
 
 from fer_exp.errors import UserError
 from fer_exp.runs.checkpoint import load_checkpoint
+from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
 from fer_exp.runs.folder import is_run_of
-from fer_exp.runs.record import NEUTRAL_KEYS, SUMMARY, config_diff
+from fer_exp.runs.record import SUMMARY
 from fer_exp.training.module import spans_run
 from fer_exp.training.schedules import is_constant_until
 
