@@ -2,10 +2,11 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 
-from fer_exp.data.dataset import make_dataset, normalise, split_dataset
+from fer_exp.data.dataset import MemmapImages, make_dataset, normalise, split_dataset
 from fer_exp.data.seeding import derive_seed
 
 
@@ -63,6 +64,16 @@ def test_the_validation_fraction_is_stratified_and_the_same_each_time():
         assert part.fingerprint == make_dataset(part.images, part.labels, part.classes, part.names).fingerprint
     assert split_dataset(whole, 0.25)[1].names == validation.names
     assert validation.names[:25] != tuple(f"{i}.png" for i in range(25))
+
+
+@pytest.mark.parametrize(
+    "index", [3, slice(1, 4), torch.tensor([4, 0, 4]), torch.tensor([True, False, False, True, True])], ids=str
+)
+def test_images_on_disk_are_indexed_like_a_tensor(tmp_path, index):
+    images = torch.cat([pixels(), pixels().flip(0)])
+    np.save(tmp_path / "images.npy", images.numpy())
+    rows = torch.tensor([1, 9, 2, 5, 0])
+    assert torch.equal(MemmapImages(tmp_path / "images.npy").select(rows)[index], images[rows][index])
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

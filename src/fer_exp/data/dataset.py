@@ -48,8 +48,9 @@ class MemmapImages:
         return torch.Size((len(self), *self._stored.shape[1:]))
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Read the images at ``index``: a slice, or (K,) int64 or bool."""
-        images = self._stored.index_select(0, self._rows[index])
+        """Read the images at ``index``: anything that indexes the first axis of a tensor."""
+        rows = self._rows[index]
+        images = self._stored.index_select(0, rows.reshape(-1)).view(*rows.shape, *self._stored.shape[1:])
         self._read += images.numel()
         if self._read > _MAX_UNRELEASED and hasattr(mmap, "MADV_DONTNEED"):
             # The pages stay in the system's cache, and no longer count as memory of this process.
