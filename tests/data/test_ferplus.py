@@ -2,15 +2,18 @@
 
 import csv
 import io
+import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fer_exp.data import ferplus as module
 from fer_exp.data.cache import DecodedSplit
 from fer_exp.data.classes import FER_CLASSES, fer_class
 from fer_exp.data.dataset import hash_images
+from fer_exp.data.decode import parse_pixels
 from fer_exp.data.ferplus import COLUMNS, EMOTIONS, FerPlus, open_ferplus
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.data.sources.synthetic import draw_images
@@ -64,6 +67,10 @@ def decoded(names, images=IMAGES[:, None]):
     return DecodedSplit(images, hash_images(images), names, labels, ("angry",), {}, {})
 
 
+def ferplus(file, *settings, **more):
+    return FerPlus(file, *settings, **more, cache_dir=file.parent)
+
+
 def by_line(*usages):
     """The splits of a CSV source that have these rows."""
     rows = [i for i, row in enumerate(ROWS) if row[0] in usages]
@@ -73,10 +80,10 @@ def by_line(*usages):
 @pytest.mark.parametrize("source", ["names", "pixels"])
 def test_majority_labels(file, fer2013, source):
     if source == "names":
-        ferplus, images = FerPlus(file), decoded([f"FER2013Train/{row[1] or 'none.png'}" for row in ROWS])
+        labels, images = ferplus(file), decoded([f"FER2013Train/{row[1] or 'none.png'}" for row in ROWS])
     else:
-        ferplus, images = FerPlus(file, fer2013=fer2013), decoded([f"angry/{i}.jpg" for i in range(len(ROWS))])
-    found = ferplus.relabel(images, "train")
+        labels, images = ferplus(file, fer2013=fer2013), decoded([f"angry/{i}.jpg" for i in range(len(ROWS))])
+    found = labels.relabel(images, "train")
     expected = {i: row[3] for i, row in enumerate(ROWS) if row[3]}
     assert [found.label_names[label] for label in found.labels] == list(expected.values())
     assert found.names == tuple(images.names[i] for i in expected)
@@ -87,7 +94,7 @@ def test_majority_labels(file, fer2013, source):
 
 @pytest.mark.parametrize("contempt", [True, False])
 def test_votes(file, contempt):
-    found = FerPlus(file, "votes", contempt).relabel(by_line("PrivateTest"), "test")
+    found = ferplus(file, "votes", contempt).relabel(by_line("PrivateTest"), "test")
     names = ("neutral", "contempt") if contempt else ("neutral",)
     assert found.label_names == names
     rows = [row[4] for row in ROWS if row[0] == "PrivateTest" and row[4]]
@@ -100,7 +107,7 @@ def test_votes(file, contempt):
 
 def test_rows_are_matched_by_their_lines(file):
     for usage, split in (("Training", "train"), ("PublicTest", "validation"), ("PrivateTest", "test")):
-        found = FerPlus(file).relabel(by_line(usage), split)
+        found = ferplus(file).relabel(by_line(usage), split)
         assert [found.label_names[i] for i in found.labels] == [row[3] for row in ROWS if row[0] == usage and row[3]]
 
 
@@ -118,25 +125,44 @@ def test_pixels_are_matched_after_compression_and_resizing(file, fer2013, change
             image = image.resize((112, 112), Image.Resampling.BILINEAR)
         image = image.convert("RGB" if change == "color" else "L")
         images.append(np.atleast_3d(image).transpose(2, 0, 1))
-    found = FerPlus(file, fer2013=fer2013).relabel(decoded([f"{i}" for i in order], np.stack(images)), "train")
+    found = ferplus(file, fer2013=fer2013).relabel(decoded([f"{i}" for i in order], np.stack(images)), "train")
     assert [(int(name), found.label_names[i]) for name, i in zip(found.names, found.labels, strict=True)] == [
         (i, ROWS[i][3]) for i in order if ROWS[i][3]
     ]
 
 
+def test_pixels_are_matched_once(file, fer2013, monkeypatch):
+    images = decoded(map(str, range(len(ROWS))))
+    expected = ferplus(file, fer2013=fer2013).relabel(images, "train")
+    read = []
+    monkeypatch.setattr(module, "parse_pixels", lambda text: read.append(text) or parse_pixels(text))
+    again = ferplus(file, fer2013=fer2013).relabel(images, "train")
+    assert (again.names, again.label_names, read) == (expected.names, expected.label_names, [])
+    assert (again.labels == expected.labels).all()
+    # Other images, a changed table and a damaged cache are matched again.
+    some = decoded(map(str, range(8)), IMAGES[:8, None])
+    assert len(ferplus(file, fer2013=fer2013).relabel(some, "train").names) == sum(bool(row[3]) for row in ROWS[:8])
+    os.utime(fer2013, ns=(0, 0))
+    assert ferplus(file, fer2013=fer2013).relabel(images, "train").names == expected.names
+    for cached in file.parent.glob("ferplus-*.npy"):
+        cached.write_bytes(cached.read_bytes()[:40])
+    assert ferplus(file, fer2013=fer2013).relabel(images, "train").names == expected.names
+    assert len(read) == 3 * len(ROWS)
+
+
 def test_other_images_are_excluded(file, fer2013):
     others = draw_images(np.arange(5), [[8, k] for k in range(5)])
     images = decoded(map(str, range(len(ROWS) + 5)), np.concatenate([others, IMAGES])[:, None])
-    found = FerPlus(file, fer2013=fer2013).relabel(images, "train")
+    found = ferplus(file, fer2013=fer2013).relabel(images, "train")
     assert set(found.names) == {str(i + 5) for i, row in enumerate(ROWS) if row[3]}
     with pytest.raises(UserError, match=r"fer2013\.csv"):
-        FerPlus(file, fer2013=fer2013).relabel(decoded("01234", others[:, None]), "train")
+        ferplus(file, fer2013=fer2013).relabel(decoded("01234", others[:, None]), "train")
 
 
 @pytest.mark.parametrize("names", [["1.jpg", "2.jpg"], ["fer2013.csv:12", "fer2013.csv:13"], ["fer2013.csv:900"]])
 def test_images_of_other_rows_are_refused(file, names):
     with pytest.raises(UserError, match=r"data\.ferplus"):
-        FerPlus(file).relabel(decoded(names, IMAGES[: len(names), None]), "train")
+        ferplus(file).relabel(decoded(names, IMAGES[: len(names), None]), "train")
 
 
 @pytest.mark.parametrize(
@@ -157,13 +183,13 @@ def test_other_files_are_refused(tmp_path, content, said):
     if content is not None:
         (tmp_path / "votes.csv").write_text(content)
     with pytest.raises(UserError, match=said):
-        FerPlus(tmp_path / "votes.csv")
+        ferplus(tmp_path / "votes.csv")
 
 
 def test_fer2013_with_other_rows_is_refused(file, fer2013):
     fer2013.write_text("".join(fer2013.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(UserError, match=f"{len(ROWS) - 1} rows"):
-        FerPlus(file, fer2013=fer2013).relabel(decoded(map(str, range(len(ROWS)))), "train")
+        ferplus(file, fer2013=fer2013).relabel(decoded(map(str, range(len(ROWS)))), "train")
 
 
 @pytest.fixture
@@ -188,16 +214,20 @@ def fer_folders(tmp_path):
     return tmp_path
 
 
-def setup(folder, **ferplus):
-    data = FolderDataModule(
+def make_module(folder, **settings):
+    return FolderDataModule(
         root=folder / "fer",
         batch_size=8,
         seed=0,
         val_fraction=0.25,
         cache_dir=folder / "cache",
-        ferplus={"file": str(folder / "votes.csv"), **ferplus},
-        merge={"contempt": "disgust"} if ferplus.get("contempt", True) else None,
+        ferplus={"file": str(folder / "votes.csv"), **settings},
+        merge={"contempt": "disgust"} if settings.get("contempt", True) else None,
     )
+
+
+def setup(folder, **settings):
+    data = make_module(folder, **settings)
     data.setup()
     return data
 
@@ -240,8 +270,25 @@ def test_csv_table_with_ferplus(file, fer2013, tmp_path):
     assert data.val_set.labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("ferplus", [{"labels": "votes"}, {"fer2013": "fer2013.csv"}, {"contempt": False}])
-def test_keys_without_a_file_are_refused(ferplus):
-    with pytest.raises(UserError, match=next(iter(ferplus))):
-        open_ferplus({"file": None, "labels": "majority", "contempt": True, "fer2013": None, **ferplus})
-    assert open_ferplus({"file": None, "labels": "majority", "contempt": True, "fer2013": None}) is None
+def test_an_audit_has_the_images_and_labels_of_a_training(fer_folders):
+    data = setup(fer_folders, contempt=False)
+    (fer_folders / "fer/train/angry/fer0000000.png").write_bytes(b"damaged")
+    entries = make_module(fer_folders, contempt=False).read_entries()
+    trained = {
+        name: part.classes[label]
+        for part in (data.train_set, data.val_set)
+        for name, label in zip(part.names, part.labels, strict=True)
+    }
+    audited = dict(zip(entries.names, (entries.classes[i] for i in entries.labels), strict=True))
+    audited.pop("train/angry/fer0000000.png")  # unreadable, with any class
+    trained.pop("train/angry/fer0000000.png")
+    assert audited == trained
+    assert len(list(entries.inputs)) == len(entries.names)
+
+
+@pytest.mark.parametrize("settings", [{"labels": "votes"}, {"fer2013": "fer2013.csv"}, {"contempt": False}])
+def test_keys_without_a_file_are_refused(tmp_path, settings):
+    defaults = {"file": None, "labels": "majority", "contempt": True, "fer2013": None}
+    with pytest.raises(UserError, match=next(iter(settings))):
+        open_ferplus({**defaults, **settings}, tmp_path)
+    assert open_ferplus(defaults, tmp_path) is None

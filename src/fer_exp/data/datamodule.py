@@ -91,6 +91,7 @@ class ImageDataModule(L.LightningDataModule):
         self.class_map = ClassMap(None if isinstance(self.classes, str) else self.classes, self.class_names, self.merge)
         self.skipped: dict[str, dict[str, int]] = {}
         self.source: ImageSource | None = None
+        self.cache_path = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
         self._resolved: tuple[str, ...] | None = None
         self._ferplus: FerPlus | None = None
 
@@ -118,14 +119,7 @@ class ImageDataModule(L.LightningDataModule):
         """
         if self._resolved is not None:
             return
-        self._ferplus = open_ferplus(self.ferplus)
-        if self._ferplus and self.soft_labels is not None:
-            raise UserError("data.soft_labels and data.ferplus.file are both set; expected one of them")
-        self.source = source = self.open_source()
-        wanted = ("train",) if self.val_fraction else ("train", "validation")
-        splits = [split for name in wanted if (split := source.split(name))]
-        for warning in source.warnings():
-            log.warning("Warning: %s", warning)
+        source, splits = self._open("train") if self.val_fraction else self._open("train", "validation")
         decoded = {split.name: self._decode(split) for split in splits}
         log_formats([part.originals for part in decoded.values()], self.image_format)
         names = chain.from_iterable((*part.names, *part.unreadable) for part in decoded.values())
@@ -155,15 +149,13 @@ class ImageDataModule(L.LightningDataModule):
         Raises:
             UserError: the source is incomplete.
         """
-        if self.ferplus and self.ferplus.get("file"):
-            raise UserError("data.ferplus.file: an audit uses the labels of the images, not those of FER+; remove it")
-        self.source = source = self.open_source()
-        splits = [split for name in ("train", "validation") if (split := source.split(name))]
-        for warning in source.warnings():
-            log.warning("Warning: %s", warning)
+        source, splits = self._open("train", "validation")
         parts = [split.read() for split in splits]
-        classes = self.class_map.resolve([label for part in parts for label in part.label_names])
         excluded = self._check_exclusions(source, chain.from_iterable(part.names for part in parts))
+        if self._ferplus:
+            relabel = self._ferplus.relabel_entries
+            parts = [relabel(part, self._decode(split), split.name) for split, part in zip(splits, parts, strict=True)]
+        classes = self.class_map.resolve([label for part in parts for label in part.label_names])
         rows: list[tuple[str, int, bool]] = []
         for split, part in zip(splits, parts, strict=True):
             index = self._class_indices(split, part.label_names, classes)
@@ -202,17 +194,28 @@ class ImageDataModule(L.LightningDataModule):
             self._resolved = self.class_map.resolve(decoded.label_names)
         return self._make_dataset(split, decoded, frozenset())
 
+    def _open(self, *wanted: str) -> tuple[ImageSource, list[Split]]:
+        """Open FER+ and the source, and list the splits that it has of those ``wanted``."""
+        self._ferplus = open_ferplus(self.ferplus, self.cache_path)
+        if self._ferplus and self.soft_labels is not None:
+            raise UserError("data.soft_labels and data.ferplus.file are both set; expected one of them")
+        self.source = source = self.open_source()
+        splits = [split for name in wanted if (split := source.split(name))]
+        for warning in source.warnings():
+            log.warning("Warning: %s", warning)
+        return source, splits
+
     def _command(self) -> str:
         """Return the command that audits this data."""
-        keys = [key for key in ("file", "root") if isinstance(getattr(self, key, None), str | Path)]
-        overrides = [quote_override(f"data.{key}", getattr(self, key)) for key in keys]
+        settings = {key: getattr(self, key, None) for key in ("file", "root")}
+        settings |= {f"ferplus.{key}": (self.ferplus or {}).get(key) for key in ("file", "fer2013")}
+        overrides = [quote_override(f"data.{k}", path) for k, path in settings.items() if isinstance(path, str | Path)]
         return " ".join(["python -m fer_exp.audit", *([f"data={self.choice}"] if self.choice else []), *overrides])
 
     def _decode(self, split: Split) -> DecodedSplit:
-        cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
         in_memory = None if self.in_memory == "auto" else bool(self.in_memory)
         with progress_bar(f"decoding {split.name}") as progress:
-            return load_split(split, self.image_format, cache_dir, in_memory, progress)
+            return load_split(split, self.image_format, self.cache_path, in_memory, progress)
 
     def _make_dataset(self, split: Split, decoded: DecodedSplit, excluded: frozenset[str]) -> ImageDataset:
         """Apply classes and exclusions to a decoded split, and report it."""

@@ -8,11 +8,14 @@ face", are excluded.
 """
 
 import csv
+import hashlib
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +27,9 @@ from PIL import Image
 from fer_exp.data.cache import DecodedSplit
 from fer_exp.data.dataset import MemmapImages
 from fer_exp.data.decode import parse_pixels
+from fer_exp.data.sources.base import Entries
 from fer_exp.errors import UserError
-from fer_exp.files import expand_path, printable
+from fer_exp.files import expand_path, printable, replacing
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class FerPlus:
         labels: ``majority`` or ``votes``.
         contempt: whether images of contempt are used; false leaves the seven classes of FER2013.
         fer2013: ``fer2013.csv``, to match images by their pixels: for class folders and other copies of FER2013.
+        cache_dir: folder that keeps which rows were found by pixels; finding them takes seconds.
 
     Raises:
         UserError: the file cannot be read, or is another one.
@@ -59,10 +64,13 @@ class FerPlus:
         labels: Literal["majority", "votes"] = "majority",
         contempt: bool = True,
         fer2013: str | Path | None = None,
+        *,
+        cache_dir: Path,
     ) -> None:
         if labels not in ("majority", "votes"):
             raise UserError(f"data.ferplus.labels={labels}: expected majority or votes")
-        self.file, self.labels, self.contempt, self.fer2013 = expand_path(file), labels, contempt, fer2013
+        self.file, self.labels, self.contempt, self.cache_dir = expand_path(file), labels, contempt, cache_dir
+        self.fer2013 = None if fer2013 is None else expand_path(fer2013)
         rows = _read_csv(self.file, "data.ferplus.file", ("Usage", "Image name", *COLUMNS))
         try:
             votes = np.array([[int(row[column] or "none") for column in COLUMNS] for row in rows])
@@ -85,7 +93,7 @@ class FerPlus:
         Raises:
             UserError: the images do not belong to the rows.
         """
-        rows = self._match_pixels(decoded) if self.fer2013 else self._match_names(decoded, split)
+        rows = self._match_names(decoded, split) if self.fer2013 is None else self._cached_rows(decoded, self.fer2013)
         usable = np.flatnonzero((rows >= 0) & (self.targets[rows].sum(1) > 0))
         log.info(
             "FER+: %d of %d %s images have a label (data.ferplus.labels=%s); %d are not in %s.",
@@ -106,6 +114,20 @@ class FerPlus:
             soft_labels=targets if self.labels == "votes" else None,
         )
 
+    def relabel_entries(self, entries: Entries, decoded: DecodedSplit, split: str) -> Entries:
+        """Return the entries that have a FER+ label, with that label, and the unreadable ones; for an audit.
+
+        Raises:
+            UserError: as ``relabel``.
+        """
+        found = self.relabel(decoded, split)
+        labels = dict.fromkeys(found.unreadable, 0) | dict(zip(found.names, found.labels.tolist(), strict=True))
+        chosen = [name in labels for name in entries.names]
+        names = tuple(compress(entries.names, chosen))
+        return Entries(
+            names, tuple(labels[name] for name in names), found.label_names, compress(entries.inputs, chosen)
+        )
+
     def _match_names(self, decoded: DecodedSplit, split: str) -> NDArray[np.int64]:
         """(N,): the row of each image by its file name or line, -1 if there is none."""
         rows = [self.by_name.get(name.rpartition("/")[2], -1) for name in decoded.names]
@@ -124,10 +146,28 @@ class FerPlus:
             )
         return np.array(rows)
 
+    def _cached_rows(self, decoded: DecodedSplit, fer2013: Path) -> NDArray[np.int64]:
+        """(N,): the row of each image by its pixels, from the cache if these images were matched before."""
+        try:
+            status = fer2013.stat()
+        except OSError as error:
+            raise UserError(f"data.ferplus.fer2013={printable(fer2013)}: cannot be read ({error.strerror})") from error
+        facts = f"{MIN_CORRELATION} {len(self.splits)} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+        key = hashlib.sha256(facts.encode() + decoded.digests.tobytes()).hexdigest()
+        file = self.cache_dir / f"ferplus-{key[:16]}.npy"
+        with suppress(OSError, ValueError, EOFError):  # absent or damaged
+            rows: NDArray[np.int64] = np.load(file)
+            return rows
+        rows = self._match_pixels(decoded)
+        with suppress(OSError), replacing(file) as draft, draft.open("xb") as content:
+            np.save(content, rows)
+        return rows
+
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
         """(R, 48, 48): the images of ``fer2013.csv``."""
-        rows = _read_csv(expand_path(str(self.fer2013)), "data.ferplus.fer2013", ("pixels",))
+        assert self.fer2013 is not None
+        rows = _read_csv(self.fer2013, "data.ferplus.fer2013", ("pixels",))
         if len(rows) != len(self.splits):
             raise UserError(
                 f"data.ferplus.fer2013={printable(self.fer2013)}: {len(rows)} rows; FER+ has {len(self.splits)} rows. "
@@ -152,14 +192,14 @@ class FerPlus:
         return matched
 
 
-def open_ferplus(settings: Mapping[str, Any] | None) -> FerPlus | None:
+def open_ferplus(settings: Mapping[str, Any] | None, cache_dir: Path) -> FerPlus | None:
     """Return the ``FerPlus`` of the config ``data.ferplus``; None if it has no ``file``.
 
     Raises:
         UserError: the file cannot be read, or other keys are set without it.
     """
     if settings and settings.get("file") is not None:
-        return FerPlus(**settings)
+        return FerPlus(**settings, cache_dir=cache_dir)
     defaults = {"file": None, "labels": "majority", "contempt": True, "fer2013": None}
     for name, value in (settings or {}).items():
         if value != defaults[name]:

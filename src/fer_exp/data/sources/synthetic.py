@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer_exp.data.cache import default_cache_dir
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.sources.class_folders import ClassFolders
 from fer_exp.errors import UserError
-from fer_exp.files import expand_path, printable
+from fer_exp.files import printable
 from fer_exp.plots.terminal import progress_bar
 
 log = logging.getLogger(__name__)
@@ -83,9 +82,8 @@ class SyntheticDataModule(ImageDataModule):
         Raises:
             UserError: there are too few images for the classes, or they cannot be written.
         """
-        cache_dir = expand_path(self.cache_dir) if self.cache_dir else default_cache_dir()
         name = f"v{VERSION}-{self.train}-{self.validation}-seed{self.generator_seed}"
-        root = cache_dir / "synthetic" / name
+        root = self.cache_path / "synthetic" / name
         if not root.exists():
             log.info("Writing %d + %d synthetic images to %s", self.train, self.validation, printable(root))
         with progress_bar("synthetic images") as progress:
