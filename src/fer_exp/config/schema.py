@@ -338,7 +338,7 @@ def make_data_paths_absolute(cfg: DictConfig) -> None:
 
 def _absolute(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _absolute(part) for key, part in value.items()}
+        return {key: part and _absolute(part) for key, part in value.items()}
     if isinstance(value, ListConfig):
         return [_absolute(part) for part in value]
     return str(expand_path(value).absolute())

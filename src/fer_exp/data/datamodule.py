@@ -208,6 +208,9 @@ class ImageDataModule(L.LightningDataModule):
     def _command(self) -> str:
         """Return the command that audits this data."""
         settings = {key: getattr(self, key, None) for key in ("file", "root")}
+        if isinstance(settings["file"], Mapping):
+            files = ", ".join(f"{split}: {file}" for split, file in settings["file"].items())
+            settings["file"] = f"{{{files}}}" if files else None
         settings |= {f"ferplus.{key}": (self.ferplus or {}).get(key) for key in ("file", "fer2013")}
         overrides = [quote_override(f"data.{k}", path) for k, path in settings.items() if isinstance(path, str | Path)]
         return " ".join(["python -m fer_exp.audit", *([f"data={self.choice}"] if self.choice else []), *overrides])

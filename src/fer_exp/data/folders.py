@@ -16,7 +16,7 @@ from stat import S_ISREG
 
 from fer_exp.data.classes import fer_class
 from fer_exp.data.decode import ImageInput
-from fer_exp.data.sources.base import Entries, Split
+from fer_exp.data.sources.base import Entries, Split, Stamp
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import printable, quote_override
 
@@ -31,8 +31,6 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 _MAX_NAMED = 12
-
-Stamp = tuple[int, int, int, int]  # size, modification time, change time, inode: what a replaced file changes
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """CSV files in the forms in circulation."""
 
 import csv
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,6 +268,64 @@ def test_preset_rafdb(tmp_path):
     for dataset in (data.train_set, data.load_split("test")):
         for name, label in zip(dataset.names, dataset.labels, strict=True):
             assert names[int(name.split("/")[1])] == FER_CLASSES[label]
+
+
+def test_preset_rafdb_with_the_list_of_its_authors(tmp_path):
+    rows = [(split, i, i % 7 + 1) for split in ("train", "test") for i in range(70)]
+    save_images(tmp_path, [f"Image/aligned/{split}_{i:05}_aligned.jpg" for split, i, _ in rows])
+    (tmp_path / "EmoLabel").mkdir()
+    (tmp_path / "EmoLabel/list_patition_label.txt").write_text(
+        "".join(f"{split}_{i:05}.jpg {label}\n" for split, i, label in rows)
+    )
+    data = compose("data=rafdb", f"data.root={tmp_path}", "data.batch_size=1")
+    data.setup()
+    assert (data.train_set.counts, data.val_set.counts) == ([9] * 7, [1] * 7)
+    names = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+    for dataset, split in ((data.train_set, "train"), (data.load_split("test"), "test")):
+        for name, label in zip(dataset.names, dataset.labels, strict=True):
+            number = int(re.fullmatch(rf"Image/aligned/{split}_(\d+)_aligned\.jpg", name)[1])
+            assert FER_CLASSES[label] == names[number % 7]
+    with (tmp_path / "EmoLabel/list_patition_label.txt").open("a") as file:
+        file.write("train_00070.jpg\n")
+    with pytest.raises(UserError, match="line 141"):
+        compose("data=rafdb", f"data.root={tmp_path}", "data.batch_size=1").setup()
+
+
+def affectnet_annotations(root, count):
+    """Images 0.jpg, ... with label number % 8, in the layout of AffectNet's newer form."""
+    for split in ("train_set", "val_set"):
+        save_images(root, [f"{split}/images/{i}.jpg" for i in range(count)])
+        (root / split / "annotations").mkdir()
+        for i in range(count):
+            np.save(root / split / f"annotations/{i}_exp.npy", np.array(str(i % 8)) if i % 3 else np.array(i % 8))
+
+
+@pytest.mark.parametrize(("preset", "classes"), [("affectnet", 8), ("affectnet7", 7)])
+def test_preset_affectnet_with_annotation_files(tmp_path, preset, classes):
+    affectnet_annotations(tmp_path, 32)
+    data = compose(f"data={preset}", f"data.root={tmp_path}", "data.batch_size=1")
+    data.setup()
+    assert data.train_set.counts == data.val_set.counts == [4] * classes
+    names = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
+    for name, label in zip(data.train_set.names, data.train_set.labels, strict=True):
+        assert data.train_set.classes[label] == names[int(Path(name).stem) % 8]
+    # A changed label is noticed.
+    np.save(tmp_path / "train_set/annotations/0_exp.npy", np.array(1))
+    changed = compose(f"data={preset}", f"data.root={tmp_path}", "data.batch_size=1")
+    changed.setup()
+    assert sorted(changed.train_set.counts) == [3, *[4] * (classes - 2), 5]
+
+
+def test_images_without_an_annotation_are_unreadable(tmp_path):
+    affectnet_annotations(tmp_path, 32)
+    (tmp_path / "train_set/annotations/5_exp.npy").unlink()
+    np.save(tmp_path / "train_set/annotations/6_exp.npy", np.array({"label": 1}), allow_pickle=True)
+    with pytest.raises(UserError, match="2 images cannot be read") as caught:
+        compose("data=affectnet", f"data.root={tmp_path}", "data.batch_size=1").setup()
+    assert "5_exp.npy" in str(caught.value)
+    assert "6_exp.npy" in str(caught.value)
+    with pytest.raises(UserError, match=r"val_set|train_set"):
+        compose("data=affectnet", f"data.root={tmp_path / 'train_set'}", "data.batch_size=1").setup()
 
 
 @pytest.mark.parametrize(("preset", "classes"), [("affectnet", 8), ("affectnet7", 7)])

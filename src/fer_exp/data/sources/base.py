@@ -1,11 +1,16 @@
 """What an image source provides: for each split, the names, labels and inputs of its images."""
 
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fer_exp.data.decode import ImageInput
+
+Stamp = tuple[int, int, int, int]  # of a file: size, modification time, change time, inode
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,30 @@ class Entries:
     label_names: tuple[str, ...]
     inputs: Iterable[ImageInput]
     groups: tuple[str, ...] | None = None
+
+
+def make_entries(
+    names: Sequence[str], labels: Sequence[str], inputs: Iterable[ImageInput], groups: Sequence[str] | None = None
+) -> Entries:
+    """Make entries from N label names; an image without a label ("") has an invalid input, and gets any label."""
+    label_names = tuple(sorted({*labels} - {""}))
+    index = {label: i for i, label in enumerate(label_names)}
+    groups = None if groups is None else tuple(groups)
+    return Entries(tuple(names), tuple(index.get(label, 0) for label in labels), label_names, inputs, groups)
+
+
+def file_stamp(file: str | Path) -> Stamp:
+    """What a replaced file changes; zeros if the file cannot be looked at, which the decoder reports."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 (faster than Path.stat)
+    except OSError:
+        return 0, 0, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def hash_facts(*facts: Any) -> str:
+    """SHA-256 of plain values, for ``Split.identity``."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Parquet files with one image per row, in the form of Hugging Face data sets or with a column of bytes."""
 
-import hashlib
 import json
 import logging
 import re
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import CHUNK_SIZE, ImageInput, InvalidImage
-from fer_exp.data.sources.base import Entries, Split
+from fer_exp.data.sources.base import Entries, Split, file_stamp, hash_facts, make_entries
 from fer_exp.data.sources.table import COLUMN_NAMES, SPLIT_OF, SPLIT_VALUES
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path, printable
@@ -101,11 +100,10 @@ class ParquetTable:
         if (location := self.location(name)) is None:
             return None
         files = self.files.get(name) or self.files[""]
-        facts: list[Any] = [name, name in self.files, self.columns, self.ignore, self.group_by, self.class_names]
-        for file in files:
-            status = file.stat()
-            facts += [str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        identity = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        stamps = [(str(file), file_stamp(file)) for file in files]
+        identity = hash_facts(
+            name, name in self.files, self.columns, self.ignore, self.group_by, self.class_names, stamps
+        )
         return Split(name, location, identity, lambda: self._read(name, files))
 
     def warnings(self) -> list[str]:
@@ -139,15 +137,8 @@ class ParquetTable:
             rows.append((file, chosen))
         if not names:
             raise UserError(f"{printable(files[0])}: no rows of {split}")
-        label_names = tuple(sorted({*labels} - {""}))
-        index = {label: i for i, label in enumerate(label_names)}  # a row without a label has any
-        return Entries(
-            names=tuple(names),
-            labels=tuple(index.get(label, 0) for label in labels),
-            label_names=label_names,
-            inputs=_Images(self, rows, [bool(label) for label in labels]),
-            groups=tuple(groups) if any(groups) else None,
-        )
+        inputs = _Images(self, rows, [bool(label) for label in labels])
+        return make_entries(names, labels, inputs, groups if any(groups) else None)
 
     def _label(self, value: Any) -> str:
         """The label name of a cell; "" if it has none."""

@@ -1,18 +1,16 @@
 """Tables with one image per row: CSV files with pixel values or paths."""
 
 import csv
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import ImageInput, InvalidImage, PixelText
-from fer_exp.data.sources.base import Entries, Split
+from fer_exp.data.sources.base import Entries, ImageSource, Split, file_stamp, hash_facts, make_entries
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path, printable
 
@@ -58,7 +56,7 @@ class CsvDataModule(ImageDataModule):
     columns: dict[str, str] | None = None
     ignore: list[str] = field(default_factory=list)
 
-    def open_source(self) -> "CsvTable":
+    def open_source(self) -> ImageSource:
         """See ``ImageDataModule.open_source``."""
         files = self.file if isinstance(self.file, Mapping) else {"": self.file}
         unknown = [key for key in files if key and key not in SPLIT_VALUES]
@@ -114,15 +112,12 @@ class CsvTable:
         if (file := self.location(name)) is None:
             return None
         header = self.headers[name if name in self.files else ""]
-        status = file.stat()
-        facts: list[Any] = [
-            name, name in self.files, header.columns, sorted(self.columns.items()), list(self.ignore), self.group_by,
-            sorted(self.pixel_labels.items()), str(self.root),
-            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
-        ]  # fmt: skip
-        if "path" in header.columns:
-            facts += [_stamp(source) for source in self._read(name, file, header).inputs]
-        identity = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        images = self._read(name, file, header).inputs if "path" in header.columns else ()
+        identity = hash_facts(
+            name, name in self.files, header.columns, self.columns, list(self.ignore), self.group_by,
+            self.pixel_labels, str(self.root), file_stamp(file),
+            [file_stamp(image) for image in images if isinstance(image, str)],
+        )  # fmt: skip
         return Split(name, file, identity, lambda: self._read(name, file, header))
 
     def warnings(self) -> list[str]:
@@ -202,15 +197,7 @@ class CsvTable:
         if not names:
             column = f" of {split} (column {header.columns['split']})" if "split" in header.columns else ""
             raise UserError(f"{given}: no rows{column}")
-        label_names = tuple(sorted({*labels} - {""}))
-        index = {label: i for i, label in enumerate(label_names)}  # an invalid row has any label
-        return Entries(
-            names=tuple(names),
-            labels=tuple(index.get(label, 0) for label in labels),
-            label_names=label_names,
-            inputs=inputs,
-            groups=tuple(groups) if self.group_by in header.names else None,
-        )
+        return make_entries(names, labels, inputs, groups if self.group_by in header.names else None)
 
 
 @dataclass(frozen=True)
@@ -258,16 +245,6 @@ class _PixelColumn:
         if count != (self.expected or 0):
             return InvalidImage(f"{count} pixel values; expected {self.expected or 'a square'}")
         return PixelText(text)
-
-
-def _stamp(path: ImageInput) -> list[int]:
-    if not isinstance(path, str):
-        return []
-    try:
-        status = os.stat(path)  # noqa: PTH116 (faster than Path.stat)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _shorten(names: Sequence[str]) -> str:
