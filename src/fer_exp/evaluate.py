@@ -16,9 +16,9 @@ from omegaconf import DictConfig, ListConfig
 from fer_exp.cli import call, carry_out
 from fer_exp.config.schema import CONFIG_DIR, EvaluateConfig, plain, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import PROTOCOLS, TTA, Ledger, choose_protocol, describe_protocol
-from fer_exp.evaluation.source import Source, check_source_keys, find_source
-from fer_exp.files import printable
+from fer_exp.evaluation.protocol import PROTOCOLS, SPLITS, TTA, Ledger, choose_protocol, describe_protocol
+from fer_exp.evaluation.source import Source, find_source
+from fer_exp.files import expand_path, printable
 from fer_exp.runs.folder import check_empty_dir, lock_run_dir
 
 if TYPE_CHECKING:
@@ -42,36 +42,23 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
             nothing is written.
     """
     start, folder = time.perf_counter(), Path(cfg.output_dir)
-    validate(cfg, folder)
-    source = find_source(cfg)
-    log.info("Loading torch ...")
+    source = validate(cfg, folder)
+    model, provenance = source.load(cfg.trainer.accelerator, cfg.trainer.precision)
 
     from fer_exp.evaluation.images import build_data, load_images
-    from fer_exp.evaluation.inference import load_model
     from fer_exp.evaluation.report import format_report, write_report
 
-    model, hardware = load_model(source.checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
-    provenance = source.provenance(model)
-    log.info("%s: %s.", printable(source.checkpoint), provenance.description)
-    log.info("%s", hardware)
     given = {str(key): value for key, value in plain(cfg.data).items() if value != "???"}
-    if source.run and given.get("val_fraction", provenance.val_fraction) != provenance.val_fraction:
-        raise UserError(
-            f"data.val_fraction={given['val_fraction']}: the run was trained with {provenance.val_fraction}. Omit the "
-            "key: with another value, other images are held out."
-        )
     images = load_images(build_data(model, model.settings["config"]["data"], given), str(cfg.split))
-    split = images.split
-    protocol = choose_protocol(cfg.protocol, split, provenance)
-    is_recorded = protocol in ("official", "other") and split.fingerprint != provenance.selection
+    protocol = choose_protocol(cfg.protocol, images.split, provenance)
+    is_recorded = protocol in ("official", "other") and images.split.fingerprint != provenance.selection
     run = source.run if is_recorded else None
     # The lock refuses a second report on a test set while the first one is not recorded yet.
-    with (
-        lock_run_dir(run, "it records the reports on test images") if run and protocol == "official" else nullcontext()
-    ):
+    hint = "it records the reports on test images"
+    with lock_run_dir(run, hint) if run and protocol == "official" else nullcontext():
         ledger = Ledger(run) if run else None
         if ledger:
-            ledger.check_unreported(split.fingerprint)
+            ledger.check_unreported(images.split.fingerprint)
         evaluation = _compute(cfg, model, images, protocol, source, ledger)
         omitted = write_report(evaluation, model, folder, cfg.plots.theme)
         if ledger:
@@ -84,20 +71,23 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     return evaluation
 
 
-def validate(cfg: DictConfig, folder: Path) -> None:
-    """Check the settings, and that no file is overwritten.
+def validate(cfg: DictConfig, folder: Path) -> Source:
+    """Check the settings, and that no file is overwritten; return the checkpoint to evaluate.
 
     Raises:
         UserError: a value is invalid, or ``folder`` contains files.
     """
     resolve(cfg, None)  # missing keys of data are those of the run
-    check_source_keys(cfg, EvaluateConfig)
+    source = find_source(cfg, EvaluateConfig)
     names = tta_names(cfg)
     if not names or {*names} - {*TTA} or len({*names}) < len(names):
         raise UserError(f"tta={cfg.tta}: expected one or more of {', '.join(TTA)}, for example tta=[none,flip]")
     if cfg.protocol not in ("auto", *PROTOCOLS):
         raise UserError(f"protocol={cfg.protocol}: expected one of auto, {', '.join(PROTOCOLS)}")
+    if cfg.split not in SPLITS and not expand_path(cfg.split).is_dir():
+        raise UserError(f"split={printable(cfg.split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
     check_empty_dir(folder, LOG)
+    return source
 
 
 def tta_names(cfg: DictConfig) -> list[str]:
@@ -124,7 +114,7 @@ def _compute(
     from fer_exp.runs.environment import describe_environment
     from fer_exp.training.hardware import device_name
 
-    predictions, scores, split = {}, {}, images.split
+    predictions, scores, split, provenance = {}, {}, images.split, source.provenance(model)
     for tta in tta_names(cfg):
         predictions[tta] = predict_dataset(model, images.evaluated, tta, cfg.batch_size)
         temperature = None
@@ -133,7 +123,6 @@ def _compute(
             fitted = predictions[tta] if is_same else predict_dataset(model, images.selection, tta, cfg.batch_size)
             temperature = fit_temperature(fitted, images.selection.labels)
         scores[tta] = score(predictions[tta], images.evaluated.labels, temperature, cfg.resamples, cfg.seed)
-    provenance = source.provenance(model)
     copies, caveats = find_caveats(images, provenance)
     trained_in = (source.summary.get("environment") or {}).get("precision", model.precision)
     if trained_in != model.precision:
@@ -141,10 +130,7 @@ def _compute(
             f"Computed in {model.precision}; the run was validated in {trained_in}: metrics differ slightly."
         )
     caveats += [f"The training reported: {warning}" for warning in source.summary.get("warnings") or []]
-    earlier = 0
-    if ledger and protocol == "official":
-        earlier = ledger.others.get(split.fingerprint, 0)
-        caveats += ledger.notes(split.fingerprint)
+    earlier = ledger.others.get(split.fingerprint, 0) if ledger else 0
     return Evaluation(
         provenance=provenance,
         protocol=protocol,
@@ -173,17 +159,15 @@ def _record(ledger: Ledger, evaluation: "Evaluation", folder: Path) -> None:
         with suppress(OSError):  # a run in a read-only folder
             ledger.add_other(fingerprint)
         return
+    report = {
+        "images": len(evaluation.images),
+        "accuracy": evaluation.scores[evaluation.tta].overall["accuracy"].value,
+        "weights": evaluation.provenance.name,
+        "tta": evaluation.tta,
+        "output": str(folder.resolve()),
+    }
     try:
-        ledger.add_report(
-            fingerprint,
-            {
-                "images": len(evaluation.images),
-                "accuracy": evaluation.scores[evaluation.tta].overall["accuracy"].value,
-                "weights": evaluation.provenance.weights,
-                "tta": evaluation.tta,
-                "output": str(folder.resolve()),
-            },
-        )
+        ledger.add_report(fingerprint, report)
     except OSError as error:
         raise UserError(
             f"{ledger.path} cannot be written ({error.strerror or error}). The report is in {printable(folder)}, but "

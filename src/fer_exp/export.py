@@ -13,14 +13,14 @@ from omegaconf import DictConfig
 from fer_exp.cli import call, carry_out
 from fer_exp.config.schema import CONFIG_DIR, ExportConfig, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.source import check_source_keys, find_source
+from fer_exp.evaluation.source import Source, find_source
 from fer_exp.files import printable
 from fer_exp.runs.folder import check_empty_dir
 
 log = logging.getLogger(__name__)
 
 LOG = "export.log"
-REQUIREMENTS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torchscript": (), "state_dict": ()}
+REQUIREMENTS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torchscript": ()}
 
 
 def export(cfg: DictConfig) -> Path:
@@ -30,22 +30,17 @@ def export(cfg: DictConfig) -> Path:
         UserError: a setting or the checkpoint is invalid, a package is missing, or the network cannot be exported.
     """
     folder = Path(cfg.output_dir)
-    validate(cfg, folder)
-    source = find_source(cfg)
-    log.info("Loading torch ...")
+    source = validate(cfg, folder)
+    model, provenance = source.load()
 
     from fer_exp.evaluation.export import export_model
-    from fer_exp.runs.checkpoint import read_checkpoint
 
-    model = read_checkpoint(source.checkpoint)
-    provenance = source.provenance(model)
-    log.info("%s: %s.", printable(source.checkpoint), provenance.description)
     facts = {
         "format": cfg.format,
         "classes": list(model.classes),
         "image_shape": list(model.image_shape),
         "input": "uint8 images (N, C, S, S), values 0 to 255",
-        "output": "probabilities (N, classes)" if cfg.format != "state_dict" else "logits (N, classes) of images / 255",
+        "output": "probabilities (N, classes)",
         "model": dict(model.settings["config"]["model"]),
         "checkpoint": str(source.checkpoint.absolute()),
         "run": None if source.run is None else str(source.run.absolute()),
@@ -60,17 +55,18 @@ def export(cfg: DictConfig) -> Path:
     return file
 
 
-def validate(cfg: DictConfig, folder: Path) -> None:
-    """Check the settings and the installed packages, and that no file is overwritten.
+def validate(cfg: DictConfig, folder: Path) -> Source:
+    """Check the settings and the installed packages, and that no file is overwritten; return the checkpoint to export.
 
     Raises:
         UserError: a value is invalid, a package is missing, or ``folder`` contains files.
     """
     resolve(cfg, {})
-    check_source_keys(cfg, ExportConfig)
+    source = find_source(cfg, ExportConfig)
     if missing := [name for name in REQUIREMENTS[cfg.format] if importlib.util.find_spec(name) is None]:
         raise UserError(f"format={cfg.format} needs packages that are not installed: pip install {' '.join(missing)}")
     check_empty_dir(folder, LOG)
+    return source
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="export")

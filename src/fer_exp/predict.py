@@ -3,7 +3,6 @@
 The imports at the top are light: ``--help`` and wrong keys are answered before torch is imported.
 """
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from fer_exp.config.schema import CONFIG_DIR, PredictConfig, resolve
 from fer_exp.data.folders import SUFFIXES, walk_images
 from fer_exp.errors import UserError
 from fer_exp.evaluation.protocol import TTA
-from fer_exp.evaluation.source import check_source_keys, find_source
-from fer_exp.files import csv_cell, expand_path, printable, replacing
+from fer_exp.evaluation.source import Source, find_source
+from fer_exp.files import expand_path, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,38 +31,40 @@ def predict(cfg: DictConfig) -> None:
     Raises:
         UserError: a setting or the checkpoint is invalid, or no image can be read.
     """
-    validate(cfg)
+    source = validate(cfg)
     paths = find_images(cfg.images)
-    source = find_source(cfg)
+    model, _ = source.load(cfg.trainer.accelerator, cfg.trainer.precision)
 
     import torch
 
     from fer_exp.data.decode import ImageFormat, decode_images
-    from fer_exp.evaluation.inference import load_model, log_probabilities
+    from fer_exp.evaluation.inference import log_probabilities
+    from fer_exp.evaluation.predictions import write_predictions
     from fer_exp.plots.terminal import progress_bar
 
-    model, _ = load_model(source.checkpoint, cfg.trainer.accelerator, cfg.trainer.precision)
-    source.provenance(model)
     if cfg.top > len(model.classes):
         raise UserError(f"top={cfg.top}: this network has {len(model.classes)} classes")
     channels, size, _ = model.image_shape
-    image_format = ImageFormat(
-        size, "gray" if channels == 1 else "rgb", model.settings["config"]["data"].get("resize", "stretch")
-    )
+    resize = model.settings["config"]["data"].get("resize", "stretch")
     with progress_bar("decoding") as progress:
+        image_format = ImageFormat(size, "gray" if channels == 1 else "rgb", resize)
         decoded = decode_images(map(str, paths), len(paths), image_format, progress)
     for i, reason in decoded.unreadable.items():
         print(f"Warning: {printable(paths[i])} cannot be read: {reason}", file=sys.stderr)
     readable = [i for i in range(len(paths)) if i not in decoded.unreadable]
     if not readable:
         raise UserError(f"images={printable(cfg.images)}: none of the {len(paths)} files can be read as an image")
-    images = torch.from_numpy(decoded.images[readable])
+    files, images = [paths[i] for i in readable], torch.from_numpy(decoded.images[readable])
     with progress_bar("predicting") as progress:
         batches = images.split(cfg.batch_size)
         probabilities = log_probabilities(model, batches, cfg.tta, len(images), progress).exp()
-    files = [paths[i] for i in readable]
     if cfg.output is not None:
-        write_predictions(expand_path(cfg.output), files, model.classes, probabilities)
+        output = expand_path(cfg.output)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_predictions(output, model.classes, files, probabilities)
+        except OSError as error:
+            raise UserError(f"output={printable(output)}: cannot be written ({error.strerror or error})") from error
     for path, row in zip(files, probabilities, strict=True):
         print(f"{printable(path)}: {format_prediction(row, model.classes, cfg.top)}")
     if cfg.output is not None:
@@ -71,18 +72,19 @@ def predict(cfg: DictConfig) -> None:
     print(f"\n{NOTE}")
 
 
-def validate(cfg: DictConfig) -> None:
-    """Check the settings, and that no file is overwritten.
+def validate(cfg: DictConfig) -> Source:
+    """Check the settings, and that no file is overwritten; return the checkpoint to use.
 
     Raises:
         UserError: a value is invalid, or ``output`` exists.
     """
     resolve(cfg, {"images": "Give a file, a folder, or a list of both, for example images=face.jpg"})
-    check_source_keys(cfg, PredictConfig)
+    source = find_source(cfg, PredictConfig)
     if cfg.tta not in TTA:
         raise UserError(f"tta={cfg.tta}: expected one of {', '.join(TTA)}")
     if cfg.output is not None and expand_path(cfg.output).exists():
         raise UserError(f"output={printable(cfg.output)} exists: choose another file, or remove it")
+    return source
 
 
 def find_images(given: object) -> list[Path]:
@@ -127,28 +129,14 @@ def format_prediction(probabilities: "Tensor", classes: Sequence[str], top: int)
     return first + (f" ({', '.join(others)})" if others else "")
 
 
-def write_predictions(output: Path, files: Sequence[Path], classes: Sequence[str], probabilities: "Tensor") -> None:
-    """Write one row per image: file, predicted class, and the probability of each class.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "predicted", *map(csv_cell, classes)])
-            for path, row in zip(files, probabilities.tolist(), strict=True):
-                predicted = classes[row.index(max(row))]
-                writer.writerow([csv_cell(path), csv_cell(predicted), *(f"{value:.6f}" for value in row)])
-    except OSError as error:
-        raise UserError(f"output={printable(output)}: cannot be written ({error.strerror or error})") from error
-
-
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="predict")
 def run(cfg: DictConfig) -> None:
     """Hydra's entry point."""
-    predict(cfg)
+    try:
+        predict(cfg)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)  # Hydra would print the overrides too
+        sys.exit(1)
 
 
 def main() -> None:

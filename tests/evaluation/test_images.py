@@ -96,8 +96,6 @@ def test_the_data_of_a_run_may_be_gone(faces, tmp_path):
     [
         ("validation", False, "data.root=DIR"),
         ("test", True, "split=test"),
-        ("nowhere", True, "split=nowhere"),
-        ("nowhere", False, "split=nowhere"),
     ],
 )
 def test_a_split_that_does_not_exist_is_refused(data, split, known, part):

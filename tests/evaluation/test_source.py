@@ -7,19 +7,12 @@ from omegaconf import OmegaConf
 
 from fer_exp.config.schema import ModelConfig
 from fer_exp.errors import UserError
-from fer_exp.evaluation.source import check_source_keys, find_source
+from fer_exp.evaluation.source import find_source
 from fer_exp.runs.record import RunRecord
 
 
-def source(**given):
-    cfg = {
-        "run": None,
-        "ckpt": None,
-        "weights": "best",
-        "batch_size": 8,
-        "trainer": {"accelerator": "cpu", "precision": "32-true"},
-    }
-    return OmegaConf.create({**cfg, **given})
+def find(**given):
+    return find_source(OmegaConf.create({"run": None, "ckpt": None, "weights": "best", **given}), ModelConfig)
 
 
 @pytest.fixture
@@ -33,10 +26,10 @@ def run(tmp_path):
 
 def test_a_run_has_a_checkpoint_and_a_checkpoint_a_run(run, tmp_path):
     best, copy = run / "checkpoints/best.ckpt", tmp_path / "copy.ckpt"
-    by_run, by_file = find_source(source(run=str(run))), find_source(source(ckpt=str(best)))
+    by_run, by_file = find(run=str(run)), find(ckpt=str(best))
     assert (by_run.checkpoint, by_run.run) == (best, run)
     assert (by_file.checkpoint, by_file.run) == (best, run)
-    copied = find_source(source(ckpt=str(copy)))
+    copied = find(ckpt=str(copy))
     assert (copied.checkpoint, copied.run) == (copy, None)
 
 
@@ -46,20 +39,20 @@ def test_a_run_has_a_checkpoint_and_a_checkpoint_a_run(run, tmp_path):
 )
 def test_what_exists_is_named(run, tmp_path, place, weights, part):
     with pytest.raises(UserError, match=part):
-        find_source(source(run=str(tmp_path / place), weights=weights))
+        find(run=str(tmp_path / place), weights=weights)
 
 
 def test_a_damaged_record_is_refused(run):
     (run / "summary.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
-        find_source(source(run=str(run)))
+        find(run=str(run))
 
 
 def test_a_checkpoint_of_another_run_is_refused(run):
-    found = find_source(source(run=str(run)))
+    found = find(run=str(run))
     own, others = (SimpleNamespace(epoch=4, settings={"run_id": name, "config": {"data": {}}}) for name in "ab")
     provenance = found.provenance(own)
-    assert (provenance.weights, provenance.epoch, provenance.selected_by) == ("best", 4, "val_loss")
+    assert (provenance.name, provenance.epoch, provenance.selected_by) == ("best", 4, "val_loss")
     with pytest.raises(UserError, match="another run"):
         found.provenance(others)
 
@@ -75,4 +68,4 @@ def test_a_checkpoint_of_another_run_is_refused(run):
 )
 def test_the_keys_must_name_one_network(given, part):
     with pytest.raises(UserError, match=part):
-        check_source_keys(OmegaConf.create({"run": None, "ckpt": None, "weights": "best", **given}), ModelConfig)
+        find(**given)

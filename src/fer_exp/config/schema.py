@@ -225,7 +225,7 @@ CONSTRAINTS: Mapping[str, tuple[Interval | Choices, ...]] = {
     "resamples": (Interval(int, 100),),
     "batch_size": (Interval(int, 1),),
     "top": (Interval(int, 1),),
-    "format": (Choices(("onnx", "torchscript", "state_dict")),),
+    "format": (Choices(("onnx", "torchscript")),),
     "near_distance": (Interval(int, 0, 16, closed="both"),),  # larger distances match nearly all pairs of images
     "near_correlation": (Interval(float, 0, 1, closed="right"),),
 }

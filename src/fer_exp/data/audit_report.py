@@ -214,10 +214,11 @@ def _sheet(audit: Audit, title: str, groups: Sequence[Group], notes: dict[Any, s
             note = notes.get(group, notes.get(i, ""))
             if len(group) > len(shown) and i == shown[-1]:
                 note = f"and {len(group) - len(shown)} more"
-            image = None if i in audit.inspection.unreadable else audit.inspection.thumbnails[i]
-            tiles.append(Tile(image, (name, f"{audit.class_of(i)}, {audit.split_of(i)}", note)))
+            tiles.append(
+                Tile(audit.inspection.thumbnails[i], (name, f"{audit.class_of(i)}, {audit.split_of(i)}", note))
+            )
         if rows[-1] and sum(map(len, rows[-1])) + len(tiles) > TILES_PER_ROW:
             rows.append([])
         rows[-1].append(tiles)
     subtitle = f"{len(groups):,} found" + (f", {MAX_GROUPS} shown" if len(groups) > MAX_GROUPS else "")
-    return sheet_figure([Row(row) for row in rows], title, subtitle, panels=True)
+    return sheet_figure([Row(row) for row in rows], title, subtitle)

@@ -1,4 +1,4 @@
-"""Export formats: ONNX, TorchScript, state dict."""
+"""Export formats: ONNX and TorchScript."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def export_model(
         warnings.simplefilter("ignore")  # deprecations inside torch's exporters
         try:
             write(model, batches[0], draft, facts)
-            run = load(draft, network)
+            run = load(draft)
             difference = max(float((run(images) - model(images)).abs().max()) for images in batches)
         except OSError:
             raise
@@ -97,7 +97,7 @@ def _write_onnx(model: WithPreprocessing, images: Tensor, path: Path, facts: Map
     onnx.save(proto, path)
 
 
-def _load_onnx(path: Path, network: nn.Module) -> Callable[[Tensor], Tensor]:
+def _load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -109,23 +109,13 @@ def _write_torchscript(model: WithPreprocessing, images: Tensor, path: Path, fac
     torch.jit.save(traced, str(path), _extra_files={"model.json": json.dumps(dict(facts))})
 
 
-def _load_torchscript(path: Path, network: nn.Module) -> Callable[[Tensor], Tensor]:
+def _load_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
     loaded: Callable[[Tensor], Tensor] = torch.jit.load(path)
     return loaded
-
-
-def _write_state_dict(model: WithPreprocessing, images: Tensor, path: Path, facts: Mapping[str, Any]) -> None:
-    torch.save(model.network.state_dict(), path)
-
-
-def _load_state_dict(path: Path, network: nn.Module) -> Callable[[Tensor], Tensor]:
-    network.load_state_dict(torch.load(path, weights_only=True))
-    return WithPreprocessing(network)
 
 
 # name: file suffix, function that writes, function that loads
 FORMATS: Mapping[str, tuple[str, Callable[..., None], Callable[..., Callable[[Tensor], Tensor]]]] = {
     "onnx": (".onnx", _write_onnx, _load_onnx),
     "torchscript": (".pt", _write_torchscript, _load_torchscript),
-    "state_dict": (".pth", _write_state_dict, _load_state_dict),
 }

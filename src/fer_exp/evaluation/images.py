@@ -12,13 +12,12 @@ from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.dataset import ImageDataset
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import EvalSplit, Provenance
+from fer_exp.evaluation.protocol import SPLITS, EvalSplit, Provenance
 from fer_exp.files import expand_path, printable
 from fer_exp.runs.checkpoint import LoadedModel
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("validation", "train", "test", "selection")
 FOLDERS = f"{FolderDataModule.__module__}.{FolderDataModule.__qualname__}"
 
 
@@ -129,8 +128,6 @@ def _split_name(split: str, places: Mapping[str, Path]) -> str:
     if split in SPLITS:
         return split
     folder = expand_path(split)
-    if not folder.is_dir():
-        raise UserError(f"split={printable(split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
     return next((name for name, place in places.items() if place.resolve() == folder.resolve()), str(folder))
 
 

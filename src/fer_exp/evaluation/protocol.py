@@ -19,6 +19,7 @@ from typing import Any
 from fer_exp.errors import UserError
 from fer_exp.files import replacing
 
+SPLITS = ("validation", "train", "test", "selection")
 PROTOCOLS = ("folders", "held_out", "official", "other", "training")
 TTA = {"none": "no TTA", "flip": "TTA: horizontal flip", "ten_crop": "TTA: ten crops"}  # test-time augmentation
 LEDGER = "reported.json"  # in the run's folder: its evaluations on images outside its own splits
@@ -31,7 +32,7 @@ class Provenance:
     Attributes:
         checkpoint: file of the weights.
         run: folder of the run's record; None without a record.
-        weights: ``best`` or ``last``; otherwise the checkpoint's file name.
+        name: of the weights: ``best`` or ``last``; otherwise the checkpoint's file name.
         epoch: of the weights, from 1.
         epochs: number that the run trained; None without a record.
         selected_by: the metric whose best epoch this is; None if the epoch was not selected, or unknown.
@@ -42,7 +43,7 @@ class Provenance:
 
     checkpoint: Path
     run: Path | None
-    weights: str
+    name: str
     epoch: int | None
     epochs: int | None
     selected_by: str | None
@@ -69,8 +70,8 @@ class Provenance:
         if self.run is None:
             return f"{epoch}, selection unknown (no run record)"
         epoch += f" of {self.epochs}"
-        if self.weights not in ("best", "last"):
-            return f"{epoch}, selection unknown ({self.weights} is neither best.ckpt nor last.ckpt)"
+        if self.name not in ("best", "last"):
+            return f"{epoch}, selection unknown ({self.name} is neither best.ckpt nor last.ckpt)"
         if self.selected_by is None:
             return f"{epoch}, not selected by a metric"
         return f"{epoch}, best {self.selected_by} on {self.selected_on}"
@@ -201,11 +202,6 @@ class Ledger:
                 f"{self.path.parent}: this run was already reported on these test images: {_summary(report)}. A test "
                 "set is reported once per run, because choosing between two results would make it a validation set."
             )
-
-    def notes(self, fingerprint: str) -> list[str]:
-        """A sentence for each official report on another test set."""
-        others = [report for key, report in self.reports.items() if key != fingerprint]
-        return [f"The run was also reported on another test set: {_summary(report)}." for report in others]
 
     def add_report(self, fingerprint: str, report: Mapping[str, Any]) -> None:
         """Record an official report: images, accuracy, weights, tta, output.

@@ -1,29 +1,37 @@
 """Write an evaluation: ``evaluation.html``, ``evaluation.md``, ``metrics.json``, ``predictions.csv`` and plots."""
 
-import csv
+import base64
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
 
 from fer_exp.errors import UserError
 from fer_exp.evaluation.calibration import BINS
-from fer_exp.evaluation.content import LABELS, Evaluation, format_percent, make_sections
-from fer_exp.evaluation.pictures import Pictures, make_pictures
+from fer_exp.evaluation.content import LABELS, Evaluation, class_table, format_estimate, overall_table, undefined_notes
+from fer_exp.evaluation.pictures import Draw, Sheets, make_plots, make_sheets
+from fer_exp.evaluation.predictions import write_predictions
 from fer_exp.evaluation.scores import LEVEL, Scores
-from fer_exp.files import csv_cell, markdown_text, printable, replacing
+from fer_exp.files import markdown_text, printable, replacing
 from fer_exp.plots.evaluation import inline_svg
+from fer_exp.plots.images import sheet_figure
 from fer_exp.plots.style import save_plot
-from fer_exp.plots.tables import markdown_table
+from fer_exp.plots.tables import markdown_table, text_table
 from fer_exp.runs.checkpoint import LoadedModel
 from fer_exp.runs.record import for_json
 
 PAGE, MARKDOWN, METRICS_FILE, PREDICTIONS = "evaluation.html", "evaluation.md", "metrics.json", "predictions.csv"
 SCHEMA = 2
+INLINE = ("per_class", "reliability")  # plots in the HTML report
+MAX_SIDE = 112  # pixels of an image in the HTML report
 
 
 def write_report(evaluation: Evaluation, model: LoadedModel, folder: Path, theme: str) -> list[str]:
@@ -41,130 +49,102 @@ def write_report(evaluation: Evaluation, model: LoadedModel, folder: Path, theme
     Raises:
         UserError: the folder cannot be written.
     """
-    pictures = make_pictures(evaluation, model)
+    plots = make_plots(evaluation)
+    sheets, omitted = make_sheets(evaluation, model)
+    figures = plots | {name: (title, partial(sheet_figure, rows)) for name, (title, rows) in sheets.items()}
+    images, probabilities = evaluation.images, evaluation.log_probabilities[evaluation.tta].exp()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / PREDICTIONS) as draft:
-            _write_predictions(draft, evaluation)
-        with replacing(folder / METRICS_FILE) as draft:
-            content = json.dumps(for_json(describe(evaluation)), indent=2, allow_nan=False)
-            draft.write_text(content + "\n", encoding="utf-8")
-        written = [
+        # Labels of training images can be training targets: data.soft_labels.
+        write_predictions(folder / PREDICTIONS, images.classes, images.names, probabilities, images.labels)
+        drawn = [
             name
-            for name, (title, draw) in pictures.plots.items()
+            for name, (title, draw) in figures.items()
             if save_plot(folder / f"{name}.png", partial(draw, title, evaluation.subtitle), theme)
         ]
-        with replacing(folder / MARKDOWN) as draft:
-            draft.write_text(_markdown(evaluation, written), encoding="utf-8")
-        with replacing(folder / PAGE) as draft:
-            draft.write_text(_html(evaluation, pictures, written), encoding="utf-8")
+        links = [f"![{name.replace('_', ' ')}]({name}.png)" for name in drawn]
+        markdown = ["# Evaluation", format_report(evaluation, markdown_text, markdown_table, "## "), *links]
+        for name, text in (
+            (METRICS_FILE, json.dumps(for_json(describe(evaluation)), indent=2, allow_nan=False, default=str)),
+            (MARKDOWN, "\n\n".join(markdown)),
+            (PAGE, _html(evaluation, {name: plots[name] for name in INLINE if name in drawn}, sheets)),
+        ):
+            with replacing(folder / name) as draft:
+                draft.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: the evaluation cannot be written there ({error.strerror or error})") from error
-    return [*pictures.omitted, *(f"{name}.png could not be drawn." for name in pictures.plots if name not in written)]
+    return [*omitted, *(f"{name}.png could not be drawn." for name in figures if name not in drawn)]
+
+
+def format_report(
+    evaluation: Evaluation,
+    escape: Callable[[object], str] = printable,
+    table: Callable[..., str] = text_table,
+    mark: str = "",
+) -> str:
+    """Statement, caveats and metrics as text, by default for the terminal."""
+    sentences = [escape(evaluation.statement), *(f"Note: {escape(note)}" for note in evaluation.notes)]
+    blocks = [*sentences, *map(escape, undefined_notes(evaluation))]
+    for content in (overall_table(evaluation), class_table(evaluation)):
+        align = "l" + "r" * (len(content.header) - 1)
+        blocks += [mark + content.heading, table(content.header, content.rows, align)]
+    return "\n\n".join(blocks)
 
 
 def describe(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation as plain values, for ``metrics.json``."""
-    provenance, images = evaluation.provenance, evaluation.images
+    classes, split = evaluation.images.classes, evaluation.split
+    images = {"split": split.name, "location": split.location, "fingerprint": split.fingerprint}
     return {
         "schema": SCHEMA,
         "time": evaluation.time,
         "protocol": evaluation.protocol,
         "statement": evaluation.statement,
         "notes": list(evaluation.notes),
-        "weights": {
-            "checkpoint": str(provenance.checkpoint),
-            "run": None if provenance.run is None else str(provenance.run),
-            "name": provenance.weights,
-            "epoch": provenance.epoch,
-            "selected_by": provenance.selected_by,
-        },
-        "images": {
-            "split": evaluation.split.name,
-            "location": evaluation.split.location,
-            "count": len(images),
-            "classes": list(images.classes),
-            "fingerprint": evaluation.split.fingerprint,
-            "copies": dict(evaluation.copies),
-        },
+        "weights": asdict(evaluation.provenance),
+        "images": {**images, "count": len(evaluation.images), "classes": classes, "copies": evaluation.copies},
         "intervals": {"level": LEVEL, "resamples": evaluation.resamples, "seed": evaluation.seed},
         "calibration_bins": BINS,
-        "environment": dict(evaluation.environment),
-        "tta": {name: _describe_scores(scores, images.classes) for name, scores in evaluation.scores.items()},
+        "environment": evaluation.environment,
+        "tta": {name: _describe_scores(scores, classes) for name, scores in evaluation.scores.items()},
     }
 
 
-def _describe_scores(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
-    return {
-        **{name: estimate._asdict() for name, estimate in scores.overall.items()},
-        "temperature": scores.temperature,
-        "per_class": {
-            name: {
-                "support": scores.support[c],
-                **{metric: estimates[c]._asdict() for metric, estimates in scores.per_class.items()},
-            }
-            for c, name in enumerate(classes)
-        },
-        "confusion": scores.confusion.tolist(),
+def _describe_scores(scores: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
+    per_class = {
+        name: {"support": scores.support[c], **{metric: e[c]._asdict() for metric, e in scores.per_class.items()}}
+        for c, name in enumerate(classes)
     }
+    overall = {name: estimate._asdict() for name, estimate in scores.overall.items()}
+    return overall | {"temperature": scores.temperature, "per_class": per_class, "confusion": scores.confusion.tolist()}
 
 
-def _write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """Write one row per image: file, label, predicted class, and the probability of each class before calibration.
-
-    Rows of training images can be training targets: ``data.soft_labels``.
-    """
-    images, probabilities = evaluation.images, evaluation.log_probabilities[evaluation.tta].exp()
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        classes = list(map(csv_cell, images.classes))
-        writer.writerow(["file", "label", "predicted", *classes])
-        for name, label, row in zip(images.names, images.labels.tolist(), probabilities.tolist(), strict=True):
-            place = csv_cell(name)
-            writer.writerow([place, classes[label], classes[np.argmax(row)], *(f"{value:.6f}" for value in row)])
-
-
-def format_report(evaluation: Evaluation) -> str:
-    """The report without plots, for the terminal."""
-    return "\n\n".join(_blocks(evaluation, printable, []))
-
-
-def _markdown(evaluation: Evaluation, plots: Sequence[str]) -> str:
-    return "\n\n".join(["# Evaluation", *_blocks(evaluation, markdown_text, plots, "## ")]) + "\n"
-
-
-def _blocks(evaluation: Evaluation, escape: Callable[[object], str], plots: Sequence[str], mark: str = "") -> list[str]:
-    blocks = [escape(evaluation.statement), *(f"Note: {escape(note)}" for note in evaluation.notes)]
-    for section in make_sections(evaluation):
-        images = [f"![{name.replace('_', ' ')}]({name}.png)" for name in section.plots if name in plots]
-        if (section.text and not section.plots) or section.table or images:
-            blocks += [mark + section.heading, *map(escape, section.text)]
-        if section.table:
-            header, *rows = ([escape(cell) for cell in row] for row in (section.table.header, *section.table.rows))
-            blocks.append(markdown_table(header, rows, "l" + "r" * (len(header) - 1)))
-        blocks += images
-    return blocks
-
-
-def _html(evaluation: Evaluation, pictures: Pictures, plots: Sequence[str]) -> str:
+def _html(evaluation: Evaluation, plots: dict[str, tuple[str, Draw]], sheets: Sheets) -> str:
     environment = Environment(
-        loader=PackageLoader("fer_exp", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+        loader=PackageLoader("fer_exp", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined, finalize=lambda value: printable(value) if type(value) is str else value,
+    )  # fmt: skip
     scores = evaluation.scores[evaluation.tta]
+    cards = ("accuracy", "macro_f1", "ece")
     return environment.get_template("evaluation/report.html.jinja").render(
         evaluation=evaluation,
-        nbsp=lambda text: text.replace(" %", "\u00a0%").replace(", ", ",\u00a0"),
-        name=printable((evaluation.provenance.run or evaluation.provenance.checkpoint).name),
-        headline={LABELS[name]: format_percent(scores.overall[name]) for name in ("accuracy", "macro_f1", "ece")},
-        sections=make_sections(evaluation),
-        svg={
-            name: inline_svg(partial(pictures.plots[name][1], "", ""), pictures.plots[name][0])
-            for name in ("per_class", "reliability")
-            if name in plots
-        },
-        pictures=pictures,
+        scores=scores,
+        name=(evaluation.provenance.run or evaluation.provenance.checkpoint).name,
+        headline={LABELS[name]: format_estimate(name, scores.overall[name]) for name in cards},
+        tables=(overall_table(evaluation), class_table(evaluation)),
+        undefined=undefined_notes(evaluation),
+        svg={name: inline_svg(partial(draw, "", ""), title) for name, (title, draw) in plots.items()},
+        sheets=sheets,
+        data_uri=_data_uri,
+        level=100 * LEVEL,
+        bins=BINS,
     )
+
+
+def _data_uri(image: NDArray[np.uint8]) -> str:
+    """An image (C, H, W) as a JPEG of at most ``MAX_SIDE`` pixels."""
+    picture = Image.fromarray(np.moveaxis(image, 0, -1) if len(image) == 3 else image[0])
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "jpeg", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

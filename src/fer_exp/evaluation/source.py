@@ -1,5 +1,6 @@
-"""Find the checkpoint that ``run`` and ``weights``, or ``ckpt``, name. No heavy imports."""
+"""Find and load the trained network that ``run`` and ``weights``, or ``ckpt``, name. No heavy imports at the top."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from fer_exp.runs.record import SUMMARY, read_summary, record_folders
 
 if TYPE_CHECKING:
     from fer_exp.runs.checkpoint import LoadedModel
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = ("best", "last")
 
@@ -34,6 +37,20 @@ class Source:
     run: Path | None
     summary: Mapping[str, Any]
 
+    def load(self, accelerator: str = "cpu", precision: str = "32-true") -> tuple["LoadedModel", Provenance]:
+        """Load the network, and log its provenance and the device.
+
+        Raises:
+            UserError: the device or precision is not available, or the checkpoint cannot be read or is of another run.
+        """
+        log.info("Loading torch ...")
+        from fer_exp.evaluation.inference import load_model
+
+        model, hardware = load_model(self.checkpoint, accelerator, precision)
+        provenance = self.provenance(model)
+        log.info("%s: %s.\n%s", printable(self.checkpoint), provenance.description, hardware)
+        return model, provenance
+
     def provenance(self, model: "LoadedModel") -> Provenance:
         """How the model's weights were trained and selected.
 
@@ -46,51 +63,43 @@ class Source:
                 "move the file to another folder to use it without a record."
             )
         fingerprint = model.settings.get("fingerprint") or {}
-        weights = self.checkpoint.stem if self.run and self.checkpoint.stem in WEIGHTS else self.checkpoint.name
+        name = self.checkpoint.stem if self.run and self.checkpoint.stem in WEIGHTS else self.checkpoint.name
         return Provenance(
             checkpoint=self.checkpoint,
             run=self.run,
-            weights=weights,
+            name=name,
             epoch=model.epoch,
             epochs=self.summary.get("epochs"),
-            selected_by=self.summary["monitor"] if self.run and weights == "best" else None,
+            selected_by=self.summary["monitor"] if self.run and name == "best" else None,
             val_fraction=float(model.settings["config"]["data"].get("val_fraction", 0)) if self.run else None,
             train=fingerprint.get("train"),
             selection=fingerprint.get("validation"),
         )
 
 
-def check_source_keys(cfg: DictConfig, schema: type) -> None:
-    """Check the types and values of a command's keys, and that they name one trained network.
+def find_source(cfg: DictConfig, schema: type) -> Source:
+    """Check the config of evaluate, predict or export, and find the checkpoint that it names, with its run's record.
 
     Args:
-        cfg: the resolved config of evaluate, predict or export.
+        cfg: the resolved config.
         schema: the command's dataclass of ``config.schema``.
 
     Raises:
-        UserError: a value is invalid.
+        UserError: a value is invalid, there is no such run or checkpoint, or the record cannot be read.
     """
     check_values(cfg, schema)
     if (cfg.run is None) == (cfg.ckpt is None):
         raise UserError("give either run=DIR, the folder of a run, or ckpt=FILE, a checkpoint")
-    if cfg.ckpt is not None and cfg.weights != "best":
+    if cfg.ckpt is None:
+        run = expand_path(cfg.run)
+        checkpoint = run / "checkpoints" / f"{cfg.weights}.ckpt"
+    elif cfg.weights != "best":
         raise UserError(f"weights={cfg.weights}: works with run=DIR only; ckpt={cfg.ckpt} is one file")
-
-
-def find_source(cfg: DictConfig) -> Source:
-    """The checkpoint that ``cfg`` names, with its run's record.
-
-    Raises:
-        UserError: there is no such run or checkpoint, or the record cannot be read.
-    """
-    if cfg.ckpt is not None:
+    else:
         checkpoint = expand_path(cfg.ckpt)
         run = run_of(checkpoint)
         if checkpoint.absolute().parent.name != "checkpoints" or not (run / SUMMARY).exists():
             return Source(checkpoint, None, {})
-    else:
-        run = expand_path(cfg.run)
-        checkpoint = run / "checkpoints" / f"{cfg.weights}.ckpt"
     try:
         summary = read_summary(run)
     except (FileNotFoundError, NotADirectoryError) as error:

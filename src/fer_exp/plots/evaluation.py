@@ -59,7 +59,7 @@ def per_class_figure(
         subtitle: smaller, below the title.
     """
     row = 0.19 * (len(metrics) + 1)
-    figure, _ = new_figure(WIDTH, row * len(classes) + 0.8, title, subtitle)
+    figure = new_figure(WIDTH, row * len(classes) + 0.8, title, subtitle)
     axes = figure.add_subplot(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5))
     step = 1 / (len(metrics) + 1)
     handles = []
@@ -79,7 +79,7 @@ def per_class_figure(
     axes.tick_params(axis="y", which="minor", length=0)
     axes.grid(axis="x")
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    percent_axis(axes, "x")
+    percent_axis(axes.xaxis)
     axes.spines[:].set_visible(False)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.3)
     return figure
@@ -98,7 +98,7 @@ def reliability_figure(
         title: heading.
         subtitle: smaller, below the title.
     """
-    figure, _ = new_figure(WIDTH, 4.2 + 0.2 * len(curves), title, subtitle)
+    figure = new_figure(WIDTH, 4.2 + 0.2 * len(curves), title, subtitle)
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     diagram.plot((0, 1), (0, 1), color=theme().muted, linestyle="--", linewidth=1)
     handles = []
@@ -124,8 +124,8 @@ def reliability_figure(
     histogram.set(xlabel="Confidence", ylabel="Images")
     for axes in (diagram, histogram):
         axes.grid()
-        percent_axis(axes, "y")
-    percent_axis(histogram, "x")
+        percent_axis(axes.yaxis)
+    percent_axis(histogram.xaxis)
     figure.align_ylabels()
     handles.append(Patch(color="none", label="dashed: perfect calibration"))
     figure.legend(handles=handles, loc="outside lower left")

@@ -9,7 +9,7 @@ import logging
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import font_manager, style
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
 from fer_exp.errors import one_line
@@ -33,7 +31,6 @@ log = logging.getLogger(__name__)
 DPI = 144  # so that a point is two pixels
 TITLE, TEXT, SMALL = 14, 11, 9  # font sizes in points
 MARGIN = 1 / 6  # inches around a figure: 24 pixels
-MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
 
 # Fonts with characters that DejaVu Sans lacks, on Linux, macOS and Windows. The installed ones are used.
 FALLBACK_FONTS = (
@@ -167,62 +164,30 @@ def save_plot(file: Path, draw: Callable[[], Figure], theme_name: str) -> bool:
     return True
 
 
-def new_figure(width: float, height: float, title: str, subtitle: str = "") -> tuple[Figure, float]:
-    """A figure with a heading.
+def new_figure(width: float, height: float, title: str, subtitle: str = "") -> Figure:
+    """A figure with a heading, whose layout engine fills the space below the heading.
 
     Args:
         width: inches.
         height: inches below the heading.
         title: wrapped where it is too long; an empty one leaves no space for a heading.
         subtitle: smaller, wrapped likewise.
-
-    Returns:
-        The figure, whose layout engine fills the space below the heading, and the fraction of its height that this
-        space takes.
     """
-    title = wrap(title, width - 2 * MARGIN, TITLE, "bold")
-    subtitle = wrap(subtitle, width - 2 * MARGIN, TEXT) if subtitle else ""
+    title, subtitle = wrap(title, width - 2 * MARGIN, TITLE, "bold"), wrap(subtitle, width - 2 * MARGIN, TEXT)
     subtitle_top = MARGIN + _text_height(title, TITLE)
-    heading = subtitle_top + (_text_height(subtitle, TEXT) if subtitle else 0) + MARGIN / 2
+    heading = subtitle_top + _text_height(subtitle, TEXT) + MARGIN / 2
     heading = math.ceil(heading * DPI) / DPI if title else 0  # whole pixels, for sheets of images
     total = heading + height
-    below = height / total
-    figure = Figure(
-        figsize=(width, total),
-        dpi=DPI,
-        layout=ConstrainedLayoutEngine(w_pad=MARGIN / 2, h_pad=MARGIN / 2, rect=(0, 0, 1, below)),
-    )
+    layout = ConstrainedLayoutEngine(w_pad=MARGIN / 2, h_pad=MARGIN / 2, rect=(0, 0, 1, height / total))
+    figure = Figure(figsize=(width, total), dpi=DPI, layout=layout)
     figure.text(MARGIN / width, 1 - MARGIN / total, title, size=TITLE, weight="bold", va="top")
     figure.text(MARGIN / width, 1 - subtitle_top / total, subtitle, size=TEXT, va="top", color=theme().muted)
-    return figure, below
+    return figure
 
 
-def add_legend(figure: Figure, *columns: Sequence[Artist], size: float = SMALL) -> None:
-    """Draw the legend below the axes, where it covers nothing; each argument is a column of entries."""
-    rows = max(map(len, columns))
-    blank = Line2D([], [], color="none", label=" ")
-    handles = [handle for column in columns for handle in (*column, *[blank] * (rows - len(column)))]
-    for handle in handles:  # matplotlib skips labels that begin with an underscore
-        handle.set_label(f" {handle.get_label()}" if str(handle.get_label()).startswith("_") else handle.get_label())
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(columns),
-        fontsize=size,
-        handlelength=2,
-        columnspacing=1.5,
-    )
-
-
-def format_percent(fraction: float, position: float | None = None) -> str:
-    """``0.5`` as ``50 %``; also the function of a tick formatter, which passes the tick's position."""
-    return f"{100 * fraction:g} %"
-
-
-def percent_axis(axes: Axes, which: str) -> None:
-    """Label the ticks of the ``x`` or ``y`` axis in percent."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(format_percent)
+def percent_axis(axis: Axis) -> None:
+    """Label the ticks of an axis in percent."""
+    axis.set_major_formatter(lambda fraction, _: f"{100 * fraction:g} %")
 
 
 def text_width(text: str, size: float, weight: str = "normal") -> float:
@@ -234,7 +199,7 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
 
 def _text_height(text: str, size: float) -> float:
-    return 1.4 * size * (text.count("\n") + 1) / 72
+    return 1.4 * size * len(text.splitlines()) / 72
 
 
 def wrap(text: str, width: float, size: float, weight: str = "normal", max_lines: int | None = None) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_exp.files import printable
+from fer_exp.files import markdown_text, printable
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str, width: int | None = None) -> str:
@@ -34,10 +34,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str,
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
-    """Format a Markdown table; ``align`` has ``l`` or ``r`` for each column. Cells are not escaped."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    formats = [f"{{:{'<' if side == 'l' else '>'}{width}}}" for side, width in zip(align, widths, strict=True)]
-    rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for side, width in zip(align, widths, strict=True)]
-    row_format = "| " + " | ".join(formats) + " |"
-    return "\n".join(row_format.format(*line) for line in (lines[0], rule, *lines[1:]))
+    """Format a Markdown table; ``align`` has ``l`` or ``r`` for each column. Cells are escaped."""
+    rule = ["---" if side == "l" else "--:" for side in align]
+    first, *others = (list(map(markdown_text, row)) for row in (header, *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (first, rule, *others))
