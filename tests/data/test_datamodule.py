@@ -86,7 +86,7 @@ def test_other_classes_sizes_and_colors(tmp_path, make_split, caplog):
     ordered = FolderDataModule(**settings, classes=["10", "2", "1"])
     ordered.setup()
     assert (ordered.val_set.classes, ordered.val_set.counts) == (("10", "2", "1"), [3, 3, 3])
-    with pytest.raises(UserError, match="'10' is none of the classes 1, 2"):
+    with pytest.raises(UserError, match="none of the classes 1, 2: '10'"):
         FolderDataModule(**settings, classes=["1", "2"]).setup()
     skipping = FolderDataModule(**settings, classes=["1", "2"], ignore=["10"])
     skipping.setup()

@@ -208,6 +208,7 @@ CONSTRAINTS: Mapping[str, tuple[Interval | Choices, ...]] = {
     "im2col_weight_grad": (Choices(("auto", True, False)),),
     "plots.theme": (Choices(("light", "dark")),),
     "data.batch_size": (Interval(int, 1),),
+    "data.image_size": (Interval(int, 24, 512, closed="both"),),
     "data.seed": (SEED,),
     "data.val_fraction": (Interval(float, 0, 1),),
     "trainer.max_epochs": (Interval(int, 1),),

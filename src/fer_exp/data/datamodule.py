@@ -209,8 +209,7 @@ class ImageDataModule(L.LightningDataModule):
         """Return the command that audits this data."""
         settings = {key: getattr(self, key, None) for key in ("file", "root")}
         if isinstance(settings["file"], Mapping):
-            files = ", ".join(f"{split}: {file}" for split, file in settings["file"].items())
-            settings["file"] = f"{{{files}}}" if files else None
+            settings |= {f"file.{split}": file for split, file in settings["file"].items()}
         settings |= {f"ferplus.{key}": (self.ferplus or {}).get(key) for key in ("file", "fer2013")}
         overrides = [quote_override(f"data.{k}", path) for k, path in settings.items() if isinstance(path, str | Path)]
         return " ".join(["python -m fer_exp.audit", *([f"data={self.choice}"] if self.choice else []), *overrides])
@@ -256,8 +255,9 @@ class ImageDataModule(L.LightningDataModule):
         index = {label: self.class_map.index(label, classes) for label in label_names}
         if unknown := [repr(printable(label)) for label, i in index.items() if i is None]:
             raise UserError(
-                f"{printable(split.location)}: {join_first(unknown, _MAX_NAMED)} is none of the classes "
-                f"{', '.join(classes)}. Rename it (data.class_names), merge it (data.merge) or skip it (data.ignore)."
+                f"{printable(split.location)}: labels that are none of the classes {', '.join(classes)}: "
+                f"{join_first(unknown, _MAX_NAMED)}. Rename them (data.class_names), merge them (data.merge) or skip "
+                "them (data.ignore)."
             )
         return [i for i in index.values() if i is not None]
 

@@ -3,9 +3,9 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,17 +43,14 @@ class AffectNetDataModule(CsvDataModule):
     """Serves AffectNet: from its label files, or from a folder of images with an annotation file each.
 
     Args:
-        file: split -> label file; without files, ``root`` holds ``train_set`` and ``val_set``.
+        file: as in ``CsvDataModule``; without files, ``root`` holds ``train_set`` and ``val_set``.
     """
 
     choice: ClassVar[str] = "affectnet"
 
-    file: Any = field(default_factory=dict)
-
     def open_source(self) -> ImageSource:
         """See ``ImageDataModule.open_source``."""
-        self.file = {split: file for split, file in self.file.items() if file is not None}
-        if self.file:
+        if self.files():
             return super().open_source()
         if self.root is None:
             raise UserError("data.root is empty; expected the folder that holds train_set/ and val_set/: data.root=DIR")

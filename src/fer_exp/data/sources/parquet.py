@@ -39,7 +39,7 @@ class ParquetDataModule(ImageDataModule):
 
     root: str | Path | None = None
     files: dict[str, Any] | None = None
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | None] | None = None
     ignore: list[str] = field(default_factory=list)
 
     def open_source(self) -> "ParquetTable":
@@ -54,7 +54,8 @@ class ParquetDataModule(ImageDataModule):
         else:
             files = _find_files(expand_path(self.root))
         ignore = [str(label) for label in self.ignore]
-        return ParquetTable(files, dict(self.columns or {}), ignore, self.group_by, bool(self.class_names))
+        columns = {key: name for key, name in (self.columns or {}).items() if name is not None}
+        return ParquetTable(files, columns, ignore, self.group_by, bool(self.class_names))
 
 
 class ParquetTable:

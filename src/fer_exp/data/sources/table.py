@@ -51,25 +51,33 @@ class CsvDataModule(ImageDataModule):
 
     choice: ClassVar[str] = "csv"
 
-    file: str | Path | dict[str, str]
+    file: str | Path | dict[str, str | None]
     root: str | Path | None = None
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | None] | None = None
     ignore: list[str] = field(default_factory=list)
 
     def open_source(self) -> ImageSource:
         """See ``ImageDataModule.open_source``."""
-        files = self.file if isinstance(self.file, Mapping) else {"": self.file}
-        unknown = [key for key in files if key and key not in SPLIT_VALUES]
+        files = self.files()
+        unknown = [f"data.file.{split}" for split in files if split and split not in SPLIT_VALUES]
         if unknown or not files:
-            raise UserError(f"data.file: expected a file, or files of the splits {', '.join(SPLIT_VALUES)}")
+            raise UserError(
+                f"{', '.join(unknown) or 'data.file is empty'}: expected a CSV file, data.file=FILE, or one for each "
+                "split: data.file.train=FILE data.file.validation=FILE"
+            )
         return CsvTable(
-            {split: expand_path(file) for split, file in files.items()},
+            files,
             None if self.root is None else expand_path(self.root),
-            dict(self.columns or {}),
+            {key: name for key, name in (self.columns or {}).items() if name is not None},
             [str(label) for label in self.ignore],
             self.group_by,
             {} if self.class_names else FER2013_LABELS,
         )
+
+    def files(self) -> dict[str, Path]:
+        """Split -> file; "" for a file of all splits."""
+        files = self.file if isinstance(self.file, Mapping) else {"": self.file}
+        return {split: expand_path(file) for split, file in files.items() if file is not None}
 
 
 class CsvTable:
