@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig
 from fer_exp.cli import call, carry_out
 from fer_exp.config.schema import CONFIG_DIR, EvaluateConfig, plain, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import PROTOCOLS, SPLITS, TTA, Ledger, choose_protocol, describe_protocol
+from fer_exp.evaluation.protocol import SPLITS, TTA, Ledger, choose_protocol, describe_protocol
 from fer_exp.evaluation.source import Source, find_source
 from fer_exp.files import expand_path, printable
 from fer_exp.runs.folder import check_empty_dir, lock_run_dir
@@ -48,8 +48,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     from fer_exp.evaluation.images import build_data, load_images
     from fer_exp.evaluation.report import format_report, write_report
 
-    given = {str(key): value for key, value in plain(cfg.data).items() if value != "???"}
-    images = load_images(build_data(model, model.settings["config"]["data"], given), str(cfg.split))
+    given = {key: value for key, value in plain(cfg.data).items() if value != "???"}
+    images = load_images(build_data(model, given), str(cfg.split))
     protocol = choose_protocol(cfg.protocol, images.split, provenance)
     is_recorded = protocol in ("official", "other") and images.split.fingerprint != provenance.selection
     run = source.run if is_recorded else None
@@ -82,8 +82,6 @@ def validate(cfg: DictConfig, folder: Path) -> Source:
     names = tta_names(cfg)
     if not names or {*names} - {*TTA} or len({*names}) < len(names):
         raise UserError(f"tta={cfg.tta}: expected one or more of {', '.join(TTA)}, for example tta=[none,flip]")
-    if cfg.protocol not in ("auto", *PROTOCOLS):
-        raise UserError(f"protocol={cfg.protocol}: expected one of auto, {', '.join(PROTOCOLS)}")
     if cfg.split not in SPLITS and not expand_path(cfg.split).is_dir():
         raise UserError(f"split={printable(cfg.split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
     check_empty_dir(folder, LOG)

@@ -12,8 +12,11 @@ from fer_exp.data.sources.synthetic import SyntheticDataModule
 from fer_exp.errors import UserError
 from fer_exp.evaluation.images import FOLDERS, build_data, count_copies, load_images
 
-MODEL = SimpleNamespace(classes=CLASSES, image_shape=(1, 48, 48))
 OWN = {"_target_": FOLDERS, "batch_size": 4096, "seed": 0}
+
+
+def model(classes=CLASSES, image_shape=(1, 48, 48), **own):
+    return SimpleNamespace(classes=classes, image_shape=image_shape, settings={"config": {"data": {**OWN, **own}}})
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def data(faces):
     """The data of a run with other keys: ``data(val_fraction=0.2)``."""
 
     def make(**given):
-        return build_data(MODEL, {**OWN, "root": str(faces)}, given)
+        return build_data(model(root=str(faces)), given)
 
     return make
 
@@ -49,23 +52,23 @@ def test_no_image_of_a_test_set_is_excluded(faces, tmp_path):
     shutil.copytree(root / "validation", root / "Test")
     (tmp_path / "exclude.txt").write_text("Test/happy/00000.png\nvalidation/happy/00000.png\n")
     given = {"root": str(root), "exclude": str(tmp_path / "exclude.txt")}
-    images = load_images(build_data(MODEL, {}, given), "test")
+    images = load_images(build_data(model(root=""), given), "test")
     assert (images.place, len(images.evaluated), len(images.selection)) == (root / "Test", 35, 34)
-    assert load_images(build_data(MODEL, {}, given), str(root / "Test")).name == "test"
+    assert load_images(build_data(model(root=""), given), str(root / "Test")).name == "test"
 
 
 def test_a_test_folder_in_place_of_validation_is_no_test_set(faces, tmp_path):
     root = tmp_path / "kaggle"
     shutil.copytree(faces, root)
     (root / "validation").rename(root / "test")
-    held_out = build_data(MODEL, {**OWN, "root": str(root)}, {"val_fraction": 0.2})
+    held_out = build_data(model(root=str(root)), {"val_fraction": 0.2})
     for name in ("test", str(root / "test")):
         assert load_images(held_out, name).name == "test"
     with pytest.raises(UserError, match=r"split=validation.*split=selection"):
         load_images(held_out, "validation")
     (tmp_path / "exclude.txt").write_text("test/happy/00000.png\n")
     for given in ({}, {"exclude": str(tmp_path / "exclude.txt")}):
-        validated = build_data(MODEL, {**OWN, "root": str(root)}, given)
+        validated = build_data(model(root=str(root)), given)
         assert load_images(validated, "validation").name == "validation"
         for name in ("test", str(root / "test")):
             with pytest.raises(UserError, match="split=test"):
@@ -73,22 +76,22 @@ def test_a_test_folder_in_place_of_validation_is_no_test_set(faces, tmp_path):
 
 
 def test_soft_labels_are_not_needed(faces):
-    own = {**OWN, "root": str(faces), "soft_labels": "gone.csv", "balanced_sampling": True}
-    assert len(load_images(build_data(MODEL, own, {}), "validation").evaluated) == 35
+    own = model(root=str(faces), soft_labels="gone.csv", balanced_sampling=True)
+    assert len(load_images(build_data(own, {}), "validation").evaluated) == 35
 
 
 def test_a_folder_needs_no_run(faces):
-    images = load_images(build_data(MODEL, {}, {}), str(faces / "validation"))
+    images = load_images(build_data(model(root="gone"), {}), str(faces / "validation"))
     assert (len(images.evaluated), images.train, images.selection) == (35, None, None)
 
 
 def test_the_data_of_a_run_may_be_gone(faces, tmp_path):
-    own = {**OWN, "root": str(tmp_path / "gone")}
-    assert len(load_images(build_data(MODEL, own, {}), str(faces / "validation")).evaluated) == 35
+    own = model(root=str(tmp_path / "gone"))
+    assert len(load_images(build_data(own, {}), str(faces / "validation")).evaluated) == 35
     with pytest.raises(UserError, match=r"data\.root=DIR"):
-        load_images(build_data(MODEL, own, {}), "validation")
+        load_images(build_data(own, {}), "validation")
     with pytest.raises(UserError, match="gone"):  # a given folder must exist
-        load_images(build_data(MODEL, OWN, {"root": own["root"]}), str(faces / "validation"))
+        load_images(build_data(own, {"root": str(tmp_path / "gone")}), str(faces / "validation"))
 
 
 @pytest.mark.parametrize(
@@ -100,30 +103,30 @@ def test_the_data_of_a_run_may_be_gone(faces, tmp_path):
 )
 def test_a_split_that_does_not_exist_is_refused(data, split, known, part):
     with pytest.raises(UserError, match=part):
-        load_images(data() if known else build_data(MODEL, {}, {}), split)
+        load_images(data() if known else build_data(model(root="gone"), {}), split)
 
 
 def test_a_given_root_replaces_synthetic_images(faces):
-    own = {"_target_": f"{SyntheticDataModule.__module__}.SyntheticDataModule", "train": 70, "validation": 35}
-    own |= {"generator_seed": 0}
-    assert isinstance(build_data(MODEL, own, {"on_unreadable": "skip"}), SyntheticDataModule)
-    given = build_data(MODEL, own, {"root": str(faces)})
+    target = f"{SyntheticDataModule.__module__}.SyntheticDataModule"
+    own = model(_target_=target, train=70, validation=35, generator_seed=0)
+    assert isinstance(build_data(own, {"on_unreadable": "skip"}), SyntheticDataModule)
+    given = build_data(own, {"root": str(faces)})
     assert (type(given), given.root) == (FolderDataModule, str(faces))
     with pytest.raises(UserError, match=r"data\._target_=os\.system"):
-        build_data(MODEL, {"_target_": "os.system"}, {})
+        build_data(model(_target_="os.system"), {})
 
 
 def test_classes_size_and_color_are_those_of_the_network(faces):
     classes = CLASSES[::-1]
-    model = SimpleNamespace(classes=classes, image_shape=(3, 20, 20))
-    images = load_images(build_data(model, {}, {"root": str(faces)}), "validation").evaluated
+    own = model(classes, (3, 20, 20), root=str(faces))
+    images = load_images(build_data(own, {}), "validation").evaluated
     assert (images.classes, images.image_shape) == (classes, (3, 20, 20))
 
 
 def test_data_with_other_classes_is_refused(faces):
-    model = SimpleNamespace(classes=(*CLASSES[:6], "contempt"), image_shape=(1, 48, 48))
+    own = model((*CLASSES[:6], "contempt"), root=str(faces))
     with pytest.raises(UserError, match="contempt"):
-        load_images(build_data(model, {}, {"root": str(faces)}), "validation")
+        load_images(build_data(own, {}), "validation")
 
 
 def test_copies_of_images_are_counted_but_not_of_blank_ones(data, faces, tmp_path):

@@ -224,6 +224,7 @@ CONSTRAINTS: Mapping[str, tuple[Interval | Choices, ...]] = {
     "scheduler.max_lr": (Interval(float, 0),),
     "weights": (Choices(("best", "last")),),
     "resamples": (Interval(int, 100),),
+    "protocol": (Choices(("auto", "official")),),
     "batch_size": (Interval(int, 1),),
     "top": (Interval(int, 1),),
     "format": (Choices(("onnx", "torchscript")),),

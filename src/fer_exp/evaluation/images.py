@@ -51,32 +51,28 @@ class Images:
         return EvalSplit(self.name, self.evaluated.fingerprint, location.as_posix())
 
 
-def build_data(model: LoadedModel, own: Mapping[str, Any], given: Mapping[str, Any]) -> ImageDataModule:
+def build_data(model: LoadedModel, given: Mapping[str, Any]) -> ImageDataModule:
     """Build the data module of a run for the classes, size and color of its network.
 
     Args:
         model: the network.
-        own: the run's config group ``data``; empty if unknown.
         given: keys that replace the run's own. A ``root`` replaces synthetic images by class folders.
 
     Raises:
         UserError: the data module refuses the keys.
     """
-    channels, size, _ = model.image_shape
-    settings = {"_target_": FOLDERS, "root": ""}
-    if own and ("root" in own or "root" not in given):
-        # Evaluation needs neither soft labels nor sampling, and their files may be gone.
-        settings = {key: value for key, value in own.items() if key not in ("soft_labels", "balanced_sampling")}
-    if settings.get("root") and "root" not in given and not expand_path(settings["root"]).exists():
-        log.info("The run's data folder %s does not exist; data.root=DIR replaces it.", printable(settings["root"]))
+    # Evaluation needs neither soft labels nor sampling, and their files may be gone.
+    unused = ("soft_labels", "balanced_sampling")
+    settings = {key: value for key, value in model.settings["config"]["data"].items() if key not in unused}
+    root = settings.get("root")
+    is_gone = root is not None and "root" not in given and not expand_path(root).exists()
+    if is_gone:
+        log.info("The run's data folder %s does not exist; data.root=DIR replaces it.", printable(root))
+    if is_gone or (root is None and "root" in given):
         settings = {"_target_": FOLDERS, "root": ""}
-    fixed = {
-        "batch_size": 1,
-        "seed": 0,
-        "classes": list(model.classes),
-        "image_size": size,
-        "color": "gray" if channels == 1 else "rgb",
-    }
+    channels, size, _ = model.image_shape
+    color = "gray" if channels == 1 else "rgb"
+    fixed = {"batch_size": 1, "seed": 0, "classes": list(model.classes), "image_size": size, "color": color}
     data: ImageDataModule = build_checked({**settings, **fixed, **given}, "data", ImageDataModule)
     return data
 

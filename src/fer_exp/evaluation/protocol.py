@@ -20,7 +20,6 @@ from fer_exp.errors import UserError
 from fer_exp.files import replacing
 
 SPLITS = ("validation", "train", "test", "selection")
-PROTOCOLS = ("folders", "held_out", "official", "other", "training")
 TTA = {"none": "no TTA", "flip": "TTA: horizontal flip", "ten_crop": "TTA: ten crops"}  # test-time augmentation
 LEDGER = "reported.json"  # in the run's folder: its evaluations on images outside its own splits
 
@@ -93,39 +92,32 @@ class EvalSplit:
 
 
 def choose_protocol(requested: str, split: EvalSplit, provenance: Provenance) -> str:
-    """The protocol that fits the run and the images. A ``requested`` protocol other than ``auto`` must be that one.
+    """The protocol that fits the run and the images; with ``official``, any images that the run did not use.
 
     Raises:
-        UserError: ``requested`` does not fit, or a test set was used in training.
+        UserError: the images are a test set, but the run was trained or validated on them or has no record.
     """
     fitting = _fitting_protocol(split, provenance)
-    if requested == "official" and fitting == "other":  # a test set may be any folder
-        fitting = "official"
-    use = {provenance.train: "trained", provenance.selection: "validated"}.get(split.fingerprint)
-    if use and (split.name == "test" or requested == "official"):
+    if "official" not in (requested, fitting):
+        return fitting
+    if split.fingerprint in (provenance.train, provenance.selection) or split.name in ("train", "selection"):
         raise UserError(
-            f"split={split.name}: the run was {use} on these images, so they cannot be a test set. Use another "
-            "split or protocol."
+            f"split={split.name}: the run was trained or validated on these images, so they cannot be a test set. Use "
+            "another split, or protocol=auto."
         )
-    if fitting == "official" and provenance.run is None:
+    if provenance.run is None:
         raise UserError(
             "protocol=official: a test set is reported once per run, which needs the run's record. Give run=DIR "
             f"instead of ckpt={provenance.checkpoint}"
         )
-    if requested not in ("auto", fitting):
-        known = provenance.run and f"the run was validated on {provenance.selected_on}"
-        raise UserError(
-            f"protocol={requested}: expected auto or {fitting} for split={split.name}, because "
-            f"{known or 'the selection of these weights is unknown (no run record; give run=DIR)'}"
-        )
-    return fitting
+    return "official"
 
 
 def _fitting_protocol(split: EvalSplit, provenance: Provenance) -> str:
-    if split.name == "train" or split.fingerprint == provenance.train:
-        return "training"
     if split.name == "test":
         return "official"
+    if split.name == "train" or split.fingerprint == provenance.train:
+        return "training"
     if split.fingerprint == provenance.selection:
         return "folders" if provenance.val_fraction == 0 else "other"
     if split.name == "validation" and provenance.val_fraction:

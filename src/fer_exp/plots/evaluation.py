@@ -4,15 +4,14 @@ They are as narrow as a phone, so that a report can show them at their own size 
 """
 
 import io
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from fer_exp.plots.style import new_figure, percent_axis, theme, use_theme, wrap
@@ -58,7 +57,7 @@ def per_class_figure(
         title: heading.
         subtitle: smaller, below the title.
     """
-    row = 0.19 * (len(metrics) + 1)
+    row = 0.15 * (len(metrics) + 1)
     figure = new_figure(WIDTH, row * len(classes) + 0.8, title, subtitle)
     axes = figure.add_subplot(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5))
     step = 1 / (len(metrics) + 1)
@@ -66,9 +65,8 @@ def per_class_figure(
     for place, (name, estimates) in enumerate(metrics.items()):
         value, low, high = np.array(estimates, float).T
         y = np.arange(len(classes)) + (place - (len(metrics) - 1) / 2) * step
-        bars = axes.errorbar(value, y, xerr=(value - low, high - value), fmt="o", markersize=5, color=f"C{place}")
-        bars.set_label(name)
-        handles.append(bars)
+        look: dict[str, Any] = {"fmt": "o", "markersize": 5, "color": f"C{place}", "label": name}
+        handles.append(axes.errorbar(value, y, xerr=(value - low, high - value), **look))
         for undefined in y[np.isnan(value)]:
             axes.text(0, undefined, "undefined", size=8, color=theme().muted, va="center")
     names = [f"{wrap(name, _NAME_WIDTH, 9, max_lines=2)}\nn = {n:,}" for name, n in zip(classes, support, strict=True)]
@@ -100,24 +98,15 @@ def reliability_figure(
     """
     figure = new_figure(WIDTH, 4.2 + 0.2 * len(curves), title, subtitle)
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    diagram.plot((0, 1), (0, 1), color=theme().muted, linestyle="--", linewidth=1)
-    handles = []
+    perfect = diagram.plot((0, 1), (0, 1), color=theme().muted, ls="--", linewidth=1, label="perfect calibration")
+    handles: list[Any] = [*perfect]
     for place, curve in enumerate(curves):
         errors = (curve.accuracy - curve.low, curve.high - curve.accuracy)
-        bars = diagram.errorbar(
-            curve.confidence,
-            curve.accuracy,
-            yerr=errors,
-            color=f"C{place}",
-            marker="os^"[place],
-            markersize=4,
-            linewidth=1,
-        )
-        bars.set_label(f"{curve.label}: ECE {'undefined' if math.isnan(curve.ece) else f'{100 * curve.ece:.1f} %'}")
-        handles.append(bars)
-    histogram.hist(
-        confidence, bins=np.linspace(0, 1, 16), color="C0", weights=np.full(len(confidence), 1 / len(confidence))
-    )
+        look: dict[str, Any] = {"color": f"C{place}", "marker": "os"[place], "markersize": 4, "linewidth": 1}
+        label = f"{curve.label}: ECE {100 * curve.ece:.1f} %"
+        handles.append(diagram.errorbar(curve.confidence, curve.accuracy, yerr=errors, label=label, **look))
+    weights = np.full(len(confidence), 1 / len(confidence))
+    histogram.hist(confidence, bins=np.linspace(0, 1, 16), color="C0", weights=weights)
     histogram.margins(y=0.4)  # its highest tick label must not touch the diagram
     histogram.locator_params(axis="y", nbins=2)
     diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
@@ -127,7 +116,6 @@ def reliability_figure(
         percent_axis(axes.yaxis)
     percent_axis(histogram.xaxis)
     figure.align_ylabels()
-    handles.append(Patch(color="none", label="dashed: perfect calibration"))
     figure.legend(handles=handles, loc="outside lower left")
     return figure
 

@@ -119,8 +119,7 @@ def _contrasting(color: tuple[float, float, float, float]) -> str:
     return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"
 
 
-_TIMES = " \N{MULTIPLICATION SIGN} "
-_LAYER_WIDTH, _LAYER_HEIGHT = 5.2, 0.24  # inches
+_LAYER_WIDTH, _LAYER_HEIGHT, _BAR_WIDTH = 5.3, 0.24, 2.0  # inches; the widest bar is all parameters
 
 
 def model_figure(layers: Sequence[Any], input_shape: tuple[int, ...], title: str) -> Figure:
@@ -134,7 +133,7 @@ def model_figure(layers: Sequence[Any], input_shape: tuple[int, ...], title: str
 
     Returns:
         The figure, which grows with the number of layers. A layer counts parameters as "trainable + buffers"; the
-        shaded part of its row is its fraction of all of them.
+        length of its bar is its fraction of all of them.
     """
     unique = {layer.name: layer for layer in layers}.values()  # a layer that is called twice has its weights once
     trainable, fixed = sum(layer.parameters for layer in unique), sum(layer.buffers for layer in unique)
@@ -145,18 +144,22 @@ def model_figure(layers: Sequence[Any], input_shape: tuple[int, ...], title: str
     figure = new_figure(columns * _LAYER_WIDTH + 0.3, rows * _LAYER_HEIGHT + 0.3, title, totals)
     axes = figure.add_subplot(xlim=(0, columns * _LAYER_WIDTH), ylim=(rows, 0))
     axes.axis("off")
-    cells = [("Input", "channels, height, width", _TIMES.join(map(str, input_shape)), "", 0.0)]
+    cells = [("Input", "image", input_shape, "", 0.0)]
     for layer in layers:
         weights = f"{layer.parameters:,} + {layer.buffers:,}" if layer.buffers else f"{layer.parameters:,}"
         fraction = (layer.parameters + layer.buffers) / max(trainable + fixed, 1)
-        cells.append((layer.kind, layer.name, _TIMES.join(map(str, layer.output_shape)), weights, fraction))
+        cells.append((layer.kind, layer.name, layer.output_shape, "" if weights == "0" else weights, fraction))
     for i, (kind, name, shape, weights, fraction) in enumerate(cells):
-        x, y = i // rows * _LAYER_WIDTH, i % rows
-        for width, color in ((1.0, theme().faint), (fraction, "C0")):
-            bar = Rectangle((x, y + 0.06), width * (_LAYER_WIDTH - 0.2), 0.88, color=color, alpha=0.5, linewidth=0)
-            axes.add_patch(bar)
-        axes.text(x + 0.08, y + 0.5, shorten(kind, 1.3, SMALL, "bold"), size=SMALL, weight="bold", va="center")
-        axes.text(x + 1.45, y + 0.5, shorten(name, 1.45, SMALL), size=SMALL, color=theme().muted, va="center")
-        axes.text(x + 3.95, y + 0.5, shape, size=SMALL, ha="right", va="center")
-        axes.text(x + _LAYER_WIDTH - 0.28, y + 0.5, weights, size=SMALL, ha="right", va="center")
+        left, y = i // rows * _LAYER_WIDTH, i % rows
+        right = left + _LAYER_WIDTH - 0.2
+        for width, color in ((right - left, theme().faint), (_BAR_WIDTH * fraction, "C0")):
+            axes.add_patch(Rectangle((right - width, y + 0.06), width, 0.88, color=color, alpha=0.5, linewidth=0))
+        texts: tuple[tuple[float, str, dict[str, Any]], ...] = (
+            (left + 0.08, shorten(kind, 1.3, SMALL, "bold"), {"weight": "bold"}),
+            (left + 1.45, shorten(name, 1.5, SMALL), {"color": theme().muted}),
+            (left + 4, " \N{MULTIPLICATION SIGN} ".join(map(str, shape)), {"ha": "right"}),
+            (right - 0.08, weights, {"ha": "right"}),
+        )
+        for x, text, look in texts:
+            axes.text(x, y + 0.5, text, size=SMALL, va="center", **look)
     return figure
