@@ -97,6 +97,8 @@ def load_images(data: ImageDataModule, split: str) -> Images:
     assert source is not None
     places = {name: place for name in ("test", "train", "validation") if (place := source.location(name))}
     name = _split_name(split, places)
+    if name == "validation" and is_held_out and name not in places:
+        name = "selection"  # the only validation images of the run
     place = places.get(name, Path(name))
     if name == "train":
         evaluated = data.train_set
