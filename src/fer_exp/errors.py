@@ -16,6 +16,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(re.sub(r"\s*object_type=\w+", "", str(error)).split()).rstrip(".")
 
 
-def join_first(items: Sequence[str], most: int, separator: str = ", ", rest: str = " and {} more") -> str:
+def join_first(items: Sequence[str], most: int = 5, separator: str = ", ", rest: str = " and {} more") -> str:
     """Join the first ``most`` items, and append how many more there are: ``a, b and 3 more``."""
     return separator.join(items[:most]) + (rest.format(len(items) - most) if len(items) > most else "")

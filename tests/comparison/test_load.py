@@ -91,7 +91,7 @@ VALUES = [None, -1, 1e400, True, "text", [[1, 2], [3]], {"a": []}]
 
 def test_a_damaged_value_of_any_key_excludes_the_record_or_is_harmless(make_run, tmp_path):
     from fer_exp.comparison.analysis import compare
-    from fer_exp.comparison.content import make_report
+    from fer_exp.comparison.sections import make_report
 
     good, bad = make_run("adam", 0), make_run("sgd", 1)
     original = (bad.folder / SUMMARY).read_text()

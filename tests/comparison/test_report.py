@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_exp.comparison.analysis import compare
-from fer_exp.comparison.content import make_report
+from fer_exp.comparison.sections import make_report
 from fer_exp.comparison.latex import escape
 from fer_exp.comparison.load import Records, find_records
 from fer_exp.comparison.report import render_html, render_markdown, render_text, write_report

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from typing import Literal
 
 from fer_exp.comparison.grouping import (
-    MAX_NAMED,
     Group,
     constant_guess,
     default_measure,
@@ -16,45 +15,56 @@ from fer_exp.comparison.grouping import (
     unlike_keys,
 )
 from fer_exp.comparison.load import Measure, Records, Run
-from fer_exp.comparison.settings import Setting, differing_keys, shorten_keys
-from fer_exp.comparison.statistics import ALPHA, PairedTest, holm, paired_t_test, seeds_needed, wilson
+from fer_exp.comparison.score import Score
+from fer_exp.comparison.settings import differing_keys, shorten_keys
+from fer_exp.comparison.statistics import ALPHA, PairedTest, Summary, holm, paired_t_test, seeds_needed, wilson
 from fer_exp.comparison.sweeps import Sweep
 from fer_exp.comparison.tuning import Tuning, tune_arms
 from fer_exp.errors import UserError, join_first
-from fer_exp.metrics import describe
+
+Outcome = Literal["reference", "better", "worse", "not significant", "one seed", "not compared", "no result"]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A group minus the reference, paired by seed.
+class RankedGroup(Group):
+    """A group with its score, and its difference to the reference, paired by seed.
 
     Attributes:
-        group: the group.
-        test: of the score; None if the two cannot be compared.
+        place: from 0 for the best; decides the group's colour in every figure and table.
+        summary: of the score.
+        at_chance: whether the score is not above that of a constant guess.
+        outcome: the result of the comparison with the reference.
+        test: of the score; None for the reference, and if the two cannot be compared.
         p_adjusted: corrected for the number of comparisons.
         reason: why the two cannot be compared.
         seeds_needed: seeds for 80 % power; None if not known or too many.
     """
 
-    group: Group
+    place: int
+    summary: Summary
+    at_chance: bool
+    outcome: Outcome
     test: PairedTest | None
-    p_adjusted: float = math.nan
-    reason: str = ""
-    seeds_needed: int | None = None
+    p_adjusted: float
+    reason: str
+    seeds_needed: int | None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the group is better or worse than the reference."""
+        return self.outcome in ("better", "worse")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups in the order of their scores, and every group's difference to the reference.
+    """Groups in the order of their scores.
 
     Attributes:
         group_by: the keys that make the groups.
-        metric: name of the metric that is the score.
-        measure: the epoch that the score is from.
+        score: what is compared.
         groups: best first; groups without a result last.
-        reference: the group that the others are compared with; None if no run has a result.
+        reference: the group that the others are compared with.
         has_baseline: whether the reference was asked for; otherwise it is the best group.
-        differences: of every other group, in the order of ``groups``.
         chance: accuracy of the best constant guess on the validation images; NaN if not known.
         target: the score of time-to-target; NaN for none.
         tunings: the trials of each study's arm.
@@ -63,12 +73,10 @@ class Comparison:
     """
 
     group_by: tuple[str, ...]
-    metric: str
-    measure: Measure
-    groups: tuple[Group, ...]
-    reference: Group | None
+    score: Score
+    groups: tuple[RankedGroup, ...]
+    reference: RankedGroup
     has_baseline: bool
-    differences: tuple[Difference, ...]
     chance: float
     target: float
     tunings: tuple[Tuning, ...]
@@ -85,23 +93,30 @@ class Comparison:
         """The runs that the statistics are made of."""
         return [run for group in self.groups for run in group.counted]
 
-    @cached_property
-    def settings(self) -> tuple[dict[str, tuple[Setting, ...]], dict[str, Setting]]:
-        """Settings that differ between groups, with a value per group, and those that all groups share."""
-        examples = [max(group.runs, key=lambda run: run.counts) for group in self.groups]
-        differing = differing_keys(examples)
-        shared = {key: value for run in examples for key, value in run.settings.items() if key not in differing}
-        return {key: tuple(run.value(key) for run in examples) for key in differing}, dict(sorted(shared.items()))
+    @property
+    def best(self) -> RankedGroup:
+        """The group with the best score."""
+        return self.groups[0]
 
-    def is_significant(self, difference: Difference) -> bool:
-        """Whether the corrected p value is below 5 %, and the best group beats a constant guess."""
-        return difference.p_adjusted < ALPHA and not self.groups[0].at_chance
+    @property
+    def reference_name(self) -> str:
+        """What the reference is."""
+        return "baseline" if self.has_baseline else "best"
 
-    def difference(self, group: Group, other: Group, measure: Measure, name: str) -> PairedTest:
-        """Test a metric of a group minus that of another, paired by seed."""
-        return paired_t_test(
-            [a.metric(measure, name) - b.metric(measure, name) for a, b in pairs(group, other) if _have(name, a, b)]
-        )
+    def result(self, group: RankedGroup) -> str:
+        """The outcome of a group as a table shows it."""
+        outcome = self.reference_name if group.outcome == "reference" else group.outcome
+        return outcome + (", at chance" if group.at_chance and group.test else "")
+
+    @property
+    def counted_groups(self) -> list[RankedGroup]:
+        """The groups with a result."""
+        return [group for group in self.groups if group.counted]
+
+    @property
+    def tested(self) -> list[RankedGroup]:
+        """The groups that are compared with the reference."""
+        return [group for group in self.groups if group.test]
 
 
 def compare(
@@ -131,37 +146,33 @@ def compare(
     _check(reporting, group_by, metric)
     groups = make_groups(reporting, group_by, messages)
     counted = [run for group in groups for run in group.counted]
-    measure = measure or default_measure(counted)
+    score = Score(metric, measure or default_measure(counted))
     chance = constant_guess(counted) if metric == "val_acc" else math.nan
-    sign = -1 if describe(metric).direction == "min" else 1
-
-    def rank(group: Group) -> float:
-        mean = group.summary(measure, metric).mean
-        return math.inf if math.isnan(mean) else -sign * mean
-
-    groups = sorted((_mark_chance(group, measure, metric, chance) for group in groups), key=rank)
+    means = {group.label: score.summarize(group.counted).mean for group in groups}
+    groups.sort(key=lambda group: math.inf if math.isnan(means[group.label]) else -score.sign * means[group.label])
     labels = [group.label for group in groups]
     if baseline is not None and baseline not in labels:
         raise UserError(f"baseline={baseline}: no such group; expected one of {', '.join(labels)}")
-    best = groups[0] if groups[0].counted else None
-    reference = best if baseline is None else groups[labels.index(baseline)]
-    differences = _differences(groups, reference, group_by, measure, metric) if reference else ()
-    if target is None:
-        target = _default_target(best, metric, chance, sign)
+    reference = groups[labels.index(baseline or labels[0])]
+    ranked = _rank(groups, reference, group_by, score, chance)
     return Comparison(
         group_by=tuple(group_by),
-        metric=metric,
-        measure=measure,
-        groups=tuple(groups),
-        reference=reference,
+        score=score,
+        groups=ranked,
+        reference=ranked[groups.index(reference)],
         has_baseline=baseline is not None,
-        differences=differences,
         chance=chance,
-        target=target,
+        target=_default_target(groups, score, chance) if target is None else target,
         tunings=tuple(tune_arms(trials, reporting)),
         sweeps=tuple(records.sweeps),
         messages=tuple(messages),
     )
+
+
+def paired_test(group: Group, other: Group, score: Score) -> PairedTest:
+    """Test the score of a group minus that of another, paired by seed."""
+    both = [(score.of(a), score.of(b)) for a, b in pairs(group, other)]
+    return paired_t_test([a - b for a, b in both if not (math.isnan(a) or math.isnan(b))])
 
 
 def _check(runs: Sequence[Run], group_by: Sequence[str], metric: str) -> None:
@@ -181,52 +192,71 @@ def _check(runs: Sequence[Run], group_by: Sequence[str], metric: str) -> None:
         raise UserError(f"metric={metric}: no run logged it; expected one of {', '.join(metrics)}")
 
 
-def _mark_chance(group: Group, measure: Measure, metric: str, chance: float) -> Group:
-    if not group.counted or math.isnan(chance):
-        return group
-    counts = group.counted[0].class_counts
-    mean = group.summary(measure, metric).mean
-    images = int(counts.sum()) if counts is not None else 0
-    lowest = wilson(round(mean * images), images)[0] if images else mean
-    return replace(group, at_chance=bool(lowest <= chance))
-
-
-def _differences(
-    groups: Sequence[Group], reference: Group, group_by: Sequence[str], measure: Measure, metric: str
-) -> tuple[Difference, ...]:
-    found = [_difference(group, reference, group_by, measure, metric) for group in groups if group is not reference]
-    adjusted = holm([each.test.p_value if each.test else math.nan for each in found])
-    tests = max(1, sum(not math.isnan(p) for p in adjusted))
+def _rank(
+    groups: Sequence[Group], reference: Group, group_by: Sequence[str], score: Score, chance: float
+) -> tuple[RankedGroup, ...]:
+    compared = [_compare_with(group, reference, group_by, score) for group in groups]
+    adjusted = holm([test.p_value if test else math.nan for test, _ in compared])
+    comparisons = max(1, sum(not math.isnan(p) for p in adjusted))
+    summaries = [score.summarize(group.counted) for group in groups]
+    at_chance = [_is_at_chance(group, each.mean, chance) for group, each in zip(groups, summaries, strict=True)]
     return tuple(
-        replace(each, p_adjusted=p, seeds_needed=seeds_needed(each.test.differences, tests) if each.test else None)
-        for each, p in zip(found, adjusted, strict=True)
+        RankedGroup(
+            **vars(group),
+            place=place,
+            summary=summaries[place],
+            at_chance=at_chance[place],
+            outcome="reference" if group is reference else _outcome(group, test, p, score, claims=not at_chance[0]),
+            test=test,
+            p_adjusted=p,
+            reason=reason,
+            seeds_needed=seeds_needed(test.differences, comparisons) if test else None,
+        )
+        for place, (group, (test, reason), p) in enumerate(zip(groups, compared, adjusted, strict=True))
     )
 
 
-def _difference(group: Group, reference: Group, group_by: Sequence[str], measure: Measure, metric: str) -> Difference:
+def _compare_with(
+    group: Group, reference: Group, group_by: Sequence[str], score: Score
+) -> tuple[PairedTest | None, str]:
+    """Return the test of a group against the reference, or None and the reason why there is none."""
+    if group is reference:
+        return None, ""
     if unlike := unlike_keys(group, reference, group_by):
-        keys = join_first(shorten_keys(unlike, [*group.runs, *reference.runs]), MAX_NAMED)
-        return Difference(group, None, reason=f"settings differ in {keys} too")
+        return None, f"settings differ in {join_first(shorten_keys(unlike, [*group.runs, *reference.runs]))} too"
     if not group.counted or not reference.counted:
-        return Difference(group, None, reason="no run has a result")
-    both = [(a, b) for a, b in pairs(group, reference) if _have(metric, a, b)]
-    if not both:
-        return Difference(group, None, reason="no seed in common")
-    test = paired_t_test([a.metric(measure, metric) - b.metric(measure, metric) for a, b in both])
+        return None, "no run has a result"
+    test = paired_test(group, reference, score)
+    if not test.n:
+        return None, "no seed in common"
     if not math.isfinite(test.mean):
-        return Difference(group, None, reason=f"a run has no finite {metric}")
-    return Difference(group, test)
+        return None, f"a run has no finite {score.metric}"
+    return test, ""
 
 
-def _have(name: str, *runs: Run) -> bool:
-    return all(name in run.history for run in runs)
+def _outcome(group: Group, test: PairedTest | None, p_adjusted: float, score: Score, claims: bool) -> Outcome:
+    """Return the outcome of a test; without ``claims``, no difference is significant."""
+    if test is None:
+        return "not compared" if group.counted else "no result"
+    if test.n < 2:
+        return "one seed"
+    if not p_adjusted < ALPHA or not claims:
+        return "not significant"
+    return "better" if score.sign * test.mean > 0 else "worse"
 
 
-def _default_target(best: Group | None, metric: str, chance: float, sign: int) -> float:
-    if best is None:
-        return math.nan
-    median = best.summary("best", metric).median
-    if sign < 0 or not math.isfinite(median):
+def _is_at_chance(group: Group, mean: float, chance: float) -> bool:
+    """Whether the Wilson interval of the mean accuracy reaches down to a constant guess."""
+    if not group.counted or math.isnan(chance):
+        return False
+    counts = group.counted[0].class_counts
+    images = int(counts.sum()) if counts is not None else 0
+    return bool((wilson(round(mean * images), images)[0] if images else mean) <= chance)
+
+
+def _default_target(groups: Sequence[Group], score: Score, chance: float) -> float:
+    median = Score(score.metric, "best").summarize(groups[0].counted).median
+    if score.sign < 0 or not math.isfinite(median):
         return math.nan
     target = math.floor(95 * median) / 100
     return math.nan if target <= chance else target

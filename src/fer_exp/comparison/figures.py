@@ -1,205 +1,268 @@
-"""The figures of a comparison: the data of each, drawn as SVG by ``plots.comparison``."""
+"""The figures of a comparison: forest plot, curves, learning-rate sensitivity, cost.
+
+``g0``, ``g1``, ... are the classes of the groups in the order of scores; they decide the colour, in every figure.
+"""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fer_exp.comparison import formats
-from fer_exp.comparison.analysis import Comparison
-from fer_exp.comparison.formats import is_percent
-from fer_exp.comparison.grouping import Group
-from fer_exp.comparison.load import Floats, Measure, Run
+from fer_exp.comparison.analysis import Comparison, RankedGroup
+from fer_exp.comparison.load import Floats, Run
+from fer_exp.comparison.score import Score
 from fer_exp.comparison.statistics import t_interval
-from fer_exp.metrics import describe
-from fer_exp.plots.comparison import (
-    NARROW,
-    WIDE,
-    Cost,
-    Curve,
-    ForestRow,
-    Response,
-    cost_panel,
-    curves_panel,
-    forest_plot,
-    learning_rate_panel,
+from fer_exp.plots.svg import (
+    Figure,
+    Scale,
+    band,
+    element,
+    fit,
+    label,
+    legend,
+    line,
+    log_ticks,
+    nice_ticks,
+    points,
+    text_width,
+    tooltip,
 )
 
+FOREST_WIDTH, ROW = 400, 38  # fits a phone without small text: names and values are above the intervals
+WIDTH, HEIGHT = 430, 270  # of a panel; a page shows two of them side by side
+LEFT, RIGHT, TOP, BOTTOM = 60, 370, 26, 226  # the axes of a panel
 MAX_SINGLES = 10  # curves of single runs in a panel, per group
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A drawn figure.
+def forest(comparison: Comparison) -> Figure | None:
+    """Draw the differences to the reference: intervals, means (filled if significant) and seeds; None without any.
 
-    ``narrow`` is a version for a phone, if it needs one. ``is_numbered`` if it shows the groups' places in place of
-    their names, so that a file of its own needs a legend.
+    Values far outside the typical range end at the border with an arrow.
+    """
+    if not comparison.tested:
+        return None
+    score, reference = comparison.score, comparison.reference
+    shown = [group for group in comparison.groups if group.test or group is reference]
+    x = Scale(*_forest_range(shown), 10, FOREST_WIDTH - 10)
+    height = ROW * len(shown) + 12
+    body, notes = [], []
+    for tick in nice_ticks(x.low, x.high, 6):
+        text = f"{100 * tick if score.is_percent else tick:+g}" if tick else "0"
+        body.append(line(x(tick), 4, x(tick), height, "grid" if tick else "zero"))
+        body.append(label(text, x(tick), height + 16, "middle", "t"))
+    axis = f"difference to {reference.label}{',' * bool(score.points)}{score.points}"
+    body.append(label(fit(axis, FOREST_WIDTH), FOREST_WIDTH / 2, height + 36, "middle", "t"))
+    for row, group in enumerate(shown):
+        top = ROW * row
+        if group.test:
+            note = score.difference(group.test.mean)
+            note += "" if math.isnan(group.p_adjusted) else f", p {formats.p_value(group.p_adjusted)}"
+        else:
+            note = f"{comparison.reference_name}, {score.text(group.summary.mean)}"
+        bold = "b" if group is reference or group.is_significant else None
+        name = fit(group.label, FOREST_WIDTH - text_width(note) - 16)
+        texts = [label(name, 2, top + 17, class_=bold), label(note, FOREST_WIDTH - 2, top + 17, "end", "t")]
+        notes.append(f"{group.label}: {note}")
+        marks = _forest_marks(group, x, top + 29)
+        body.append(element("g", tooltip(notes[-1]), *texts, *marks, class_=f"g{group.place}"))
+    description = f"Difference of {score.label} to {reference.label}. {'; '.join(notes)}"
+    return Figure("forest", body, FOREST_WIDTH, height + 44, description)
+
+
+def _forest_range(groups: Sequence[RankedGroup]) -> tuple[float, float]:
+    """Limits for all intervals, but at most ten times the typical difference or four times the typical spread."""
+    tests = [group.test for group in groups if group.test]
+    ends = [end for test in tests for end in (test.low, test.high, *test.differences) if math.isfinite(end)]
+    spread = [abs(difference - test.mean) for test in tests for difference in test.differences]
+    bound = max(10 * float(np.median([abs(test.mean) for test in tests])), 4 * float(np.median(spread)), 1e-4)
+    low, high = max(min([0, *ends]), -bound), min(max([0, *ends]), bound)
+    margin = 0.04 * (high - low) or 1e-4
+    return low - margin, high + margin
+
+
+def _forest_marks(group: RankedGroup, x: Scale, y: int) -> list[str]:
+    test = group.test
+    if test is None:
+        return [element("circle", cx=x(0), cy=y, r=5, class_="dot")]
+    marks = [] if math.isnan(test.low) else [line(x(test.low), y, x(test.high), y, "ci")]
+    marks += [element("circle", cx=x(one), cy=y, r=3, class_="seed") for one in test.differences if x.contains(one)]
+    for end in {test.low, test.high, test.mean}:
+        if end < x.low or end > x.high:
+            marks.append(element("path", d=f"M{x(end):.1f} {y}l{-7 if end > 0 else 7} -4v8z", class_="dot"))
+    if x.contains(test.mean):
+        kind = "dot" if group.is_significant else "open"
+        marks.append(element("rect", x=x(test.mean) - 4, y=y - 4, width=8, height=8, class_=kind))
+    return marks
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A metric of a group over epochs: the mean over seeds and its interval, all (E,), and single runs.
+
+    ``singles`` are runs that the mean does not cover to their end: those that trained longer or diverged.
     """
 
-    name: str
-    svg: str
-    narrow: str = ""
-    is_numbered: bool = False
+    group: RankedGroup
+    mean: Floats
+    low: Floats
+    high: Floats
+    singles: Sequence[Run]
 
-
-def forest(comparison: Comparison) -> Figure | None:
-    """Draw the differences of the score to the reference; None without any."""
-    reference, metric = comparison.reference, comparison.metric
-    tested = {each.group.label: each for each in comparison.differences if each.test}
-    if reference is None or not tested:
-        return None
-    rows = []
-    for place, group in enumerate(comparison.groups):
-        name = f"{place + 1} {group.label}"
-        if group is reference:
-            mean = group.summary(comparison.measure, metric).mean
-            kind = "baseline" if comparison.has_baseline else "best"
-            rows.append(
-                ForestRow(name, place, 0, 0, 0, (), f"{kind}, {formats.score(mean, metric)}", is_reference=True)
-            )
-        elif each := tested.get(group.label):
-            test = each.test
-            assert test
-            p = "" if math.isnan(each.p_adjusted) else f", p {formats.p_value(each.p_adjusted)}"
-            note = f"{formats.difference(test.mean, metric)}{p}"
-            significant = comparison.is_significant(each)
-            rows.append(ForestRow(name, place, test.mean, test.low, test.high, test.differences, note, significant))
-    axis = f"difference to {reference.label}{formats.unit(metric)}"
-    values = "; ".join(f"{row.name}: {row.note}" for row in rows)
-    description = f"Difference of {describe(metric).label} to {reference.label}. {values}"
-
-    wide, narrow = (forest_plot(rows, axis, is_percent(metric), width, description) for width in (WIDE, NARROW))
-    return Figure("forest", wide, narrow)
+    def per_epoch(self, unit: str) -> float:
+        """Steps or minutes of training of one epoch."""
+        runs = self.group.counted
+        totals = [run.history["step"][-1] if unit == "steps" else run.train_seconds[-1] / 60 for run in runs]
+        return float(np.mean(np.array(totals) / [run.epochs for run in runs]))
 
 
 def curves(comparison: Comparison) -> list[Figure]:
-    """Draw the metrics over epochs, one panel each, those of validation first."""
-    names = dict.fromkeys(name for run in comparison.counted for name in run.history)
-    shown = [name for name in names if name.startswith(("val_", "train_")) and not name.endswith("_seconds")]
-    order: list[str] = [name for name in ("val_acc", "val_loss", "train_acc", "train_loss") if name in shown]
-    order += sorted({*shown} - {*order})
-    figures = []
-    for name in order:
-        groups = [_curve(place, group, name) for place, group in enumerate(comparison.groups) if group.counted]
-        is_loss = describe(name).direction == "min"
-        chance = comparison.chance if name.endswith("_acc") else math.nan
-        ceiling = _loss_ceiling(groups, comparison) if is_loss else math.inf
-        svg = curves_panel(groups, describe(name).label, is_percent(name), chance, ceiling)
-        figures.append(Figure(f"curves_{name}", svg, is_numbered=True))
-    return figures
+    """Draw the metrics over epochs, one panel each, accuracy and loss first."""
+    logged = dict.fromkeys(name for run in comparison.counted for name in run.history)
+    names = [name for name in logged if name.startswith(("val_", "train_")) and not name.endswith("_seconds")]
+    first = ["val_acc", "val_loss", "train_acc", "train_loss"]
+    names.sort(key=lambda name: (first.index(name) if name in first else len(first), name))
+    return [_curves_panel(comparison, Score(name, comparison.score.measure)) for name in names]
 
 
-def _curve(place: int, group: Group, name: str) -> Curve:
-    """The mean goes as far as all runs that did not diverge; longer and diverged runs are single lines."""
-    whole = [run for run in group.counted if run.status != "diverged" and name in run.history]
+def _curves_panel(comparison: Comparison, score: Score) -> Figure:
+    """Draw one line per group with its interval, and the group's rank at the right end.
+
+    The groups carry the factors that the page's stylesheet uses to show steps or minutes in place of epochs.
+    """
+    name = score.metric
+    drawn = [_curve(group, name) for group in comparison.counted_groups]
+    ceiling = _loss_ceiling(drawn, comparison) if score.sign < 0 else math.inf
+    chance = comparison.chance if name.endswith("_acc") else math.nan
+    lines = [values for curve in drawn for values in (curve.mean, *(run.finite(name) for run in curve.singles))]
+    y = _y_scale([chance, *np.minimum(np.concatenate(lines), ceiling)])
+    inner, last = RIGHT - LEFT, max(map(len, lines))
+    longest = {unit: max(curve.per_epoch(unit) * len(curve.mean) for curve in drawn) for unit in ("steps", "minutes")}
+    longest = {unit: end for unit, end in longest.items() if math.isfinite(end) and end > 0}
+    body = [
+        *_y_axis(y, score, score.label),
+        *(_x_axis(unit, end, f"axis {unit}") for unit, end in {"epochs": last, **longest}.items()),
+    ]
+    if math.isfinite(chance):
+        body.append(line(LEFT, y(chance), RIGHT, y(chance), "chance"))
+    xs = [inner * epoch / last for epoch in range(1, last + 1)]
+    for curve in reversed(drawn):  # the best on top
+        factors = [f"--{unit}:{curve.per_epoch(unit) * last / end:.4f}" for unit, end in longest.items()]
+        shapes = element("g", *_curve_shapes(curve, name, xs, y), class_="x", style=";".join(factors))
+        body.append(element("g", shapes, class_=f"g{curve.group.place}", transform=f"translate({LEFT} 0)"))
+    body += _end_labels([(curve.mean[-1], curve.group) for curve in drawn if len(curve.mean)], y)
+    slope = (y.high - y.low) / (y.end - y.start)
+    data = {"zero": f"{y.low - slope * y.start:.6g}", "slope": f"{slope:.6g}", "epoch": f"{inner / last:.6g}"}
+    description = f"{score.label} over epochs, one line per group. The tables hold the values."
+    return Figure(f"curves_{name}", body, WIDTH, HEIGHT, description, True, {**data, "percent": int(score.is_percent)})
+
+
+def _curve(group: RankedGroup, name: str) -> _Curve:
+    logged = [run for run in group.counted if name in run.history]
+    whole = [run for run in logged if run.status != "diverged"]
     shared = min((run.epochs for run in whole), default=0)
-    values = np.array([_finite(run, name)[:shared] for run in whole]).reshape(len(whole), shared)
-    low, high = t_interval(values)
-    diverged = [run for run in group.counted if run.status == "diverged" and name in run.history]
-    longer = [run for run in whole if run.epochs > shared]
-    ends = []
-    for run in diverged:
-        known = np.flatnonzero(np.isfinite(run.history[name]))
-        if len(known):
-            ends.append((float(known[-1] + 1), float(run.history[name][known[-1]])))
-    steps = [float(run.history["step"][-1]) / run.epochs for run in group.counted if "step" in run.history]
-    minutes = [float(run.train_seconds[-1]) / 60 / run.epochs for run in group.counted]
-    return Curve(
-        name=group.label,
-        group=place,
-        mean=values.mean(0).tolist() if len(whole) else [],
-        low=low.tolist(),
-        high=high.tolist(),
-        steps=float(np.mean(steps)) if steps else math.nan,
-        minutes=float(np.mean(minutes)),
-        singles=[_finite(run, name).tolist() for run in (*longer, *diverged)[:MAX_SINGLES]],
-        ends=ends,
-    )
+    values = np.array([run.finite(name)[:shared] for run in whole]).reshape(len(whole), shared)
+    mean = values.mean(0) if len(whole) else np.empty(0)
+    singles = [run for run in logged if run.status == "diverged" or run.epochs > shared]
+    return _Curve(group, mean, *t_interval(values), singles[:MAX_SINGLES])
 
 
-def _finite(run: Run, name: str) -> Floats:
-    return np.where(np.isfinite(run.history[name]), run.history[name], np.nan)
-
-
-def _loss_ceiling(groups: Sequence[Curve], comparison: Comparison) -> float:
+def _loss_ceiling(drawn: Sequence[_Curve], comparison: Comparison) -> float:
     """Twice the loss of a uniform guess, or more if all groups are above: outliers must not flatten the rest."""
     classes = next((len(run.classes) for run in comparison.counted if run.classes), 7)
-    medians = [float(np.nanmedian(curve.mean)) for curve in groups if len(curve.mean) and np.isfinite(curve.mean).any()]
+    medians = [float(np.nanmedian(curve.mean)) for curve in drawn if np.isfinite(curve.mean).any()]
     return max(2 * math.log(max(2, classes)), 4 * min(medians, default=0.0))
 
 
+def _curve_shapes(curve: _Curve, name: str, xs: Sequence[float], y: Scale) -> list[str]:
+    def path(values: Floats, class_: str) -> str:
+        return element("path", d=points(xs[: len(values)], [y(value) for value in values]), class_=class_)
+
+    area = band(xs[: len(curve.mean)], [y(value) for value in curve.low], [y(value) for value in curve.high])
+    shapes = [element("path", d=area, class_="band")] if area else []
+    for run in curve.singles:
+        values = run.finite(name)
+        shapes.append(path(values, "thin"))
+        known = np.flatnonzero(np.isfinite(values))
+        if run.status == "diverged" and len(known):
+            shapes.append(_cross(xs[known[-1]], y(values[known[-1]])))
+    if len(curve.mean) == 1:
+        shapes.append(element("circle", cx=xs[0], cy=y(curve.mean[0]), r=4, class_="dot"))
+    return [*shapes, path(curve.mean, "mean")]
+
+
 def learning_rates(comparison: Comparison) -> Figure | None:
-    """Draw the score over the learning rate; None if no optimizer ran with more than one."""
-    responses = _tuned(comparison) if comparison.tunings else _swept(comparison)
-    if not any(len(each.rates) > 1 for each in responses):
+    """Draw the score over the learning rate, one line per optimizer; None if each ran with one learning rate.
+
+    A line is the mean with a band from the lowest to the highest run. A ring is the learning rate that a study chose.
+    """
+    score = comparison.tunings[0].score if comparison.tunings else comparison.score
+    lines = [_Line(*each) for each in (_tuned if comparison.tunings else _swept)(comparison)]
+    lines = [each for each in lines if each.runs]
+    if not any(len(each.rates) > 1 for each in lines):
         return None
-    measure = comparison.tunings[0].measure if comparison.tunings else comparison.measure
-    what = " of trials" if comparison.tunings else ""
-    metric = "val_acc" if comparison.tunings else comparison.metric
-    title = f"{describe(metric).label}{what}, {measure} epoch"
-    return Figure("learning_rate", learning_rate_panel(responses, title, is_percent(metric)))
+    rates = [rate for each in lines for rate in each.rates]
+    x = Scale(min(rates), max(rates), LEFT + 8, RIGHT - 8, log=True)
+    y = _y_scale([score.of(run) for each in lines for run in each.runs])
+    body = _y_axis(y, score, f"{score.label}{' of trials' * bool(comparison.tunings)}, {score.measure} epoch")
+    body += [label(f"{tick:g}", x(tick), HEIGHT - 26, "middle", "t") for tick in log_ticks(x.low, x.high)]
+    body.append(label("learning rate", (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
+    body += [element("g", *_line_shapes(each, score, x, y), class_=f"g{each.place}") for each in lines]
+    body += legend([(each.place, each.name) for each in lines], WIDTH, HEIGHT + 4)
+    height = HEIGHT + 20 * len(lines) + 8
+    return Figure("learning_rate", body, WIDTH, height, f"{score.label} over the learning rate, one line per group")
 
 
-def _tuned(comparison: Comparison) -> list[Response]:
-    places = {group.label: place for place, group in enumerate(comparison.groups)}
-    responses = []
+@dataclass(frozen=True)
+class _Line:
+    """Runs at several learning rates; ``chosen`` is the run whose learning rate a study chose."""
+
+    name: str
+    place: int
+    runs: Sequence[Run]
+    chosen: Run | None = None
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rates, in ascending order."""
+        return sorted({_rate(run) for run in self.runs})
+
+
+def _tuned(comparison: Comparison) -> Iterator[tuple[str, int, list[Run], Run | None]]:
+    places = {group.label: group.place for group in comparison.groups}
     for number, tuning in enumerate(comparison.tunings):
-        group = places.get(tuning.label, len(places) + number)
         runs = [run for run in tuning.trials if _has_rate(run)]
-        chosen = _rate(tuning.winner) if tuning.winner and _has_rate(tuning.winner) else None
-        at_boundary = "optimizer.lr" in tuning.boundary_hits
-        label = tuning.label + (f": {chosen:g} chosen" if chosen else "")
-        label += ", at the end of the range" if at_boundary else ""
-        if response := _response(label, group, runs, tuning.measure, "val_acc", chosen, at_boundary):
-            responses.append(response)
-    return responses
+        chosen = tuning.winner if tuning.winner in runs else None
+        name = tuning.label + (f": {_rate(chosen):g} chosen" if chosen else "")
+        name += ", at the end of the range" if "optimizer.lr" in tuning.boundary_hits else ""
+        yield name, places.get(tuning.label, len(places) + number), runs, chosen
 
 
-def _swept(comparison: Comparison) -> list[Response]:
+def _swept(comparison: Comparison) -> Iterator[tuple[str, int, list[Run]]]:
     """Groups that differ in the learning rate make one line, in the colour of the best of them."""
-    lines: dict[str, list[tuple[int, Run]]] = {}
-    for place, group in enumerate(comparison.groups):
+    lines: dict[str, tuple[int, list[Run]]] = {}
+    for group in comparison.groups:
         for run in filter(_has_rate, group.counted):
-            label = re.sub(r"(, )?optimizer\.lr=[^,]+", "", group.label)
-            lines.setdefault(label.removeprefix(", ") or str(run.value("optimizer")), []).append((place, run))
-    found = []
-    for label, members in lines.items():
-        runs = [run for _, run in members]
-        if response := _response(label, members[0][0], runs, comparison.measure, comparison.metric):
-            found.append(response)
-    return found
+            name = re.sub(r"(, )?optimizer\.lr=[^,]+", "", group.label).removeprefix(", ")
+            lines.setdefault(name or str(run.value("optimizer")), (group.place, []))[1].append(run)
+    for name, (place, runs) in lines.items():
+        yield name, place, runs
 
 
-def _response(
-    label: str,
-    group: int,
-    runs: Sequence[Run],
-    measure: Measure,
-    metric: str,
-    chosen: float | None = None,
-    at_boundary: bool = False,
-) -> Response | None:
-    by_rate: dict[float, list[float]] = {}
-    for run in runs:
-        value = run.metric(measure, metric)
-        if math.isfinite(value):
-            by_rate.setdefault(_rate(run), []).append(value)
-    if not by_rate:
-        return None
-    rates = sorted(by_rate)
-    return Response(
-        name=label,
-        group=group,
-        rates=rates,
-        mean=[float(np.mean(by_rate[rate])) for rate in rates],
-        low=[min(by_rate[rate]) for rate in rates],
-        high=[max(by_rate[rate]) for rate in rates],
-        chosen=chosen if chosen in by_rate else None,
-        at_boundary=at_boundary,
-        diverged=[_rate(run) for run in runs if run.status == "diverged"],
-    )
+def _line_shapes(each: _Line, score: Score, x: Scale, y: Scale) -> list[str]:
+    by_rate = {rate: [y(score.of(run)) for run in each.runs if _rate(run) == rate] for rate in each.rates}
+    xs, means = [x(rate) for rate in by_rate], [float(np.mean(heights)) for heights in by_rate.values()]
+    area = band(xs, [min(heights) for heights in by_rate.values()], [max(heights) for heights in by_rate.values()])
+    shapes = [element("path", d=area, class_="band"), element("path", d=points(xs, means), class_="mean")]
+    for rate, at, height in zip(by_rate, xs, means, strict=True):
+        mean = score.summarize([run for run in each.runs if _rate(run) == rate]).mean
+        hint = tooltip(f"{each.name}, learning rate {rate:g}: {score.text(mean)}")
+        shapes.append(element("circle", hint, cx=at, cy=height, r=3.5, class_="dot"))
+        if each.chosen and rate == _rate(each.chosen):
+            shapes.append(element("circle", cx=at, cy=height, r=7, class_="open"))
+    return shapes + [_cross(x(_rate(run)), y.start - 6) for run in each.runs if run.status == "diverged"]
 
 
 def _has_rate(run: Run) -> bool:
@@ -212,19 +275,69 @@ def _rate(run: Run) -> float:
 
 
 def cost(comparison: Comparison) -> Figure | None:
-    """Draw the score over minutes of training; None if no times are recorded."""
-    costs = []
-    for place, group in enumerate(comparison.groups):
-        found = [
-            (float(run.train_seconds[-1]) / 60, run.metric(comparison.measure, comparison.metric))
-            for run in group.counted
-        ]
-        known = [pair for pair in found if all(map(math.isfinite, pair))]
-        if known:
-            minutes, scores = zip(*known, strict=True)
-            costs.append(Cost(group.label, place, minutes, scores))
-    if not costs:
+    """Draw the score over minutes of training, a dot per run and group; None if no times are recorded."""
+    score = comparison.score
+    drawn = []
+    for group in comparison.counted_groups:
+        values = np.array([(run.train_seconds[-1] / 60, score.of(run)) for run in group.counted])
+        values = values[np.isfinite(values).all(1)]
+        if len(values):
+            drawn.append((group, values))
+    if not drawn:
         return None
-    label = describe(comparison.metric).label
-    svg = cost_panel(costs, f"{label}, {comparison.measure} epoch", is_percent(comparison.metric), comparison.chance)
-    return Figure("cost", svg, is_numbered=True)
+    minutes, scores = np.concatenate([values for _, values in drawn]).T
+    x = Scale(0, 1.05 * max(minutes) or 1, LEFT, RIGHT)
+    y = _y_scale(scores)
+    body = [*_y_axis(y, score, f"{score.label}, {score.measure} epoch"), _x_axis("minutes", x.high, "fixed")]
+    if y.low <= comparison.chance <= y.high:
+        body.append(line(LEFT, y(comparison.chance), RIGHT, y(comparison.chance), "chance"))
+    for group, values in reversed(drawn):
+        shapes = [element("circle", cx=x(a), cy=y(b), r=3, class_="seed") for a, b in values]
+        a, b = values.mean(0)
+        shapes += [element("circle", cx=x(a), cy=y(b), r=4.5, class_="dot"), tooltip(group.label)]
+        body.append(element("g", *shapes, class_=f"g{group.place}"))
+    body += _end_labels([(values.mean(0)[1], group) for group, values in drawn], y)
+    return Figure("cost", body, WIDTH, HEIGHT, f"{score.label} over minutes, a dot per run and group", has_ranks=True)
+
+
+def _y_scale(values: Iterable[float]) -> Scale:
+    """A scale for values from 0 up, with a margin; values that are not finite do not count."""
+    known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    margin = 0.05 * (max(known) - min(known)) or 0.01
+    return Scale(max(0.0, min(known) - margin), max(known) + margin, BOTTOM, TOP)
+
+
+def _y_axis(y: Scale, score: Score, title: str) -> list[str]:
+    parts = [label(title, 2, 14, class_="b")]
+    for tick in nice_ticks(y.low, y.high, 6):
+        text = f"{100 * tick:g} %" if score.is_percent else f"{tick:g}"
+        parts += [line(LEFT, y(tick), RIGHT, y(tick), "grid"), label(text, LEFT - 6, y(tick) + 4.5, "end", "t")]
+    return parts
+
+
+def _x_axis(unit: str, end: float, class_: str) -> str:
+    """An axis that begins at 0; the page shows one of those of the class ``axis``, and any other."""
+    x = Scale(0, end, LEFT, RIGHT)
+    ticks = {tick: f"{tick:g}" if tick < 10_000 else f"{tick / 1000:g}k" for tick in nice_ticks(0, end, 6)}
+    parts = [label(text, x(tick), HEIGHT - 26, "middle", "t") for tick, text in ticks.items()]
+    name = "minutes of training" if unit == "minutes" else unit
+    parts.append(label(name, (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
+    return element(
+        "g", *parts, class_=class_, display="none" if class_.startswith("axis") and unit != "epochs" else None
+    )
+
+
+def _end_labels(values: Sequence[tuple[float, RankedGroup]], y: Scale) -> list[str]:
+    """The groups' ranks at the right border, at the heights of their values but never on top of each other."""
+    ends = sorted((y(value), group.place) for value, group in values if not math.isnan(value))
+    height = min(13.0, (y.start - y.end + 12) / max(1, len(ends)))
+    texts, lowest = [], y.end - height
+    for row, (wanted, place) in enumerate(ends):
+        latest = y.start - height * (len(ends) - 1 - row)  # leaves room for those below
+        lowest = max(lowest + height, min(wanted, latest))
+        texts.append(element("g", label(f"#{place + 1}", RIGHT + 5, lowest + 4, None, "g"), class_=f"g{place}"))
+    return texts
+
+
+def _cross(x: float, y: float) -> str:
+    return element("path", d=f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8", class_="ci")

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from fer_exp.comparison.load import RESOLVED, Measure, Records, Run
 from fer_exp.comparison.settings import OUTCOMES, Setting, differing_keys, shorten_keys
-from fer_exp.comparison.statistics import Summary, summarize
 from fer_exp.errors import join_first
 from fer_exp.files import printable
 from fer_exp.runs.record import natural
 
-MAX_NAMED = 5  # names in a sentence
 # Grouping by one of these asks for groups that were trained on different images.
 _IMAGE_KEYS = ("root", "source", "exclude", "ignore", "on_unreadable", "soft_labels", "train", "generator_seed")
 _FERPLUS_KEYS = ("ferplus.file", "ferplus.labels", "ferplus.contempt")
@@ -26,18 +24,11 @@ class Group:
         label: the value of the keys it is grouped by.
         runs: all its runs, also those without a result.
         counted: the runs that the statistics are made of: one per seed, completed or diverged.
-        at_chance: whether its score is not above that of a constant guess.
     """
 
     label: str
     runs: tuple[Run, ...]
     counted: tuple[Run, ...]
-    at_chance: bool = False
-
-    def summary(self, measure: Measure, name: str) -> Summary:
-        """Describe a metric over the counted runs that logged it."""
-        values = [run.metric(measure, name) for run in self.counted]
-        return summarize([value for value in values if not math.isnan(value)])
 
 
 def make_groups(runs: Sequence[Run], group_by: Sequence[str], messages: list[str]) -> list[Group]:
@@ -133,9 +124,7 @@ def _split_unlike(grouped: Sequence[tuple[str, list[Run]]], messages: list[str])
         if not unlike:
             yield label, members
             continue
-        messages.append(
-            f"Runs of {label} differ in {join_first(unlike, MAX_NAMED)}; they are shown as groups of their own"
-        )
+        messages.append(f"Runs of {label} differ in {join_first(unlike)}; they are shown as groups of their own")
         parts: dict[tuple[Setting, ...], list[Run]] = {}
         for run in members:
             parts.setdefault(tuple(run.value(key) for key in unlike), []).append(run)
@@ -158,7 +147,7 @@ def _one_per_seed(label: str, members: Sequence[Run], messages: list[str]) -> tu
             repeated.add(run.seed)
         by_seed[run.seed] = run
     if repeated:
-        latest = join_first([str(by_seed[seed].folder) for seed in sorted(repeated)], MAX_NAMED)
+        latest = join_first([str(by_seed[seed].folder) for seed in sorted(repeated)])
         seeds = ", ".join(map(str, sorted(repeated)))
         messages.append(f"{label} has several runs with the same seed ({seeds}); only the latest count: {latest}")
     return tuple(by_seed[seed] for seed in sorted(by_seed))

@@ -3,10 +3,10 @@
 import re
 
 from fer_exp.comparison.analysis import Comparison
-from fer_exp.comparison.content import Report
+from fer_exp.comparison.formats import number_range
+from fer_exp.comparison.sections import Report
 from fer_exp.comparison.statistics import ALPHA
 from fer_exp.files import printable
-from fer_exp.metrics import describe
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -45,17 +45,16 @@ def _methods(comparison: Comparison, report: Report) -> str:
     runs = comparison.counted
     if not runs:
         return "No run has a result."
-    seeds = sorted({len(group.counted) for group in comparison.groups if group.counted})
-    number = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    epoch = "the last epoch" if comparison.measure == "final" else f"the epoch with the best {runs[0].monitor}"
+    seeds = number_range({len(group.counted) for group in comparison.counted_groups})
+    score = comparison.score
+    epoch = "the last epoch" if score.measure == "final" else f"the epoch with the best {runs[0].monitor}"
     trials = sum(len(tuning.trials) for tuning in comparison.tunings)
     tuned = f" Settings were chosen in {trials} trials on images held out of training." if trials else ""
-    tests = sum(each.test is not None for each in comparison.differences)
     return (
-        f"We compared {len(comparison.groups)} groups by {', '.join(comparison.group_by)} with {number} seeds each "
-        f"({'; '.join(report.provenance)}).{tuned} The score is {describe(comparison.metric).label} at {epoch}. All "
-        "groups share initial weights and data order for the same seed, so differences are paired by seed. We report "
-        f"95 % t intervals and paired t-tests with Holm's correction for {tests} comparisons at the level {ALPHA}."
+        f"We compared {len(comparison.groups)} groups by {', '.join(comparison.group_by)} with {seeds} seeds each "
+        f"({'; '.join(report.provenance)}).{tuned} The score is {score.label} at {epoch}. All groups share initial "
+        "weights and data order for the same seed, so differences are paired by seed. We report 95 % t intervals and "
+        f"paired t-tests with Holm's correction for {len(comparison.tested)} comparisons at the level {ALPHA}."
     )
 
 

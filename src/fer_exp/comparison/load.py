@@ -54,8 +54,8 @@ class Run:
         choices: names of the chosen config groups, e.g. ``{"optimizer": "sgd"}``.
         settings: everything that must agree between averaged runs, as flat keys (``optimizer.lr``), with the data's
             fingerprint and the precision.
-        incidental: settings that do not change a result, such as ``data.root``.
-        facts: everything else in ``summary.json`` that is a single value, as flat keys (``environment.device``).
+        facts: settings that do not change a result, such as ``data.root``, and every other single value of
+            ``summary.json``, as flat keys (``environment.device``).
         classes: class names.
         class_counts: validation images per class, (C,), or None.
         confusion: (C, C) of the validation images, rows are true classes; with the weights of ``best.ckpt``; or None.
@@ -72,7 +72,6 @@ class Run:
     best_epoch: int | None
     choices: Mapping[str, str]
     settings: Mapping[str, Setting] = field(repr=False)
-    incidental: Mapping[str, Setting] = field(repr=False)
     facts: Mapping[str, Setting] = field(repr=False)
     classes: tuple[str, ...]
     class_counts: Floats | None
@@ -85,6 +84,11 @@ class Run:
     def epochs(self) -> int:
         """Number of epochs trained."""
         return len(self.history.get("epoch", ()))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics logged."""
+        return [name for name in self.history if name not in ("epoch", "step", "lr", "train_seconds", "val_seconds")]
 
     @property
     def counts(self) -> bool:
@@ -118,7 +122,7 @@ class Run:
         if key == "arm":
             return self.arm.name if self.arm else None
         key = RESOLVED.get(key, key)
-        sources: tuple[Mapping[str, Setting], ...] = (self.choices, self.settings, self.incidental, self.facts)
+        sources: tuple[Mapping[str, Setting], ...] = (self.choices, self.settings, self.facts)
         return next((source[key] for source in sources if key in source), None)
 
     def metric(self, measure: Measure, name: str) -> float:
@@ -133,6 +137,11 @@ class Run:
         value = float(self.history[name][row])
         worst = np.inf if describe(name).direction == "min" else 0.0
         return value if np.isfinite(value) else worst
+
+    def finite(self, name: str) -> Floats:
+        """Return a column of the history, (E,), with NaN for infinity."""
+        column = self.history[name]
+        return np.where(np.isfinite(column), column, np.nan)
 
     @property
     def best_row(self) -> int:
@@ -240,18 +249,19 @@ def _read_run(folder: Path) -> Run:
     classes = tuple(map(str, data.get("classes") or ()))
     confusion = _numbers(summary["confusion"], (len(classes), len(classes)))
     counts = _numbers((data.get("counts") or {}).get("validation"), (len(classes),))
+    history = {name: np.array([row[name] for row in rows], np.float64) for name in (rows[0] if rows else ())}
+    history.setdefault("step", np.full(len(rows), np.nan))
     own_keys = {"config", "choices", "confusion", "warnings", "history"}
     return Run(
         folder=folder,
         status=summary["status"],
         seed=summary["seed"],
-        history={name: np.array([row[name] for row in rows], np.float64) for name in (rows[0] if rows else ())},
+        history=history,
         monitor=summary["monitor"],
         best_epoch=int(best["epoch"]) if best else None,
         choices=summary["choices"],
         settings=settings,
-        incidental=incidental,
-        facts=dict(flatten({key: value for key, value in summary.items() if key not in own_keys})),
+        facts=dict(flatten({key: value for key, value in summary.items() if key not in own_keys})) | incidental,
         classes=classes,
         class_counts=counts if confusion is None else np.asarray(confusion.sum(1)),
         confusion=confusion,

@@ -47,31 +47,25 @@ for (const table of all("table.filter")) {
 const tip = create("div", { className: "tip", hidden: true });
 document.body.append(tip);
 const names = all("[data-name]").map((label) => label.dataset.name);
-for (const figure of all("svg[data-epochs]")) {
-  const { low, high, epochs } = figure.dataset;
+for (const figure of all("svg[data-epoch]")) {
+  const { zero, slope, epoch, percent } = figure.dataset;
   figure.addEventListener("pointermove", (event) => {
-    const box = figure.getBoundingClientRect();
-    const unit = all("input[name=axis]").find((input) => input.checked)?.value ?? "epochs";
-    const left = 52, inner = 348, top = 26, bottom = 226; // the margins of plots/comparison.py
-    const x = (((event.clientX - box.left) / box.width) * 430 - left) / inner;
     const found = [];
     for (const shape of all(".mean", figure)) {
-      const group = shape.closest("[class^=g]");
-      if (!shape.getBoundingClientRect().width || x <= 0 || x > 1) continue;
-      const factor = unit === "epochs" ? 1 : Number(shape.parentNode.style.getPropertyValue(`--${unit}`));
+      if (!shape.getBoundingClientRect().width) continue; // a hidden group
+      const pointer = new DOMPoint(event.clientX, event.clientY).matrixTransform(shape.getScreenCTM().inverse());
       const points = shape.getAttribute("d").split(/[ML]/).slice(1).map((point) => point.split(" ").map(Number));
-      const nearest = points.reduce((a, b) =>
-        Math.abs(b[0] * factor - x * inner) < Math.abs(a[0] * factor - x * inner) ? b : a, points[0]);
-      if (!nearest || Math.abs(nearest[0] * factor - x * inner) > inner / epochs + 6) continue;
-      const value = Number(low) + ((bottom - nearest[1]) / (bottom - top)) * (high - low);
-      found.push([value, Number(group.classList[0].slice(1)), Math.round((nearest[0] / inner) * epochs)]);
+      const distance = (point) => Math.abs(point[0] - pointer.x);
+      const [x, y] = points.reduce((a, b) => (distance(b) < distance(a) ? b : a));
+      if (distance([x]) > epoch) continue;
+      const group = Number(shape.closest("[class^=g]").classList[0].slice(1));
+      found.push([Number(zero) + slope * y, group, Math.round(x / epoch)]);
     }
     tip.hidden = !found.length;
     if (!found.length) return;
-    const percent = figure.dataset.percent !== undefined;
     found.sort((a, b) => b[0] - a[0]);
     tip.replaceChildren(create("b", { textContent: `epoch ${found[0][2]}` }), ...found.slice(0, 12).map(([value, group]) =>
-      create("div", { className: `g${group}`, textContent: `${names[group]}: ${percent ? (100 * value).toFixed(1) + " %" : value.toFixed(3)}` })));
+      create("div", { className: `g${group}`, textContent: `${names[group]}: ${percent === "1" ? (100 * value).toFixed(1) + " %" : value.toFixed(3)}` })));
     tip.style.left = `${Math.min(event.pageX + 14, innerWidth - tip.offsetWidth - 8)}px`;
     tip.style.top = `${event.pageY + 14}px`;
   });

@@ -5,23 +5,20 @@ import csv
 import hashlib
 import io
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from rich import box
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from fer_exp.comparison.analysis import Comparison
-from fer_exp.comparison.content import Report, all_runs, make_report, relative
 from fer_exp.comparison.latex import latex
-from fer_exp.comparison.load import MEASURES
+from fer_exp.comparison.sections import Report, make_report
 from fer_exp.comparison.tables import Section, Table
 from fer_exp.files import csv_cell, markdown_text, printable, replacing
 from fer_exp.plots import svg
+from fer_exp.plots.tables import markdown_table, text_table
 
 MARKDOWN, CSV, HTML, LATEX, FIGURES = "comparison.md", "comparison.csv", "report.html", "comparison.tex", "figures"
 MAX_CAVEATS = 4  # on the terminal and on the first screen
@@ -50,13 +47,8 @@ def write_report(
         OSError: a file cannot be written.
     """
     report = make_report(comparison, folder, title)
-    table = render_csv(comparison, folder)
-    contents = {
-        MARKDOWN: render_markdown(report),
-        CSV: table,
-        HTML: render_html(report, table, refresh),
-        **{f"{FIGURES}/{name}.svg": text for name, text in _figure_files(report).items()},
-    }
+    contents = {MARKDOWN: render_markdown(report), CSV: render_csv(report), HTML: render_html(report, refresh)}
+    contents |= {f"{FIGURES}/{figure.name}.svg": figure.file(report.groups) for figure in report.figures}
     if with_latex:
         contents[LATEX] = latex(comparison, report)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
@@ -71,63 +63,37 @@ def write_report(
 
 def render_text(report: Report, width: int) -> str:
     """Return the verdict, the ranking and the next step for a terminal of ``width`` columns."""
-    text = io.StringIO()
-    console = Console(file=text, width=width, color_system=None, highlight=False, emoji=False)
-    console.print(Text(printable(report.title)), Text(printable(report.verdict.headline)), sep="\n")
-    if report.verdict.detail:
-        console.print(Text(printable(report.verdict.detail)))
-    table = RichTable(box=box.SIMPLE, pad_edge=False)
-    for name, side in zip(report.ranking.header, report.ranking.align, strict=True):
-        is_text = name in ("group", "result")
-        table.add_column(
-            name,
-            justify="left" if side == "l" else "right",
-            no_wrap=not is_text,
-            overflow="fold" if is_text else "crop",
-        )
-    for row in report.ranking.rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
-    for caveat in report.caveats[:MAX_CAVEATS]:
-        console.print(Text(textwrap.fill(printable(caveat), width, initial_indent="- ", subsequent_indent="  ")))
-    if more := len(report.caveats) - MAX_CAVEATS:
-        console.print(f"- {more} more in the report") if more > 0 else None
-    for step in report.next_steps:
-        console.print(Text(printable(f"Next: {step}")))
-    lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    return "\n".join([*lines, *([f"  {report.next_command}"] if report.next_command else [])])
+    caveats = [f"- {caveat}" for caveat in report.caveats[:MAX_CAVEATS]]
+    if len(report.caveats) > MAX_CAVEATS:
+        caveats.append(f"- {len(report.caveats) - MAX_CAVEATS} more in the report")
+    answer = _wrap([report.title, report.verdict.headline, report.verdict.detail], width)
+    ranking = text_table(report.ranking.header, report.ranking.rows, report.ranking.align, width)
+    rest = _wrap([*caveats, *(f"Next: {step}" for step in report.next_steps)], width)
+    command = f"\n  {report.next_command}" if report.next_command else ""
+    return f"{answer}\n\n{ranking}\n\n{rest}{command}".rstrip()
 
 
-def render_csv(comparison: Comparison, folder: Path) -> str:
+def _wrap(sentences: Sequence[str], width: int) -> str:
+    """Break sentences into lines, indented from the second on."""
+    console = Console(width=width)
+    wrapped = [Text(printable(sentence)).wrap(console, width - 2) for sentence in sentences if sentence]
+    return "\n".join("\n  ".join(line.plain.rstrip() for line in lines) for lines in wrapped)
+
+
+def render_csv(report: Report) -> str:
     """Return a row per run: its settings, its metrics at the best and at the last epoch, and its times."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = dict.fromkeys(name for run in comparison.runs for name in run.history if name.startswith("val_"))
-    metrics.pop("val_seconds", None)
-    columns = [(measure, name) for name in metrics for measure in MEASURES]
-    writer.writerow(
-        ["group", "counted", "role", "status", "seed", "optimizer", "model", "lr", "best_epoch"]
-        + [f"{measure}_{name}" for measure, name in columns]
-        + ["epochs", "epochs_to_target", "steps_to_target", "seconds_to_target", "train_seconds", "total_seconds"]
-        + ["device", "folder"]
-    )
-    for label, run, counted in all_runs(comparison):
-        times = run.to_target(comparison.metric, comparison.target)
-        has_target = run.counts and not math.isnan(comparison.target)
-        row: list[object] = [
-            label,
-            "yes" if counted else "no",
-            "selection" if run.held_out else "reporting",
-            run.status,
-            run.seed,
-        ]
-        row += [run.value("optimizer"), run.value("model"), run.value("optimizer.lr"), run.best_epoch]
-        row += [run.metric(measure, name) if name in run.history else None for measure, name in columns]
-        row += [run.epochs, *(time if has_target else None for time in times.values())]
-        row += [float(run.train_seconds[-1]) if run.epochs else None, run.total_seconds]
-        row += [run.value("environment.device"), relative(run.folder, folder)]
-        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in row])
+    writer.writerow(report.runs[0])
+    for row in report.runs:
+        writer.writerow([_csv_value(value) for value in row.values()])
     return text.getvalue()
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def render_markdown(report: Report) -> str:
@@ -139,7 +105,7 @@ def render_markdown(report: Report) -> str:
         _markdown_table(report.ranking),
     ]
     if report.forest:
-        blocks.append(f"![{markdown_text(report.forest.name)}]({FIGURES}/{report.forest.name}.svg)")
+        blocks += [_image(report.forest), markdown_text(report.forest_note)]
     if report.next_steps:
         blocks += ["## Next", _bullets(report.next_steps), *_code(report.next_command)]
     if report.caveats:
@@ -153,7 +119,7 @@ def render_markdown(report: Report) -> str:
 
 def _markdown_section(section: Section) -> list[str]:
     blocks = [f"## {markdown_text(section.heading)}", *map(markdown_text, section.paragraphs)]
-    blocks += [f"![{figure.name}]({FIGURES}/{figure.name}.svg)" for figure in section.figures]
+    blocks += map(_image, section.figures)
     for table in section.tables:
         blocks += [f"### {markdown_text(table.caption)}"] if table.caption else []
         blocks.append(_markdown_table(table))
@@ -161,9 +127,12 @@ def _markdown_section(section: Section) -> list[str]:
 
 
 def _markdown_table(table: Table) -> str:
-    rule = ["---" if side == "l" else "--:" for side in table.align]
-    rows = [list(map(markdown_text, row)) for row in (table.header, *table.rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+    header, *rows = ([markdown_text(cell) for cell in row] for row in (table.header, *table.rows))
+    return markdown_table(header, rows, table.align)
+
+
+def _image(figure: svg.Figure) -> str:
+    return f"![{figure.name}]({FIGURES}/{figure.name}.svg)"
 
 
 def _bullets(sentences: Sequence[str]) -> str:
@@ -174,8 +143,8 @@ def _code(command: str) -> list[str]:
     return [f"```sh\n{printable(command)}\n```"] if command else []
 
 
-def render_html(report: Report, table: str, refresh: int | None = None) -> str:
-    """Return the report as one self-contained page; ``table`` is the CSV file that the page offers to save."""
+def render_html(report: Report, refresh: int | None = None) -> str:
+    """Return the report as one self-contained page."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader("fer_exp.comparison", "."), PackageLoader("fer_exp.plots", ".")]),
         autoescape=True,
@@ -191,20 +160,10 @@ def render_html(report: Report, table: str, refresh: int | None = None) -> str:
         refresh=refresh,
         max_caveats=MAX_CAVEATS,
         shown=groups if groups <= 10 else 8,
-        csv=base64.b64encode(table.encode()).decode(),
+        csv=base64.b64encode(render_csv(report).encode()).decode(),
         csv_name=CSV,
         svg_style=svg.stylesheet(groups, "var(--ink)", "var(--muted)", "var(--faint)", "var(--paper)"),
         dark_groups=svg.group_colors(groups, dark=True),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def _figure_files(report: Report) -> dict[str, str]:
-    figures = [figure for section in report.sections for figure in section.figures]
-    figures += [report.forest] if report.forest else []
-    groups = len(report.groups)
-    return {
-        figure.name: svg.standalone(figure.svg, groups, report.groups if figure.is_numbered else ())
-        for figure in figures
-    }

@@ -16,25 +16,21 @@ _ROUNDING = 2e-7  # accuracies are computed in float32: smaller differences are 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, sample standard deviation, median, minimum and maximum of n values; infinities count as values."""
+    """Mean, sample standard deviation and median of n values; infinities count as values."""
 
     n: int
     mean: float
     std: float
     median: float
-    min: float
-    max: float
 
 
 def summarize(values: Sequence[float]) -> Summary:
     """Describe values. Everything is NaN for no values; ``std`` is NaN for one value or an infinite one."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
-        return Summary(0, *[math.nan] * 5)
+        return Summary(0, math.nan, math.nan, math.nan)
     std = float(array.std(ddof=1)) if len(array) > 1 and np.isfinite(array).all() else math.nan
-    return Summary(
-        len(array), float(array.mean()), std, float(np.median(array)), float(array.min()), float(array.max())
-    )
+    return Summary(len(array), float(array.mean()), std, float(np.median(array)))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fer_exp.comparison.grouping import default_measure
 from fer_exp.comparison.load import Measure, Run
+from fer_exp.comparison.score import Score
 from fer_exp.comparison.settings import OUTCOMES, differing_keys, shorten_keys
 
 
@@ -16,27 +17,19 @@ class Tuning:
 
     Attributes:
         label: the arm's name.
-        measure: the epoch whose val_acc is the score.
+        score: of the trials, on images held out of training.
         trials: all its trials, failed ones included.
         winner: the trial whose settings were used; None if no trial has a result.
-        best: the trial with the highest score; not the winner if it finished after the choice.
         varied: settings that differ between the trials.
         boundary_hits: varied settings whose best value is the lowest or highest that was tried.
     """
 
     label: str
-    measure: Measure
+    score: Score
     trials: tuple[Run, ...]
     winner: Run | None
-    best: Run | None
     varied: tuple[str, ...]
     boundary_hits: tuple[str, ...]
-
-
-def score(trial: Run, measure: Measure) -> float:
-    """The val_acc of a trial, on images held out of training."""
-    value = trial.metric(measure, "val_acc")
-    return -math.inf if math.isnan(value) else value
 
 
 def tune(label: str, trials: Sequence[Run], measure: Measure, reporting: Sequence[Run] = ()) -> Tuning:
@@ -48,15 +41,15 @@ def tune(label: str, trials: Sequence[Run], measure: Measure, reporting: Sequenc
         measure: the epoch whose val_acc is the score.
         reporting: runs made with the chosen settings, if there are any; they show what was chosen.
     """
+    score = Score("val_acc", measure)
     varied = tuple(shorten_keys(differing_keys(trials), trials))
-    with_result = [trial for trial in trials if trial.counts]
-    best = max(with_result, key=lambda trial: score(trial, measure), default=None)
     settings = [key for key in varied if key not in OUTCOMES]
     reported = {tuple(run.value(key) for key in settings) for run in reporting}
+    with_result = [trial for trial in trials if trial.counts and not math.isnan(score.of(trial))]
     chosen = [trial for trial in with_result if tuple(trial.value(key) for key in settings) in reported]
-    winner = max(chosen, key=lambda trial: score(trial, measure), default=best)
+    winner = max(chosen or with_result, key=score.of, default=None)
     hits = [key for key in varied if winner and is_boundary(winner.value(key), [trial.value(key) for trial in trials])]
-    return Tuning(label, measure, tuple(trials), winner, best, varied, tuple(hits))
+    return Tuning(label, score, tuple(trials), winner, varied, tuple(hits))
 
 
 def tune_arms(trials: Sequence[Run], reporting: Sequence[Run]) -> list[Tuning]:

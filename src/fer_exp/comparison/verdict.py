@@ -1,17 +1,17 @@
 """The answer of a comparison as text: the verdict, and what to run next."""
 
-import math
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fer_exp.comparison import formats
-from fer_exp.comparison.analysis import Comparison, Difference
-from fer_exp.comparison.grouping import MAX_NAMED, Group
+from fer_exp.comparison.analysis import Comparison, RankedGroup
 from fer_exp.comparison.statistics import MAX_SEEDS
 from fer_exp.errors import join_first
 from fer_exp.files import quote_override
-from fer_exp.metrics import describe
+
+TRAIN = ("python", "-m", "fer_exp.train", "-m")
 
 
 @dataclass(frozen=True)
@@ -19,154 +19,114 @@ class Verdict:
     """The answer: a headline, the sentences after it, and whether every difference is significant."""
 
     headline: str
-    detail: str
-    is_conclusive: bool
+    detail: str = ""
+    is_conclusive: bool = False
 
 
-def summary_sentence(comparison: Comparison) -> Verdict:
+def make_verdict(comparison: Comparison) -> Verdict:
     """Return which group is best, and which differences are significant."""
-    reference, metric = comparison.reference, comparison.metric
-    if reference is None or not reference.counted:
-        return Verdict("No run has a result.", "", False)
-    score = _score(comparison, reference)
+    score, best, reference = comparison.score, comparison.best, comparison.reference
+    if not reference.counted:
+        return Verdict("No run has a result.")
+    reached = score.text(reference.summary.mean)
     if len(comparison.groups) == 1:
-        return Verdict(f"{reference.label} reaches {score}.", "There is no other group to compare it with.", False)
-    best = comparison.groups[0]
+        return Verdict(f"{reference.label} reaches {reached}.", "There is no other group to compare it with.")
+    lead = f"{best.label} has the {_best_mean(comparison)}, {score.text(best.summary.mean)}"
     if best.at_chance:
-        guess = formats.score(comparison.chance, metric)
-        detail = f"The highest {describe(metric).label} is {_score(comparison, best)}, by {best.label}."
-        return Verdict(f"No group beats a constant guess ({guess}).", detail, False)
-    if max((each.test.n for each in comparison.differences if each.test), default=0) < 2:
-        lead = f"{best.label} has the {_best(comparison)} {describe(metric).label}, {_score(comparison, best)}"
-        return Verdict(
-            f"{lead}, but no difference can be tested.", "A test needs at least two seeds that both groups have.", False
-        )
-    return _tested(comparison, score)
-
-
-def result(comparison: Comparison, group: Group) -> str:
-    """Return the verdict of one group, for a table."""
-    if group is comparison.reference:
-        return "baseline" if comparison.has_baseline else "best"
-    if not group.counted or comparison.reference is None:
-        return "no result"
-    each = next(each for each in comparison.differences if each.group is group)
-    if each.test is None:
-        return "not compared"
-    at_chance = ", at chance" if group.at_chance else ""
-    if each.test.n < 2:
-        return f"one seed{at_chance}"
-    if not comparison.is_significant(each):
-        return f"not significant{at_chance}"
-    return ("better" if _is_better(comparison, each) else "worse") + at_chance
+        return Verdict(f"No group beats a constant guess ({score.text(comparison.chance)}).", f"{lead}.")
+    if all(group.outcome == "one seed" for group in comparison.tested):
+        detail = "A test needs at least two seeds that both groups have."
+        return Verdict(f"{lead}, but no difference can be tested.", detail)
+    better, worse, open_ = _by_outcome(comparison)
+    if comparison.has_baseline:
+        headline = f"The baseline {reference.label} reaches {reached}: "
+        headline += f"{formats.plural(len(better), 'group')} better, {len(worse)} worse"
+    elif not worse:
+        headline = f"{lead}, but no difference to another group is significant"
+    elif not open_:
+        scope = "every other group" if len(worse) > 1 else worse[0].label
+        headline = f"{lead}, and is significantly better than {scope}"
+    else:
+        rest = open_[0].label if len(open_) == 1 else f"the other {len(open_)} groups"
+        headline = f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}"
+    listed = {"Better": better, "Worse": worse if comparison.has_baseline else [], "Not significant": open_}
+    sentences = [f"{outcome}: {_labels(groups)}." for outcome, groups in listed.items() if groups]
+    return Verdict(f"{headline}.", " ".join([*sentences, _closest(comparison)]), not open_)
 
 
 def next_steps(comparison: Comparison) -> tuple[list[str], str]:
     """Return what to do next, and the command to type; empty if there is none."""
-    reference = comparison.reference
-    if reference is None or not any(each.test for each in comparison.differences):
+    if not comparison.tested:
         return [], ""
-    untested = [each for each in comparison.differences if each.test and each.test.n < 2]
-    if untested:
-        n = max(3, len(reference.counted) + 1)
+    if any(group.outcome == "one seed" for group in comparison.tested):
+        n = max(3, len(comparison.reference.counted) + 1)
         return [f"Run at least {n} seeds of every group."], _more_seeds(comparison, n)
-    if comparison.groups[0].at_chance:
+    if comparison.best.at_chance:
         return ["Train longer, or tune the learning rate, before comparing."], ""
-    open_ = [each for each in comparison.differences if each.test and not comparison.is_significant(each)]
+    *_, open_ = _by_outcome(comparison)
     if not open_:
-        run = max(comparison.groups[0].counted, key=lambda run: run.metric("best", "val_acc"))
+        run = max(comparison.best.counted, key=lambda run: run.metric("best", "val_acc"))
         return ["Evaluate a run of the best group."], f"python -m fer_exp.evaluate {quote_override('run', run.folder)}"
-    needed = sorted((each.seeds_needed, each.group.label) for each in open_ if each.seeds_needed)
-    beyond = [each.group.label for each in open_ if not each.seeds_needed]
+    needed = sorted((group.seeds_needed, group.label) for group in open_ if group.seeds_needed)
     steps = []
     if needed:
-        listed = join_first([f"{n} for {label}" for n, label in needed], MAX_NAMED)
-        steps.append(f"Seeds per group that would make the observed difference significant (80 % power): {listed}.")
-    if beyond:
-        listed = join_first(beyond, MAX_NAMED)
-        steps.append(f"More than {MAX_SEEDS} seeds: {listed}. Regard these as equal to {reference.label}.")
-    if not needed:
-        return steps, ""
-    return [*steps, "Then compare the old and the new sweep together."], _more_seeds(comparison, needed[0][0])
+        now = formats.number_range({len(group.counted) for group in comparison.counted_groups})
+        listed = join_first([f"{n} to separate {label}" for n, label in needed])
+        steps.append(
+            f"Train more seeds. Each group has {now}; if the observed differences are the true ones, it needs in all "
+            f"(80 % power) {listed} from {comparison.reference.label}. Then compare the old and the new sweep together."
+        )
+    if beyond := [group for group in open_ if not group.seeds_needed]:
+        steps.append(
+            f"Regard as equal to {comparison.reference.label}, for more than {MAX_SEEDS} seeds are needed: "
+            f"{_labels(beyond)}."
+        )
+    return steps, _more_seeds(comparison, needed[0][0]) if needed else ""
 
 
 def made_by(comparison: Comparison) -> str:
     """Return the command that made the runs, if they are from one sweep."""
-    if len(comparison.sweeps) != 1:
-        return ""
-    return shlex.join(["python", "-m", "fer_exp.train", "-m", *comparison.sweeps[0].overrides])
+    return shlex.join([*TRAIN, *comparison.sweeps[0].overrides]) if len(comparison.sweeps) == 1 else ""
 
 
-def _tested(comparison: Comparison, score: str) -> Verdict:
-    assert comparison.reference
-    name, metric = comparison.reference.label, describe(comparison.metric)
-    tested = [each for each in comparison.differences if each.test]
-    open_ = [each for each in tested if not comparison.is_significant(each)]
-    better = [each for each in tested if each not in open_ and _is_better(comparison, each)]
-    worse = [each for each in tested if each not in open_ and each not in better]
-    parts = {"Better": better, "Worse": worse * comparison.has_baseline, "Not significant": open_}
-    detail = " ".join(f"{part}: {_labels(some)}." for part, some in parts.items() if some)
-    lead = f"{name} has the {_best(comparison)} {metric.label}, {score}"
-    if comparison.has_baseline:
-        headline = (
-            f"The baseline {name} reaches {score}: {formats.plural(len(better), 'group')} better, {len(worse)} worse"
-        )
-    elif not worse:
-        headline = f"{lead}, but no difference to another group is significant"
-    elif not open_:
-        scope = "every other group" if len(worse) > 1 else worse[0].group.label
-        headline = f"{lead}, and is significantly better than {scope}"
-    else:
-        rest = _labels(open_) if len(open_) == 1 else f"the other {len(open_)} groups"
-        headline = f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}"
-    return Verdict(f"{headline}.", f"{detail} {_method(comparison)}".strip(), not open_)
+def _by_outcome(comparison: Comparison) -> tuple[list[RankedGroup], list[RankedGroup], list[RankedGroup]]:
+    """Return the groups that are better, those that are worse, and those without a significant difference."""
+    outcomes = (("better",), ("worse",), ("not significant", "one seed"))
+    better, worse, open_ = ([group for group in comparison.groups if group.outcome in some] for some in outcomes)
+    return better, worse, open_
 
 
-def _method(comparison: Comparison) -> str:
-    tests = [each.test for each in comparison.differences if each.test and not math.isnan(each.test.p_value)]
-    seeds = sorted({test.n for test in tests})
-    number = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    correction = f", Holm-corrected for {len(tests)} comparisons" if len(tests) > 1 else ""
-    label, test, p_value = min(
-        ((each.group.label, each.test, each.p_adjusted) for each in comparison.differences if each.test),
-        key=lambda found: abs(found[1].mean),
-    )
-    unit = " points" if formats.is_percent(comparison.metric) else ""
+def _best_mean(comparison: Comparison) -> str:
+    return f"{'highest' if comparison.score.sign > 0 else 'lowest'} mean {comparison.score.label}"
+
+
+def _closest(comparison: Comparison) -> str:
+    """Return the smallest difference, and the method."""
+    score = comparison.score
+    tests = [(group, group.test) for group in comparison.tested if group.test]
+    closest, test = min(tests, key=lambda found: abs(found[1].mean))
+    seeds = [test.n for _, test in tests if test.n > 1]
+    correction = f", Holm-corrected for {len(seeds)} comparisons" if len(seeds) > 1 else ""
     return (
-        f"Closest: {label}, {formats.estimate(test, comparison.metric)}{unit}, p = "
-        f"{formats.p_value(p_value)}. Paired t-tests over {number} seeds{correction}."
+        f"Closest: {closest.label}, {score.estimate(test)}{score.points}, p = {formats.p_value(closest.p_adjusted)}. "
+        f"Paired t-tests over {formats.number_range(set(seeds))} seeds{correction}."
     )
 
 
-def _is_better(comparison: Comparison, each: Difference) -> bool:
-    assert each.test
-    return (each.test.mean > 0) == (describe(comparison.metric).direction == "max")
-
-
-def _best(comparison: Comparison) -> str:
-    return "highest mean" if describe(comparison.metric).direction == "max" else "lowest mean"
-
-
-def _score(comparison: Comparison, group: Group) -> str:
-    return formats.score(group.summary(comparison.measure, comparison.metric).mean, comparison.metric)
-
-
-def _labels(differences: list[Difference]) -> str:
-    labels = [each.group.label for each in differences]
-    return join_first(labels, MAX_NAMED, "; " if any("," in label for label in labels) else ", ")
+def _labels(groups: Sequence[RankedGroup]) -> str:
+    labels = [group.label for group in groups]
+    return join_first(labels, separator="; " if any("," in label for label in labels) else ", ")
 
 
 def _more_seeds(comparison: Comparison, n: int) -> str:
     """Return the command that adds runs until every group has ``n`` seeds."""
-    used = {run.seed for run in comparison.counted}
-    first = max(used) + 1
-    seeds = range(first, first + max(1, n - min(len(group.counted) for group in comparison.groups if group.counted)))
+    first = max(run.seed for run in comparison.counted) + 1
+    fewest = min(len(group.counted) for group in comparison.counted_groups)
+    seeds = range(first, first + max(1, n - fewest))
     values = ",".join(map(str, seeds)) if len(seeds) <= 6 else f"range({seeds.start},{seeds.stop})"
     if len(comparison.sweeps) != 1:
-        return f"python -m fer_exp.train -m ... seed={values}"
+        return f"{' '.join(TRAIN)} ... seed={values}"
     sweep = comparison.sweeps[0]
-    others = [
-        text for text in sweep.overrides if not re.match(r"seed=|hydra\.sweep\.dir=|hydra\.sweeper\.seeds=", text)
-    ]
-    more = f"hydra.sweeper.seeds={n}" if sweep.arms else f"seed={values}"
-    return shlex.join(["python", "-m", "fer_exp.train", "-m", *others, more])
+    replaced = re.compile(r"seed=|hydra\.sweep\.dir=|hydra\.sweeper\.seeds=")
+    others = [override for override in sweep.overrides if not replaced.match(override)]
+    return shlex.join([*TRAIN, *others, f"hydra.sweeper.seeds={n}" if sweep.arms else f"seed={values}"])

@@ -1,22 +1,64 @@
-"""Build SVG figures as text: elements, scales, ticks, axes, and the colours of groups.
+"""Build SVG figures as text: elements, scales, ticks, and the colours of groups.
 
 A figure inside a page takes its colours from the page's stylesheet, which follows the reader's light or dark theme.
-``standalone`` makes a file of it, with colours for white paper.
+``Figure.file`` has a stylesheet of its own, with colours for white paper.
 """
 
 import colorsys
 import html
 import math
-import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 FONT_SIZE = 14
 # Distinct for most colour-blind readers, with a contrast of at least 3:1; more groups get colours around the circle.
 _LIGHT = ("#0072b2", "#d55e00", "#00855f", "#b3407f", "#8a6a00", "#6a51c8", "#5f6b76", "#8c4a2f")
 _DARK = ("#6bb8f0", "#ff9e5e", "#4fd0a5", "#f29ac7", "#e0c04c", "#b3a4ff", "#b8c2cc", "#e0a184")
 _DASHES = ("none", "7 3", "2 3")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        name: of its file, without ``.svg``.
+        body: elements.
+        width: in pixels.
+        height: in pixels.
+        description: text for readers who do not see the figure.
+        has_ranks: whether it shows the groups' ranks only, so that a file of its own needs a legend.
+        data: ``data-*`` attributes for the page's script.
+    """
+
+    name: str
+    body: Sequence[str] = field(repr=False)
+    width: int
+    height: int
+    description: str
+    has_ranks: bool = False
+    data: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def svg(self) -> str:
+        """The ``<svg>`` element for a page that has ``stylesheet``."""
+        return self._element(self.body, self.height, **{f"data_{key}": value for key, value in self.data.items()})
+
+    def file(self, names: Sequence[str]) -> str:
+        """The text of an SVG file, with the groups' ``names`` below if it needs them."""
+        entries = [(i, f"#{i + 1} {name}") for i, name in enumerate(names)] if self.has_ranks else []
+        style = element("style", stylesheet(len(names)), "svg{background:#fff}")
+        body = [style, *self.body, *legend(entries, self.width, self.height)]
+        height = self.height + 20 * len(entries) + 6
+        svg = self._element(body, height, xmlns="http://www.w3.org/2000/svg")
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n'
+
+    def _element(self, body: Sequence[str], height: int, **attributes: object) -> str:
+        box = f"0 0 {self.width} {height}"
+        return element(
+            "svg", *body, **attributes, viewBox=box, width=self.width, role="img", aria_label=self.description
+        )
 
 
 @dataclass(frozen=True)
@@ -30,11 +72,17 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the pixel of a value; values outside are clipped to the ends."""
+        """Return the pixel of a value; values outside are clipped to the ends, and NaN stays NaN."""
+        if math.isnan(value):
+            return math.nan
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         position = math.log(max(value, self.low)) if self.log else value
         fraction = 0.5 if high == low else min(1.0, max(0.0, (position - low) / (high - low)))
         return self.start + fraction * (self.end - self.start)
+
+    def contains(self, value: float) -> bool:
+        """Whether a value is between ``low`` and ``high``."""
+        return self.low <= value <= self.high
 
 
 def element(name: str, *children: str, **attributes: object) -> str:
@@ -75,7 +123,7 @@ def points(xs: Sequence[float], ys: Sequence[float]) -> str:
 
 
 def band(xs: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> str:
-    """Return the ``d`` of the area between two curves."""
+    """Return the ``d`` of the area between two curves, where both are known."""
     known = [(x, a, b) for x, a, b in zip(xs, lows, highs, strict=True) if not math.isnan(a + b)]
     if not known:
         return ""
@@ -116,19 +164,6 @@ def fit(text: str, width: float, size: float = FONT_SIZE) -> str:
     return "…"
 
 
-def figure(body: Sequence[str], width: float, height: float, description: str, **attributes: object) -> str:
-    """Return an ``<svg>`` with an accessible description and more attributes."""
-    return element(
-        "svg",
-        *body,
-        viewBox=f"0 0 {_text(width)} {_text(height)}",
-        width=width,
-        role="img",
-        aria_label=description,
-        **attributes,
-    )
-
-
 def legend(names: Sequence[tuple[int, str]], width: float, top: float) -> list[str]:
     """Return the names of groups below each other, each with a square in the group's colour."""
     return [
@@ -140,17 +175,6 @@ def legend(names: Sequence[tuple[int, str]], width: float, top: float) -> list[s
         )
         for i, (group, name) in enumerate(names)
     ]
-
-
-def standalone(svg: str, groups: int, names: Sequence[str] = ()) -> str:
-    """Return the text of an SVG file: with its own stylesheet, on white, and numbered names below."""
-    start = svg.index(">") + 1
-    width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg[:start])[0])
-    opening = svg[:start].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    opening = opening.replace(f' {_text(height)}"', f' {_text(height + 20.0 * len(names) + 6)}"', 1)
-    style = element("style", stylesheet(groups), "svg{background:#fff}")
-    rows = legend([(i, f"{i + 1} {name}") for i, name in enumerate(names)], width, height)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{opening}{style}{svg[start:-6]}{"".join(rows)}</svg>\n'
 
 
 def stylesheet(

@@ -17,14 +17,14 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str,
     Args:
         header: column names.
         rows: cells.
-        align: ``l`` or ``r`` for each column.
-        width: maximum width; None for the terminal's. Longer cells continue on the next line.
+        align: ``l`` for each column of text, ``r`` for each of numbers, which are not broken.
+        width: maximum width; None for the terminal's. Longer text continues on the next line.
 
     Control characters in cells are escaped.
     """
     table = Table(box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 0))
     for name, side in zip(header, align, strict=True):
-        table.add_column(Text(name), justify="left" if side == "l" else "right", overflow="fold")
+        table.add_column(Text(name), justify="left" if side == "l" else "right", no_wrap=side == "r", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(file=io.StringIO(), width=width or shutil.get_terminal_size((100, 24)).columns, color_system=None)

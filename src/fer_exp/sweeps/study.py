@@ -164,7 +164,7 @@ class Study(Sweeper):
     ) -> dict[str, Job]:
         """The overrides of the best trial of each arm that is not in ``chosen``, read from the trials' records."""
         from fer_exp.comparison.grouping import default_measure
-        from fer_exp.comparison.tuning import score, tune
+        from fer_exp.comparison.tuning import tune
 
         # The launcher reports the folders of its jobs, wherever they ran.
         runs = [_read_trial(Path(job.hydra_cfg.hydra.runtime.output_dir)) for job in returned]  # type: ignore[union-attr]
@@ -179,7 +179,7 @@ class Study(Sweeper):
                 log.error("%s: no trial has a result. This arm is not trained with new seeds.", name)
                 continue
             winners[name] = trials[tuning.winner]
-            value = format_value("val_acc", score(tuning.winner, measure))
+            value = format_value("val_acc", tuning.score.of(tuning.winner))
             settings = " ".join(winners[name])
             log.info(
                 "%s: the best of %d trials is %s (val_acc %s on held-out images).", name, self.trials, settings, value

@@ -1,0 +1,337 @@
+"""The content of a comparison report, independent of the format it is written in."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from fer_exp.comparison import figures, formats
+from fer_exp.comparison.analysis import Comparison, paired_test
+from fer_exp.comparison.caveats import find_caveats
+from fer_exp.comparison.classes import class_sections
+from fer_exp.comparison.load import MEASURES
+from fer_exp.comparison.score import Score
+from fer_exp.comparison.settings import differing_keys
+from fer_exp.comparison.statistics import ALPHA, holm, summarize
+from fer_exp.comparison.tables import Section, Table, group_tables, places
+from fer_exp.comparison.verdict import Verdict, made_by, make_verdict, next_steps
+from fer_exp.plots.svg import Figure
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows.
+
+    Attributes:
+        title: what was compared, and on which data.
+        provenance: short facts: runs, data, device, version, date, hours.
+        command: the command that made the runs.
+        verdict: the answer.
+        caveats: what to know before trusting it.
+        forest: figure of the differences.
+        forest_note: how to read it.
+        ranking: a row per group, best first.
+        next_steps: what to do next.
+        next_command: the command for it.
+        sections: the rest.
+        groups: the groups' names, in the order of their colours.
+        runs: a row per run, trials last.
+    """
+
+    title: str
+    provenance: tuple[str, ...]
+    command: str
+    verdict: Verdict
+    caveats: tuple[str, ...]
+    forest: Figure | None
+    forest_note: str
+    ranking: Table
+    next_steps: tuple[str, ...]
+    next_command: str
+    sections: tuple[Section, ...] = field(repr=False)
+    groups: tuple[str, ...]
+    runs: tuple[Mapping[str, Any], ...] = field(repr=False)
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures."""
+        found = [figure for section in self.sections for figure in section.figures]
+        return [self.forest, *found] if self.forest else found
+
+
+def make_report(comparison: Comparison, folder: Path, title: str | None = None) -> Report:
+    """Collect the content of a report that will be written to ``folder``."""
+    steps, command = next_steps(comparison)
+    runs = _run_rows(comparison, folder)
+    sections = [
+        _curves(comparison),
+        _learning_rate(comparison),
+        *class_sections(comparison),
+        _cost(comparison),
+        _pairs(comparison),
+        _metrics(comparison),
+        _trials(comparison),
+        _settings(comparison),
+        _runs(comparison, runs[: len(comparison.runs)]),
+        _method(comparison),
+    ]
+    return Report(
+        title=title or f"Comparison of {', '.join(comparison.group_by)} on {_data_name(comparison)}",
+        provenance=tuple(_provenance(comparison)),
+        command=made_by(comparison),
+        verdict=make_verdict(comparison),
+        caveats=tuple(find_caveats(comparison)),
+        forest=figures.forest(comparison),
+        forest_note=_forest_note(comparison),
+        ranking=_ranking(comparison),
+        next_steps=tuple(steps),
+        next_command=command,
+        sections=tuple(section for section in sections if section),
+        groups=tuple(group.label for group in comparison.groups),
+        runs=tuple(runs),
+    )
+
+
+def _ranking(comparison: Comparison) -> Table:
+    score = comparison.score
+    rows = [
+        (
+            f"#{group.place + 1}",
+            group.label,
+            str(len(group.counted)),
+            score.mean_std(group.summary),
+            score.estimate(group.test) if group.test else "",
+            formats.p_value(group.p_adjusted) if group.test else "",
+            comparison.result(group),
+        )
+        for group in comparison.groups
+    ]
+    header = ("rank", "group", "n", score.column, f"to {comparison.reference_name} [95 %]", "p", "result")
+    return Table(header, rows, "rlrrrrl", places=places(comparison.groups), group_column=1)
+
+
+def _forest_note(comparison: Comparison) -> str:
+    note = "Lines: 95 % t intervals. Dots: seeds. Filled squares: significant."
+    tests = len(comparison.tested)
+    if tests < 2:
+        return note
+    return (
+        f"{note} Each interval is of one difference alone; p is corrected for {tests} comparisons (Holm), so an "
+        "interval beside 0 does not make a difference significant."
+    )
+
+
+def _provenance(comparison: Comparison) -> Iterator[str]:
+    runs = comparison.runs
+    seeds = {run.seed for run in runs}
+    counts = {"run": len(runs), "group": len(comparison.groups), "seed": len(seeds)}
+    yield ", ".join(formats.plural(n, word) for word, n in counts.items())
+    if epochs := {run.epochs for run in comparison.counted}:
+        yield f"{formats.number_range(epochs)} epoch{'s' * (epochs != {1})}"
+    images = [runs[0].value(f"data.{split}") for split in ("train", "validation")]
+    if all(isinstance(count, int) for count in images):
+        yield f"{_data_name(comparison)}: {images[0]:,} training and {images[1]:,} validation images"
+    if devices := sorted({str(run.value("environment.device")) for run in runs if run.value("environment.device")}):
+        yield ", ".join(devices)
+    commit = str(runs[0].value("environment.git_commit") or "")
+    dirty = "-dirty" * commit.endswith("-dirty")
+    yield f"fer_exp {runs[0].value('environment.versions.fer_exp') or ''} {commit[:7]}{dirty}".strip()
+    if spans := [run.span for run in runs if run.span]:
+        yield f"{max(end for _, end in spans):%Y-%m-%d}"
+    yield f"{formats.duration(sum(run.total_seconds for run in runs))} in all"
+
+
+def _data_name(comparison: Comparison) -> str:
+    """The last part of the data's path that is a name of its own."""
+    root = comparison.runs[0].value("data.root")
+    if not root:
+        return "synthetic images"
+    parts = [part for part in Path(str(root)).parts if part not in ("images", "data", "train", os.sep)]
+    return Path(parts[-1]).stem if parts else str(root)
+
+
+def _curves(comparison: Comparison) -> Section | None:
+    if not comparison.counted:
+        return None
+    notes = [
+        "Mean over seeds with its 95 % t interval, and the group's rank. Thin lines are single runs that trained "
+        "longer, or diverged and end in a cross."
+    ]
+    if not math.isnan(comparison.chance):
+        notes.append(f"Dashed: a constant guess ({comparison.score.text(comparison.chance)}).")
+    return Section("Curves", (" ".join(notes),), figures=tuple(figures.curves(comparison)), has_axis_choice=True)
+
+
+def _learning_rate(comparison: Comparison) -> Section | None:
+    figure = figures.learning_rates(comparison)
+    if figure is None:
+        return None
+    note = "Mean, and a band from the lowest to the highest run; a cross is a learning rate at which a run diverged."
+    note += " A ring is the chosen one." if comparison.tunings else ""
+    return Section("Learning rate", (note,), figures=(figure,))
+
+
+def _cost(comparison: Comparison) -> Section | None:
+    figure = figures.cost(comparison)
+    if figure is None:
+        return None
+    note = "Times are of training alone, without validation."
+    if math.isnan(comparison.target):
+        return Section("Cost", (note,), figures=(figure,))
+    rows = []
+    for group in comparison.counted_groups:
+        times = [run.to_target(comparison.score.metric, comparison.target) for run in group.counted]
+        epochs, steps, seconds = (summarize([time[unit] for time in times]).median for unit in times[0])
+        reached = f"{sum(math.isfinite(time['epochs']) for time in times)} of {len(times)}"
+        rows.append((group.label, reached, formats.count(epochs), formats.count(steps), formats.duration(seconds)))
+    target = f"{comparison.score.metric} {comparison.score.text(comparison.target)}"
+    notes = (note, f"Time to {target}: medians over seeds; a miss counts as infinite.")
+    header = ("group", "reached it", "epochs", "steps", "time")
+    return Section("Cost", notes, (Table(header, rows, "llrrr", places(comparison.counted_groups)),), (figure,))
+
+
+def _pairs(comparison: Comparison) -> Section | None:
+    score = comparison.score
+    pairs = combinations(comparison.counted_groups, 2)
+    tests = [(f"{a.label} - {b.label}", paired_test(a, b, score)) for a, b in pairs]
+    if len(tests) < 2:
+        return None
+    adjusted = holm([test.p_value for _, test in tests])
+    rows = [
+        (pair, str(test.n), score.estimate(test), formats.p_value(test.p_value), formats.p_value(p))
+        for (pair, test), p in zip(tests, adjusted, strict=True)
+        if test.n
+    ]
+    note = f"Paired t-tests of {score.measure} {score.column}; the last column is corrected for all pairs."
+    header = ("pair", "n", "difference [95 %]", "p", "p (Holm)")
+    return Section("All pairs", (note,), (Table(header, rows, "lrrrr"),), is_folded=True)
+
+
+def _metrics(comparison: Comparison) -> Section | None:
+    names = dict.fromkeys(name for run in comparison.counted for name in run.metrics)
+    groups = comparison.counted_groups
+    rows = [
+        (f"{measure} {score.column}", *(score.mean_std(score.summarize(group.counted)) for group in groups))
+        for name in names
+        for measure in MEASURES
+        for score in [Score(name, measure)]
+    ]
+    note = "Mean ± standard deviation over seeds; best: the epoch of best.ckpt, final: the last epoch."
+    tables = group_tables("metric", [group.label for group in groups], rows, "r")
+    return Section("All metrics", (note,), tables, is_folded=True) if rows else None
+
+
+def _trials(comparison: Comparison) -> Section | None:
+    rows = []
+    for each in comparison.tunings:
+        values = [f"{key}={formats.setting(each.winner.value(key))}" for key in each.varied] if each.winner else []
+        rows.append(
+            (
+                each.label,
+                str(len(each.trials)),
+                str(sum(trial.status == "diverged" for trial in each.trials)),
+                str(sum(not trial.counts for trial in each.trials)),
+                ", ".join(values) or formats.NO_VALUE,
+                each.score.text(each.score.of(each.winner)) if each.winner else formats.NO_VALUE,
+                ", ".join(each.boundary_hits) or formats.NO_VALUE,
+                formats.duration(sum(trial.total_seconds for trial in each.trials)),
+            )
+        )
+    header = ("group", "trials", "diverged", "no result", "chosen", "score", "at the end of its range", "time")
+    note = "Trials chose the settings on images held out of training; they are not averaged with the runs above."
+    return Section("Trials", (note,), (Table(header, rows, "lrrrlrlr"),), is_folded=True) if rows else None
+
+
+def _settings(comparison: Comparison) -> Section:
+    examples = [max(group.runs, key=lambda run: run.counts) for group in comparison.groups]
+    differing = differing_keys(examples)
+    labels = [group.label for group in comparison.groups]
+    rows = [(key, *(formats.setting(run.value(key)) for run in examples)) for key in differing]
+    tables = group_tables("setting that differs", labels, rows, "l") if rows else ()
+    shared = {key: value for run in examples for key, value in run.settings.items() if key not in differing}
+    rows = [(key, formats.setting(value)) for key, value in sorted(shared.items()) if value is not None]
+    return Section("Settings", (), (*tables, Table(("setting of all groups", "value"), rows, "ll")), is_folded=True)
+
+
+def _runs(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> Section:
+    score = comparison.score
+    best, final = (Score(score.metric, measure) for measure in MEASURES)
+    cells = [
+        (
+            row["group"],
+            str(row["seed"]),
+            row["status"] if row["counted"] == "yes" else f"({row['status']})",
+            formats.setting(row["lr"]),
+            best.number(row[f"best_{score.metric}"]),
+            formats.setting(row["best_epoch"]),
+            final.number(row[f"final_{score.metric}"]),
+            str(row["epochs"]),
+            formats.count(row["epochs_to_target"]),
+            formats.duration(row["train_seconds"]),
+            row["folder"],
+        )
+        for row in rows
+    ]
+    note = f"best and final: {score.column}, at the epoch of best.ckpt and at the last epoch; to target: epochs."
+    header = ("group", "seed", "status", "lr", "best", "epoch", "final", "epochs", "to target", "training", "folder")
+    runs_places = [group.place for group in comparison.groups for _ in group.runs]
+    table = Table(header, cells, "lrlrrrrrrrl", runs_places, is_sortable=True)
+    return Section("Runs", (note, "Runs in brackets are not counted."), (table,), is_folded=True)
+
+
+def _run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
+    """Return what the CSV file says of each run; a study's trials last. NaN is a value that is not known."""
+    counted = set(map(id, comparison.counted))
+    metrics = dict.fromkeys(name for run in comparison.runs for name in run.metrics)
+    labelled = [(group.label, run) for group in comparison.groups for run in group.runs]
+    labelled += [(each.label, run) for each in comparison.tunings for run in each.trials]
+    rows = []
+    for label, run in labelled:
+        times = run.to_target(comparison.score.metric, comparison.target)
+        has_target = run.counts and not math.isnan(comparison.target)
+        rows.append(
+            {
+                "group": label,
+                "counted": "yes" if id(run) in counted else "no",
+                "role": "selection" if run.held_out else "reporting",
+                "status": run.status,
+                "seed": run.seed,
+                "optimizer": run.value("optimizer"),
+                "model": run.value("model"),
+                "lr": run.value("optimizer.lr"),
+                "best_epoch": run.best_epoch,
+                **{f"{measure}_{name}": run.metric(measure, name) for name in metrics for measure in MEASURES},
+                "epochs": run.epochs,
+                **{f"{unit}_to_target": value if has_target else math.nan for unit, value in times.items()},
+                "train_seconds": float(run.train_seconds[-1]) if run.epochs else math.nan,
+                "total_seconds": run.total_seconds,
+                "device": run.value("environment.device"),
+                "folder": Path(os.path.relpath(run.folder.absolute(), folder.absolute())).as_posix(),
+            }
+        )
+    return rows
+
+
+def _method(comparison: Comparison) -> Section:
+    score, tests = comparison.score, len(comparison.tested)
+    counted = len(comparison.counted)
+    lines = [f"{counted} of {len(comparison.runs)} runs are counted: one per seed and group, completed or diverged."]
+    epoch = "the last epoch, which validation did not choose"
+    if score.measure == "best":
+        epoch = "the epoch of best.ckpt, which validation chose, so it is optimistic"
+    lines.append(f"The score is {score.metric} at {epoch}.")
+    if tests:
+        lines.append(
+            f"Each group is compared with {comparison.reference.label}, run by run with the same seed: mean difference "
+            f"with its 95 % t interval, and paired t-test. The p values are corrected for {tests} comparisons (Holm). A "
+            f"difference is significant if the corrected p is below {ALPHA}. The intervals are not corrected."
+        )
+    if not math.isnan(comparison.chance):
+        lines.append(
+            f"Always guessing the most frequent validation class gives {score.text(comparison.chance)}. A group is at "
+            "chance if the Wilson interval of its accuracy reaches down to that."
+        )
+    return Section("How it was measured", tuple(lines), is_folded=True)
