@@ -88,7 +88,7 @@ def test_there_are_no_axe_violations(report, open_page, scheme):
 
 def test_the_answer_is_on_the_first_screen(report, open_page):
     page = open_page(report(9), viewport={"width": 1400, "height": 900})
-    for selector in ("h1", ".verdict", ".caveats", "figure.wide svg", ".ranking table"):
+    for selector in ("h1", ".verdict", ".caveats", ".first figure svg", ".ranking table"):
         box = page.locator(selector).bounding_box()
         assert box["y"] + box["height"] <= 900, selector
 
@@ -96,7 +96,7 @@ def test_the_answer_is_on_the_first_screen(report, open_page):
 def test_everything_is_there_without_javascript_and_in_print(report, open_page):
     url = report(3)
     page = open_page(url, java_script_enabled=False)
-    page.locator("label", has_text="1 adam").locator("input").uncheck()
+    page.locator("label", has_text="#1 adam").locator("input").uncheck()
     assert not page.locator(".curves svg g.g0").first.is_visible()
     assert page.locator(".curves svg g.g1").first.is_visible()
     page.locator("#axis-minutes").check()

@@ -53,7 +53,6 @@ def test_trials_choose_and_other_runs_report(make_trial):
     ]
     comparison = compare(Records([*trials, *reports]), ["arm"])
     assert [len(group.runs) for group in comparison.groups] == [2, 2]
-    assert comparison.differences[0].test.n == 2  # a tuned learning rate may differ
+    assert comparison.groups[1].test.n == 2  # a tuned learning rate may differ
     assert {t.label: t.winner.value("optimizer.lr") for t in comparison.tunings} == {"adam": 0.2, "sgd": 0.3}
-    assert comparison.tunings[0].best.value("optimizer.lr") == 0.3  # finished after the choice
     assert not compare(Records(trials), ["optimizer", "optimizer.lr"]).tunings

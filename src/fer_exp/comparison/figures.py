@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -63,21 +64,20 @@ def forest(comparison: Comparison) -> Figure | None:
         else:
             note = f"{comparison.reference_name}, {score.text(group.summary.mean)}"
         bold = "b" if group is reference or group.is_significant else None
-        name = fit(group.label, FOREST_WIDTH - text_width(note) - 16)
-        texts = [label(name, 2, top + 17, class_=bold), label(note, FOREST_WIDTH - 2, top + 17, "end", "t")]
+        name = fit(group.label, FOREST_WIDTH - text_width(note) - 20)
+        text = element("text", escape(name), element("tspan", note, dx=10, class_="t"), x=2, y=top + 17, class_=bold)
         notes.append(f"{group.label}: {note}")
         marks = _forest_marks(group, x, top + 29)
-        body.append(element("g", tooltip(notes[-1]), *texts, *marks, class_=f"g{group.place}"))
+        body.append(element("g", tooltip(notes[-1]), text, *marks, class_=f"g{group.place}"))
     description = f"Difference of {score.label} to {reference.label}. {'; '.join(notes)}"
     return Figure("forest", body, FOREST_WIDTH, height + 44, description)
 
 
 def _forest_range(groups: Sequence[RankedGroup]) -> tuple[float, float]:
-    """Limits for all intervals, but at most ten times the typical difference or four times the typical spread."""
+    """Limits for all intervals, but at most five times the typical difference of a seed."""
     tests = [group.test for group in groups if group.test]
     ends = [end for test in tests for end in (test.low, test.high, *test.differences) if math.isfinite(end)]
-    spread = [abs(difference - test.mean) for test in tests for difference in test.differences]
-    bound = max(10 * float(np.median([abs(test.mean) for test in tests])), 4 * float(np.median(spread)), 1e-4)
+    bound = 5 * max(float(np.median([max(map(abs, test.differences)) for test in tests])), 1e-4)
     low, high = max(min([0, *ends]), -bound), min(max([0, *ends]), bound)
     margin = 0.04 * (high - low) or 1e-4
     return low - margin, high + margin
@@ -120,10 +120,9 @@ class _Curve:
 
 def curves(comparison: Comparison) -> list[Figure]:
     """Draw the metrics over epochs, one panel each, accuracy and loss first."""
-    logged = dict.fromkeys(name for run in comparison.counted for name in run.history)
-    names = [name for name in logged if name.startswith(("val_", "train_")) and not name.endswith("_seconds")]
     first = ["val_acc", "val_loss", "train_acc", "train_loss"]
-    names.sort(key=lambda name: (first.index(name) if name in first else len(first), name))
+    logged = {name for run in comparison.counted for name in run.metrics}
+    names = [name for name in first if name in logged] + sorted(logged.difference(first))
     return [_curves_panel(comparison, Score(name, comparison.score.measure)) for name in names]
 
 
@@ -194,84 +193,60 @@ def _curve_shapes(curve: _Curve, name: str, xs: Sequence[float], y: Scale) -> li
 
 
 def learning_rates(comparison: Comparison) -> Figure | None:
-    """Draw the score over the learning rate, one line per optimizer; None if each ran with one learning rate.
+    """Draw the score over the learning rate, of a study's trials or else of the runs; None for one rate per line.
 
-    A line is the mean with a band from the lowest to the highest run. A ring is the learning rate that a study chose.
+    A line is the mean, with a band from the lowest to the highest run. Groups that differ in the learning rate make one
+    line, in the colour of the best of them.
     """
     score = comparison.tunings[0].score if comparison.tunings else comparison.score
-    lines = [_Line(*each) for each in (_tuned if comparison.tunings else _swept)(comparison)]
-    lines = [each for each in lines if each.runs]
-    if not any(len(each.rates) > 1 for each in lines):
+    lines: dict[str, tuple[int, dict[float, list[Run]]]] = {}
+    for name, place, run in _tuned(comparison) if comparison.tunings else _swept(comparison):
+        rate = run.value("optimizer.lr")
+        if run.counts and isinstance(rate, int | float) and 0 < rate < math.inf and math.isfinite(score.of(run)):
+            lines.setdefault(name, (place, {}))[1].setdefault(float(rate), []).append(run)
+    if not any(len(by_rate) > 1 for _, by_rate in lines.values()):
         return None
-    rates = [rate for each in lines for rate in each.rates]
+    rates = [rate for _, by_rate in lines.values() for rate in by_rate]
     x = Scale(min(rates), max(rates), LEFT + 8, RIGHT - 8, log=True)
-    y = _y_scale([score.of(run) for each in lines for run in each.runs])
+    y = _y_scale([score.of(run) for _, by_rate in lines.values() for runs in by_rate.values() for run in runs])
     body = _y_axis(y, score, f"{score.label}{' of trials' * bool(comparison.tunings)}, {score.measure} epoch")
     body += [label(f"{tick:g}", x(tick), HEIGHT - 26, "middle", "t") for tick in log_ticks(x.low, x.high)]
     body.append(label("learning rate", (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
-    body += [element("g", *_line_shapes(each, score, x, y), class_=f"g{each.place}") for each in lines]
-    body += legend([(each.place, each.name) for each in lines], WIDTH, HEIGHT + 4)
+    for name, (place, by_rate) in lines.items():
+        body.append(element("g", *_line_shapes(name, dict(sorted(by_rate.items())), score, x, y), class_=f"g{place}"))
+    body += legend([(place, name) for name, (place, _) in lines.items()], WIDTH, HEIGHT + 4)
     height = HEIGHT + 20 * len(lines) + 8
     return Figure("learning_rate", body, WIDTH, height, f"{score.label} over the learning rate, one line per group")
 
 
-@dataclass(frozen=True)
-class _Line:
-    """Runs at several learning rates; ``chosen`` is the run whose learning rate a study chose."""
-
-    name: str
-    place: int
-    runs: Sequence[Run]
-    chosen: Run | None = None
-
-    @property
-    def rates(self) -> list[float]:
-        """The learning rates, in ascending order."""
-        return sorted({_rate(run) for run in self.runs})
-
-
-def _tuned(comparison: Comparison) -> Iterator[tuple[str, int, list[Run], Run | None]]:
+def _tuned(comparison: Comparison) -> Iterator[tuple[str, int, Run]]:
     places = {group.label: group.place for group in comparison.groups}
     for number, tuning in enumerate(comparison.tunings):
-        runs = [run for run in tuning.trials if _has_rate(run)]
-        chosen = tuning.winner if tuning.winner in runs else None
-        name = tuning.label + (f": {_rate(chosen):g} chosen" if chosen else "")
+        name = f"{tuning.label}: {formats.setting(tuning.winner.value('optimizer.lr'))} chosen" if tuning.winner else ""
         name += ", at the end of the range" if "optimizer.lr" in tuning.boundary_hits else ""
-        yield name, places.get(tuning.label, len(places) + number), runs, chosen
+        for run in tuning.trials:
+            yield name or tuning.label, places.get(tuning.label, len(places) + number), run
 
 
-def _swept(comparison: Comparison) -> Iterator[tuple[str, int, list[Run]]]:
-    """Groups that differ in the learning rate make one line, in the colour of the best of them."""
-    lines: dict[str, tuple[int, list[Run]]] = {}
+def _swept(comparison: Comparison) -> Iterator[tuple[str, int, Run]]:
     for group in comparison.groups:
-        for run in filter(_has_rate, group.counted):
-            name = re.sub(r"(, )?optimizer\.lr=[^,]+", "", group.label).removeprefix(", ")
-            lines.setdefault(name or str(run.value("optimizer")), (group.place, []))[1].append(run)
-    for name, (place, runs) in lines.items():
-        yield name, place, runs
+        name = re.sub(r"(, )?optimizer\.lr=[^,]+", "", group.label).removeprefix(", ")
+        for run in group.counted:
+            yield name or str(run.value("optimizer")), group.place, run
 
 
-def _line_shapes(each: _Line, score: Score, x: Scale, y: Scale) -> list[str]:
-    by_rate = {rate: [y(score.of(run)) for run in each.runs if _rate(run) == rate] for rate in each.rates}
-    xs, means = [x(rate) for rate in by_rate], [float(np.mean(heights)) for heights in by_rate.values()]
-    area = band(xs, [min(heights) for heights in by_rate.values()], [max(heights) for heights in by_rate.values()])
-    shapes = [element("path", d=area, class_="band"), element("path", d=points(xs, means), class_="mean")]
-    for rate, at, height in zip(by_rate, xs, means, strict=True):
-        mean = score.summarize([run for run in each.runs if _rate(run) == rate]).mean
-        hint = tooltip(f"{each.name}, learning rate {rate:g}: {score.text(mean)}")
-        shapes.append(element("circle", hint, cx=at, cy=height, r=3.5, class_="dot"))
-        if each.chosen and rate == _rate(each.chosen):
-            shapes.append(element("circle", cx=at, cy=height, r=7, class_="open"))
-    return shapes + [_cross(x(_rate(run)), y.start - 6) for run in each.runs if run.status == "diverged"]
-
-
-def _has_rate(run: Run) -> bool:
-    rate = run.value("optimizer.lr")
-    return run.counts and isinstance(rate, int | float) and 0 < rate < math.inf
-
-
-def _rate(run: Run) -> float:
-    return float(run.value("optimizer.lr") or 0)
+def _line_shapes(name: str, by_rate: dict[float, list[Run]], score: Score, x: Scale, y: Scale) -> list[str]:
+    values = {rate: [score.of(run) for run in runs] for rate, runs in by_rate.items()}
+    xs, means = [x(rate) for rate in values], [float(np.mean(scores)) for scores in values.values()]
+    area = band(xs, [y(min(scores)) for scores in values.values()], [y(max(scores)) for scores in values.values()])
+    shapes = [element("path", d=area, class_="band")]
+    shapes.append(element("path", d=points(xs, list(map(y, means))), class_="mean"))
+    for rate, at, mean in zip(values, xs, means, strict=True):
+        hint = tooltip(f"{name}, learning rate {rate:g}: {score.text(mean)}")
+        shapes.append(element("circle", hint, cx=at, cy=y(mean), r=3.5, class_="dot"))
+        if any(run.status == "diverged" for run in by_rate[rate]):
+            shapes.append(_cross(at, y.start - 6))
+    return shapes
 
 
 def cost(comparison: Comparison) -> Figure | None:

@@ -2,10 +2,7 @@
 
 import re
 
-from fer_exp.comparison.analysis import Comparison
-from fer_exp.comparison.formats import number_range
 from fer_exp.comparison.sections import Report
-from fer_exp.comparison.statistics import ALPHA
 from fer_exp.files import printable
 
 _SPECIAL = {
@@ -17,8 +14,9 @@ _SPECIAL = {
 }
 
 
-def latex(comparison: Comparison, report: Report) -> str:
+def latex(report: Report) -> str:
     """Return a LaTeX table (package booktabs) and a paragraph that says how it was measured."""
+    methods = [f"Compared: {'; '.join(report.provenance)}.", *report.sections[-1].paragraphs]
     header, *rows = [" & ".join(map(escape, row[1:-1])) for row in (report.ranking.header, *report.ranking.rows)]
     caption = f"{report.verdict.headline} Mean ± standard deviation over n seeds; difference with 95 % t interval; "
     return "\n".join(
@@ -35,26 +33,9 @@ def latex(comparison: Comparison, report: Report) -> str:
             r"  \end{tabular}",
             r"\end{table}",
             "",
-            r"\paragraph{Methods.} " + escape(_methods(comparison, report)),
+            r"\paragraph{Methods.} " + escape(" ".join(methods)),
             "",
         ]
-    )
-
-
-def _methods(comparison: Comparison, report: Report) -> str:
-    runs = comparison.counted
-    if not runs:
-        return "No run has a result."
-    seeds = number_range({len(group.counted) for group in comparison.counted_groups})
-    score = comparison.score
-    epoch = "the last epoch" if score.measure == "final" else f"the epoch with the best {runs[0].monitor}"
-    trials = sum(len(tuning.trials) for tuning in comparison.tunings)
-    tuned = f" Settings were chosen in {trials} trials on images held out of training." if trials else ""
-    return (
-        f"We compared {len(comparison.groups)} groups by {', '.join(comparison.group_by)} with {seeds} seeds each "
-        f"({'; '.join(report.provenance)}).{tuned} The score is {score.label} at {epoch}. All groups share initial "
-        "weights and data order for the same seed, so differences are paired by seed. We report 95 % t intervals and "
-        f"paired t-tests with Holm's correction for {len(comparison.tested)} comparisons at the level {ALPHA}."
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +22,9 @@ from fer_exp.runs.record import (
     SUMMARY,
     Row,
     digest,
-    natural,
     read_history,
     read_summary,
+    record_folders,
 )
 from fer_exp.runs.sweep_record import SWEEP
 
@@ -194,30 +194,29 @@ def find_records(places: Iterable[Path]) -> Records:
     """
     places = list(places)
     found = Records([])
-    seen: set[str] = set()
-    known: dict[Path, Sweep | None] = {}
+    folders: dict[str, Path] = {}
     for place in places:
         if not place.is_dir():
             raise UserError(f"{place}: no such folder; expected the folder of a run or a sweep, or one above them")
-        for folder, names in _walk(place, seen, found.messages):
-            try:
-                sweep = find_sweep(folder, known)
-            except Exception as error:  # a damaged file can hold anything, and must not stop the others
-                sweep = None
-                found.messages.append(f"{folder / SWEEP} is ignored: {_reason(error)}")
-            if sweep and SWEEP in names:
-                found.sweeps.append(sweep)
-                if missing := missing_jobs(sweep):
-                    same_folder = quote_override("hydra.sweep.dir", sweep.folder)
-                    found.messages.append(
-                        f"{sweep.folder}: {missing} of {sweep.jobs} jobs have no record yet; the same command with "
-                        f"{same_folder} runs them"
-                    )
-            if SUMMARY in names:
-                try:
-                    found.runs.append(replace(read_run(folder), arm=find_arm(folder, sweep)))
-                except UnreadableRecordError as error:
-                    found.messages.append(f"{folder} is excluded: {error}")
+        for folder in record_folders(place, lambda e: found.messages.append(f"{e.filename} is excluded: {e.strerror}")):
+            folders.setdefault(os.path.realpath(folder), folder)
+    known: dict[Path, Sweep | None] = {}
+    for folder in folders.values():
+        sweep = None
+        try:
+            sweep = find_sweep(folder, known)
+        except Exception as error:  # a damaged file can hold anything, and must not stop the others
+            found.messages.append(f"{SWEEP} above {folder} is ignored: {_reason(error)}")
+        try:
+            found.runs.append(replace(read_run(folder), arm=find_arm(folder, sweep)))
+        except UnreadableRecordError as error:
+            found.messages.append(f"{folder} is excluded: {error}")
+    found.sweeps.extend({sweep.folder: sweep for sweep in known.values() if sweep}.values())
+    for sweep in found.sweeps:
+        if missing := missing_jobs(sweep):
+            same_folder = quote_override("hydra.sweep.dir", sweep.folder)
+            jobs = f"{missing} of {sweep.jobs} jobs have no record yet"
+            found.messages.append(f"{sweep.folder}: {jobs}; the same command with {same_folder} runs them")
     if not found.runs:
         hint = (
             f"{', '.join(map(str, places))}: no run record ({SUMMARY}) found; expected the folder of a run or a sweep"
@@ -294,27 +293,3 @@ def _time(text: str) -> datetime:
 
 def _reason(error: BaseException) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
-
-
-def _walk(place: Path, seen: set[str], messages: list[str]) -> Iterator[tuple[Path, set[str]]]:
-    """Yield folders and the names of their files, each folder once, without the folders inside a run's.
-
-    Args:
-        place: where to start.
-        seen: real paths of the folders visited so far; ends links that lead back.
-        messages: gets one for each folder that cannot be read.
-    """
-
-    def report(error: OSError) -> None:
-        messages.append(f"{error.filename} is excluded: {error.strerror}")
-
-    for folder, subfolders, names in os.walk(place, followlinks=True, onerror=report):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        if SUMMARY in names:
-            subfolders.clear()
-        subfolders.sort(key=natural)
-        yield Path(folder), set(names)

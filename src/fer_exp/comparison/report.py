@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.text import Text
 
@@ -50,7 +50,7 @@ def write_report(
     contents = {MARKDOWN: render_markdown(report), CSV: render_csv(report), HTML: render_html(report, refresh)}
     contents |= {f"{FIGURES}/{figure.name}.svg": figure.file(report.groups) for figure in report.figures}
     if with_latex:
-        contents[LATEX] = latex(comparison, report)
+        contents[LATEX] = latex(report)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
     for old in (folder / FIGURES).glob("*.svg"):
         if f"{FIGURES}/{old.name}" not in contents:
@@ -146,16 +146,16 @@ def _code(command: str) -> list[str]:
 def render_html(report: Report, refresh: int | None = None) -> str:
     """Return the report as one self-contained page."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("fer_exp.comparison", "."), PackageLoader("fer_exp.plots", ".")]),
+        loader=PackageLoader("fer_exp", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    script = environment.get_template("report.js").render()
+    script = environment.get_template("comparison/report.js").render()
     groups = len(report.groups)
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template("comparison/report.html.jinja").render(
         report=report,
         refresh=refresh,
         max_caveats=MAX_CAVEATS,

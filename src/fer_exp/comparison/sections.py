@@ -115,12 +115,11 @@ def _ranking(comparison: Comparison) -> Table:
 
 def _forest_note(comparison: Comparison) -> str:
     note = "Lines: 95 % t intervals. Dots: seeds. Filled squares: significant."
-    tests = len(comparison.tested)
-    if tests < 2:
+    if (tests := len(comparison.tested)) < 2:
         return note
     return (
-        f"{note} Each interval is of one difference alone; p is corrected for {tests} comparisons (Holm), so an "
-        "interval beside 0 does not make a difference significant."
+        f"{note} Only the p values are corrected for {tests} comparisons (Holm), so an interval can be clear of 0 "
+        "although the difference is not significant."
     )
 
 
@@ -170,7 +169,6 @@ def _learning_rate(comparison: Comparison) -> Section | None:
     if figure is None:
         return None
     note = "Mean, and a band from the lowest to the highest run; a cross is a learning rate at which a run diverged."
-    note += " A ring is the chosen one." if comparison.tunings else ""
     return Section("Learning rate", (note,), figures=(figure,))
 
 
@@ -316,18 +314,20 @@ def _run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
 
 
 def _method(comparison: Comparison) -> Section:
-    score, tests = comparison.score, len(comparison.tested)
-    counted = len(comparison.counted)
-    lines = [f"{counted} of {len(comparison.runs)} runs are counted: one per seed and group, completed or diverged."]
+    score, tests, runs = comparison.score, len(comparison.tested), comparison.counted
+    lines = [f"{len(runs)} of {len(comparison.runs)} runs count: one per seed and group, completed or diverged."]
     epoch = "the last epoch, which validation did not choose"
     if score.measure == "best":
-        epoch = "the epoch of best.ckpt, which validation chose, so it is optimistic"
-    lines.append(f"The score is {score.metric} at {epoch}.")
+        epoch = "the epoch of the best checkpoint, which validation chose, so it is optimistic"
+    lines.append(f"The score is {score.label} at {epoch}.")
+    if trials := sum(len(tuning.trials) for tuning in comparison.tunings):
+        lines.append(f"Settings were chosen in {trials} trials on images held out of training.")
     if tests:
         lines.append(
-            f"Each group is compared with {comparison.reference.label}, run by run with the same seed: mean difference "
-            f"with its 95 % t interval, and paired t-test. The p values are corrected for {tests} comparisons (Holm). A "
-            f"difference is significant if the corrected p is below {ALPHA}. The intervals are not corrected."
+            "Runs with the same seed share initial weights and data order, so differences are paired by seed. Each "
+            f"group is compared with {comparison.reference.label}: mean difference with its 95 % t interval, and a "
+            f"paired t-test. The p values are corrected for {tests} comparisons (Holm), the intervals are not. A "
+            f"difference is significant if the corrected p is below {ALPHA}."
         )
     if not math.isnan(comparison.chance):
         lines.append(

@@ -71,10 +71,11 @@ def next_steps(comparison: Comparison) -> tuple[list[str], str]:
     steps = []
     if needed:
         now = formats.number_range({len(group.counted) for group in comparison.counted_groups})
-        listed = join_first([f"{n} to separate {label}" for n, label in needed])
+        listed = join_first([f"{n} for {label}" for n, label in needed])
         steps.append(
-            f"Train more seeds. Each group has {now}; if the observed differences are the true ones, it needs in all "
-            f"(80 % power) {listed} from {comparison.reference.label}. Then compare the old and the new sweep together."
+            f"Train more seeds; each group has {now} now. Seeds in total for a significant difference to "
+            f"{comparison.reference.label}, if the observed one is the true one (80 % power): {listed}. Then compare "
+            "the old and the new sweep together."
         )
     if beyond := [group for group in open_ if not group.seeds_needed]:
         steps.append(

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -257,10 +257,19 @@ def _number(name: str, row: Row) -> int | float:
     return int(value) if name in _INTEGERS else float(value)
 
 
-def record_folders(place: Path) -> Iterator[Path]:
-    """Run folders in and below ``place``, sorted by name. Folders inside a run folder are not searched."""
-    for folder, subfolders, names in os.walk(place):
+def record_folders(place: Path, onerror: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Run folders in and below ``place``, sorted by name. Folders inside a run folder are not searched.
+
+    Links are followed, each folder once. ``onerror`` gets the error of each folder that cannot be read.
+    """
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(place, onerror=onerror, followlinks=True):
         subfolders.sort(key=natural)
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         if SUMMARY in names:
             subfolders.clear()
             yield Path(folder)
