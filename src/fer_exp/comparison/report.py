@@ -15,7 +15,7 @@ from rich.text import Text
 from fer_exp.comparison.analysis import Comparison
 from fer_exp.comparison.latex import latex
 from fer_exp.comparison.sections import Report, make_report
-from fer_exp.comparison.tables import Section, Table
+from fer_exp.comparison.tables import Section
 from fer_exp.files import csv_cell, markdown_text, printable, replacing
 from fer_exp.plots import svg
 from fer_exp.plots.tables import markdown_table, text_table
@@ -102,7 +102,7 @@ def render_markdown(report: Report) -> str:
         f"# {markdown_text(report.title)}",
         markdown_text(" · ".join(report.provenance)),
         f"**{markdown_text(report.verdict.headline)}** {markdown_text(report.verdict.detail)}".strip(),
-        _markdown_table(report.ranking),
+        markdown_table(report.ranking.header, report.ranking.rows, report.ranking.align),
     ]
     if report.forest:
         blocks += [_image(report.forest), markdown_text(report.forest_note)]
@@ -122,13 +122,8 @@ def _markdown_section(section: Section) -> list[str]:
     blocks += map(_image, section.figures)
     for table in section.tables:
         blocks += [f"### {markdown_text(table.caption)}"] if table.caption else []
-        blocks.append(_markdown_table(table))
+        blocks.append(markdown_table(table.header, table.rows, table.align))
     return blocks
-
-
-def _markdown_table(table: Table) -> str:
-    header, *rows = ([markdown_text(cell) for cell in row] for row in (table.header, *table.rows))
-    return markdown_table(header, rows, table.align)
 
 
 def _image(figure: svg.Figure) -> str:

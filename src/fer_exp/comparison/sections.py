@@ -99,7 +99,7 @@ def _ranking(comparison: Comparison) -> Table:
     score = comparison.score
     rows = [
         (
-            f"#{group.place + 1}",
+            str(group.place + 1),
             group.label,
             str(len(group.counted)),
             score.mean_std(group.summary),
