@@ -97,14 +97,6 @@ def test_pairs_are_made_by_seed(make_run):
     assert compare(Records(runs)).groups[1].test.differences == pytest.approx((0.52 - 0.61, 0.54 - 0.62))
 
 
-def test_a_diverged_run_counts_as_it_ended(make_run):
-    runs = [make_run("adam", seed, [0.6, 0.6]) for seed in (0, 1)] + [make_run("sgd", 0, [0.5, 0.5])]
-    runs.append(make_run("sgd", 1, [0.5, 0.14], status="diverged", val_loss=[1, math.nan], train_loss=[1, math.nan]))
-    comparison = compare(Records(runs))
-    assert comparison.groups[1].summary.mean == pytest.approx((0.5 + 0.14) / 2)
-    assert compare(Records(runs), metric="val_loss").groups[1].summary.mean == math.inf
-
-
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
 def test_an_unfinished_run_is_excluded_with_a_caveat(make_run, status):
     runs = [make_run("adam", 0, [0.6]), make_run("sgd", 0, [0.5]), make_run("sgd", 1, [0.9], status=status)]

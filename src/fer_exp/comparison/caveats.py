@@ -55,10 +55,6 @@ def _tuning(comparison: Comparison) -> Iterator[str]:
     hits = [f"{each.label} ({', '.join(each.boundary_hits)})" for each in comparison.tunings if each.boundary_hits]
     if hits:
         yield f"The best setting is at the edge of its range; a wider one may contain a better one: {join_first(hits)}"
-    results = {each.label: sum(trial.counts for trial in each.trials) for each in comparison.tunings}
-    if len(set(results.values())) > 1:
-        listed = join_first([f"{label} {n}" for label, n in results.items()])
-        yield f"The groups have different numbers of trials with a result: {listed}"
 
 
 def _selection(comparison: Comparison) -> Iterator[str]:

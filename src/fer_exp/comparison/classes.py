@@ -1,18 +1,18 @@
 """Results per class, from the confusion matrices of the validation images."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison
 from fer_exp.comparison.grouping import Group, pairs
 from fer_exp.comparison.load import Floats, Run
+from fer_exp.comparison.score import Score
 from fer_exp.comparison.statistics import paired_t_test, wilson
 from fer_exp.comparison.tables import Section, Table, places
 
 MAX_CLASSES = 12  # of a confusion matrix that is shown
+RECALL = Score("val_acc", "best")  # shown as accuracy is
 
 
 def class_scores(confusion: Floats) -> Floats:
@@ -61,12 +61,10 @@ def _recall_row(group: Group, scores: Floats) -> tuple[str, ...]:
 
 
 def _recall(score: float, images: int) -> str:
-    if math.isnan(score):
-        return formats.NO_VALUE
-    if score in (0, 1) and images:
-        low, high = wilson(round(score * images), images)
-        return f"{100 * score:.0f} [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * score:.1f}"
+    if score not in (0, 1) or not images:
+        return RECALL.number(score)
+    low, high = wilson(round(score * images), images)
+    return f"{100 * score:.0f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _difference_row(group: Group, reference: Group) -> tuple[str, ...]:
@@ -76,13 +74,7 @@ def _difference_row(group: Group, reference: Group) -> tuple[str, ...]:
     if group.label == reference.label or not differences:
         return ()
     tests = [paired_t_test(column) for column in np.transpose(differences)]
-    return (group.label, *(_cell(test.mean, test.low, test.high) for test in tests))
-
-
-def _cell(mean: float, low: float, high: float) -> str:
-    if math.isnan(mean):
-        return formats.NO_VALUE
-    return f"{100 * mean:+.1f}" + ("" if math.isnan(low) else f" [{100 * low:+.1f}, {100 * high:+.1f}]")
+    return (group.label, *map(RECALL.estimate, tests))
 
 
 def _matrix_table(group: Group, classes: Sequence[str]) -> Table:

@@ -16,21 +16,8 @@ from fer_exp.comparison.analysis import Comparison, RankedGroup
 from fer_exp.comparison.load import Floats, Run
 from fer_exp.comparison.score import Score
 from fer_exp.comparison.statistics import t_interval
-from fer_exp.plots.svg import (
-    Figure,
-    Scale,
-    band,
-    element,
-    fit,
-    label,
-    legend,
-    line,
-    log_ticks,
-    nice_ticks,
-    points,
-    text_width,
-    tooltip,
-)
+from fer_exp.plots import svg
+from fer_exp.plots.svg import Figure, Scale
 
 FOREST_WIDTH, ROW = 400, 38  # fits a phone without small text: names and values are above the intervals
 WIDTH, HEIGHT = 430, 270  # of a panel; a page shows two of them side by side
@@ -50,12 +37,12 @@ def forest(comparison: Comparison) -> Figure | None:
     x = Scale(*_forest_range(shown), 10, FOREST_WIDTH - 10)
     height = ROW * len(shown) + 12
     body, notes = [], []
-    for tick in nice_ticks(x.low, x.high, 6):
+    for tick in svg.nice_ticks(x.low, x.high, 6):
         text = f"{100 * tick if score.is_percent else tick:+g}" if tick else "0"
-        body.append(line(x(tick), 4, x(tick), height, "grid" if tick else "zero"))
-        body.append(label(text, x(tick), height + 16, "middle", "t"))
+        body.append(svg.line(x(tick), 4, x(tick), height, "grid" if tick else "zero"))
+        body.append(svg.label(text, x(tick), height + 16, "middle", "t"))
     axis = f"difference to {reference.label}{',' * bool(score.points)}{score.points}"
-    body.append(label(fit(axis, FOREST_WIDTH), FOREST_WIDTH / 2, height + 36, "middle", "t"))
+    body.append(svg.label(svg.fit(axis, FOREST_WIDTH), FOREST_WIDTH / 2, height + 36, "middle", "t"))
     for row, group in enumerate(shown):
         top = ROW * row
         if group.test:
@@ -64,11 +51,13 @@ def forest(comparison: Comparison) -> Figure | None:
         else:
             note = f"{comparison.reference_name}, {score.text(group.summary.mean)}"
         bold = "b" if group is reference or group.is_significant else None
-        name = fit(group.label, FOREST_WIDTH - text_width(note) - 20)
-        text = element("text", escape(name), element("tspan", note, dx=10, class_="t"), x=2, y=top + 17, class_=bold)
+        name = svg.fit(group.label, FOREST_WIDTH - svg.text_width(note) - 20)
+        text = svg.element(
+            "text", escape(name), svg.element("tspan", note, dx=10, class_="t"), x=2, y=top + 17, class_=bold
+        )
         notes.append(f"{group.label}: {note}")
         marks = _forest_marks(group, x, top + 29)
-        body.append(element("g", tooltip(notes[-1]), text, *marks, class_=f"g{group.place}"))
+        body.append(svg.element("g", svg.tooltip(notes[-1]), text, *marks, class_=f"g{group.place}"))
     description = f"Difference of {score.label} to {reference.label}. {'; '.join(notes)}"
     return Figure("forest", body, FOREST_WIDTH, height + 44, description)
 
@@ -86,15 +75,15 @@ def _forest_range(groups: Sequence[RankedGroup]) -> tuple[float, float]:
 def _forest_marks(group: RankedGroup, x: Scale, y: int) -> list[str]:
     test = group.test
     if test is None:
-        return [element("circle", cx=x(0), cy=y, r=5, class_="dot")]
-    marks = [] if math.isnan(test.low) else [line(x(test.low), y, x(test.high), y, "ci")]
-    marks += [element("circle", cx=x(one), cy=y, r=3, class_="seed") for one in test.differences if x.contains(one)]
+        return [svg.element("circle", cx=x(0), cy=y, r=5, class_="dot")]
+    marks = [] if math.isnan(test.low) else [svg.line(x(test.low), y, x(test.high), y, "ci")]
+    marks += [svg.element("circle", cx=x(one), cy=y, r=3, class_="seed") for one in test.differences if x.contains(one)]
     for end in {test.low, test.high, test.mean}:
         if end < x.low or end > x.high:
-            marks.append(element("path", d=f"M{x(end):.1f} {y}l{-7 if end > 0 else 7} -4v8z", class_="dot"))
+            marks.append(svg.element("path", d=f"M{x(end):.1f} {y}l{-7 if end > 0 else 7} -4v8z", class_="dot"))
     if x.contains(test.mean):
         kind = "dot" if group.is_significant else "open"
-        marks.append(element("rect", x=x(test.mean) - 4, y=y - 4, width=8, height=8, class_=kind))
+        marks.append(svg.element("rect", x=x(test.mean) - 4, y=y - 4, width=8, height=8, class_=kind))
     return marks
 
 
@@ -145,12 +134,12 @@ def _curves_panel(comparison: Comparison, score: Score) -> Figure:
         *(_x_axis(unit, end, f"axis {unit}") for unit, end in {"epochs": last, **longest}.items()),
     ]
     if math.isfinite(chance):
-        body.append(line(LEFT, y(chance), RIGHT, y(chance), "chance"))
+        body.append(svg.line(LEFT, y(chance), RIGHT, y(chance), "chance"))
     xs = [inner * epoch / last for epoch in range(1, last + 1)]
     for curve in reversed(drawn):  # the best on top
         factors = [f"--{unit}:{curve.per_epoch(unit) * last / end:.4f}" for unit, end in longest.items()]
-        shapes = element("g", *_curve_shapes(curve, name, xs, y), class_="x", style=";".join(factors))
-        body.append(element("g", shapes, class_=f"g{curve.group.place}", transform=f"translate({LEFT} 0)"))
+        shapes = svg.element("g", *_curve_shapes(curve, name, xs, y), class_="x", style=";".join(factors))
+        body.append(svg.element("g", shapes, class_=f"g{curve.group.place}", transform=f"translate({LEFT} 0)"))
     body += _end_labels([(curve.mean[-1], curve.group) for curve in drawn if len(curve.mean)], y)
     slope = (y.high - y.low) / (y.end - y.start)
     data = {"zero": f"{y.low - slope * y.start:.6g}", "slope": f"{slope:.6g}", "epoch": f"{inner / last:.6g}"}
@@ -177,10 +166,10 @@ def _loss_ceiling(drawn: Sequence[_Curve], comparison: Comparison) -> float:
 
 def _curve_shapes(curve: _Curve, name: str, xs: Sequence[float], y: Scale) -> list[str]:
     def path(values: Floats, class_: str) -> str:
-        return element("path", d=points(xs[: len(values)], [y(value) for value in values]), class_=class_)
+        return svg.element("path", d=svg.points(xs[: len(values)], [y(value) for value in values]), class_=class_)
 
-    area = band(xs[: len(curve.mean)], [y(value) for value in curve.low], [y(value) for value in curve.high])
-    shapes = [element("path", d=area, class_="band")] if area else []
+    area = svg.band(xs[: len(curve.mean)], [y(value) for value in curve.low], [y(value) for value in curve.high])
+    shapes = [svg.element("path", d=area, class_="band")] if area else []
     for run in curve.singles:
         values = run.finite(name)
         shapes.append(path(values, "thin"))
@@ -188,7 +177,7 @@ def _curve_shapes(curve: _Curve, name: str, xs: Sequence[float], y: Scale) -> li
         if run.status == "diverged" and len(known):
             shapes.append(_cross(xs[known[-1]], y(values[known[-1]])))
     if len(curve.mean) == 1:
-        shapes.append(element("circle", cx=xs[0], cy=y(curve.mean[0]), r=4, class_="dot"))
+        shapes.append(svg.element("circle", cx=xs[0], cy=y(curve.mean[0]), r=4, class_="dot"))
     return [*shapes, path(curve.mean, "mean")]
 
 
@@ -210,11 +199,13 @@ def learning_rates(comparison: Comparison) -> Figure | None:
     x = Scale(min(rates), max(rates), LEFT + 8, RIGHT - 8, log=True)
     y = _y_scale([score.of(run) for _, by_rate in lines.values() for runs in by_rate.values() for run in runs])
     body = _y_axis(y, score, f"{score.label}{' of trials' * bool(comparison.tunings)}, {score.measure} epoch")
-    body += [label(f"{tick:g}", x(tick), HEIGHT - 26, "middle", "t") for tick in log_ticks(x.low, x.high)]
-    body.append(label("learning rate", (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
+    body += [svg.label(f"{tick:g}", x(tick), HEIGHT - 26, "middle", "t") for tick in svg.log_ticks(x.low, x.high)]
+    body.append(svg.label("learning rate", (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
     for name, (place, by_rate) in lines.items():
-        body.append(element("g", *_line_shapes(name, dict(sorted(by_rate.items())), score, x, y), class_=f"g{place}"))
-    body += legend([(place, name) for name, (place, _) in lines.items()], WIDTH, HEIGHT + 4)
+        body.append(
+            svg.element("g", *_line_shapes(name, dict(sorted(by_rate.items())), score, x, y), class_=f"g{place}")
+        )
+    body += svg.legend([(place, name) for name, (place, _) in lines.items()], WIDTH, HEIGHT + 4)
     height = HEIGHT + 20 * len(lines) + 8
     return Figure("learning_rate", body, WIDTH, height, f"{score.label} over the learning rate, one line per group")
 
@@ -238,12 +229,12 @@ def _swept(comparison: Comparison) -> Iterator[tuple[str, int, Run]]:
 def _line_shapes(name: str, by_rate: dict[float, list[Run]], score: Score, x: Scale, y: Scale) -> list[str]:
     values = {rate: [score.of(run) for run in runs] for rate, runs in by_rate.items()}
     xs, means = [x(rate) for rate in values], [float(np.mean(scores)) for scores in values.values()]
-    area = band(xs, [y(min(scores)) for scores in values.values()], [y(max(scores)) for scores in values.values()])
-    shapes = [element("path", d=area, class_="band")]
-    shapes.append(element("path", d=points(xs, list(map(y, means))), class_="mean"))
+    area = svg.band(xs, [y(min(scores)) for scores in values.values()], [y(max(scores)) for scores in values.values()])
+    shapes = [svg.element("path", d=area, class_="band")]
+    shapes.append(svg.element("path", d=svg.points(xs, list(map(y, means))), class_="mean"))
     for rate, at, mean in zip(values, xs, means, strict=True):
-        hint = tooltip(f"{name}, learning rate {rate:g}: {score.text(mean)}")
-        shapes.append(element("circle", hint, cx=at, cy=y(mean), r=3.5, class_="dot"))
+        hint = svg.tooltip(f"{name}, learning rate {rate:g}: {score.text(mean)}")
+        shapes.append(svg.element("circle", hint, cx=at, cy=y(mean), r=3.5, class_="dot"))
         if any(run.status == "diverged" for run in by_rate[rate]):
             shapes.append(_cross(at, y.start - 6))
     return shapes
@@ -265,12 +256,12 @@ def cost(comparison: Comparison) -> Figure | None:
     y = _y_scale(scores)
     body = [*_y_axis(y, score, f"{score.label}, {score.measure} epoch"), _x_axis("minutes", x.high, "fixed")]
     if y.low <= comparison.chance <= y.high:
-        body.append(line(LEFT, y(comparison.chance), RIGHT, y(comparison.chance), "chance"))
+        body.append(svg.line(LEFT, y(comparison.chance), RIGHT, y(comparison.chance), "chance"))
     for group, values in reversed(drawn):
-        shapes = [element("circle", cx=x(a), cy=y(b), r=3, class_="seed") for a, b in values]
+        shapes = [svg.element("circle", cx=x(a), cy=y(b), r=3, class_="seed") for a, b in values]
         a, b = values.mean(0)
-        shapes += [element("circle", cx=x(a), cy=y(b), r=4.5, class_="dot"), tooltip(group.label)]
-        body.append(element("g", *shapes, class_=f"g{group.place}"))
+        shapes += [svg.element("circle", cx=x(a), cy=y(b), r=4.5, class_="dot"), svg.tooltip(group.label)]
+        body.append(svg.element("g", *shapes, class_=f"g{group.place}"))
     body += _end_labels([(values.mean(0)[1], group) for group, values in drawn], y)
     return Figure("cost", body, WIDTH, HEIGHT, f"{score.label} over minutes, a dot per run and group", has_ranks=True)
 
@@ -283,21 +274,21 @@ def _y_scale(values: Iterable[float]) -> Scale:
 
 
 def _y_axis(y: Scale, score: Score, title: str) -> list[str]:
-    parts = [label(title, 2, 14, class_="b")]
-    for tick in nice_ticks(y.low, y.high, 6):
+    parts = [svg.label(title, 2, 14, class_="b")]
+    for tick in svg.nice_ticks(y.low, y.high, 6):
         text = f"{100 * tick:g} %" if score.is_percent else f"{tick:g}"
-        parts += [line(LEFT, y(tick), RIGHT, y(tick), "grid"), label(text, LEFT - 6, y(tick) + 4.5, "end", "t")]
+        parts += [svg.line(LEFT, y(tick), RIGHT, y(tick), "grid"), svg.label(text, LEFT - 6, y(tick) + 4.5, "end", "t")]
     return parts
 
 
 def _x_axis(unit: str, end: float, class_: str) -> str:
     """An axis that begins at 0; the page shows one of those of the class ``axis``, and any other."""
     x = Scale(0, end, LEFT, RIGHT)
-    ticks = {tick: f"{tick:g}" if tick < 10_000 else f"{tick / 1000:g}k" for tick in nice_ticks(0, end, 6)}
-    parts = [label(text, x(tick), HEIGHT - 26, "middle", "t") for tick, text in ticks.items()]
+    ticks = {tick: f"{tick:g}" if tick < 10_000 else f"{tick / 1000:g}k" for tick in svg.nice_ticks(0, end, 6)}
+    parts = [svg.label(text, x(tick), HEIGHT - 26, "middle", "t") for tick, text in ticks.items()]
     name = "minutes of training" if unit == "minutes" else unit
-    parts.append(label(name, (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
-    return element(
+    parts.append(svg.label(name, (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
+    return svg.element(
         "g", *parts, class_=class_, display="none" if class_.startswith("axis") and unit != "epochs" else None
     )
 
@@ -310,9 +301,9 @@ def _end_labels(values: Sequence[tuple[float, RankedGroup]], y: Scale) -> list[s
     for row, (wanted, place) in enumerate(ends):
         latest = y.start - height * (len(ends) - 1 - row)  # leaves room for those below
         lowest = max(lowest + height, min(wanted, latest))
-        texts.append(element("g", label(f"#{place + 1}", RIGHT + 5, lowest + 4, None, "g"), class_=f"g{place}"))
+        texts.append(svg.element("g", svg.label(f"#{place + 1}", RIGHT + 5, lowest + 4, None, "g"), class_=f"g{place}"))
     return texts
 
 
 def _cross(x: float, y: float) -> str:
-    return element("path", d=f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8", class_="ci")
+    return svg.element("path", d=f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8", class_="ci")

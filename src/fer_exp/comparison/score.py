@@ -22,9 +22,6 @@ class Score:
     metric: str
     measure: Measure
 
-    def __str__(self) -> str:
-        return f"{self.measure} {self.metric}"
-
     @property
     def label(self) -> str:
         """The metric as text: ``validation accuracy``."""

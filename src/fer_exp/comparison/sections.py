@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -229,18 +229,16 @@ def _trials(comparison: Comparison) -> Section | None:
         rows.append(
             (
                 each.label,
-                str(len(each.trials)),
-                str(sum(trial.status == "diverged" for trial in each.trials)),
-                str(sum(not trial.counts for trial in each.trials)),
+                f"{sum(trial.counts for trial in each.trials)} of {len(each.trials)}",
                 ", ".join(values) or formats.NO_VALUE,
                 each.score.text(each.score.of(each.winner)) if each.winner else formats.NO_VALUE,
                 ", ".join(each.boundary_hits) or formats.NO_VALUE,
                 formats.duration(sum(trial.total_seconds for trial in each.trials)),
             )
         )
-    header = ("group", "trials", "diverged", "no result", "chosen", "score", "at the end of its range", "time")
+    header = ("group", "trials with a result", "chosen", "score", "at the end of its range", "time")
     note = "Trials chose the settings on images held out of training; they are not averaged with the runs above."
-    return Section("Trials", (note,), (Table(header, rows, "lrrrlrlr"),), is_folded=True) if rows else None
+    return Section("Trials", (note,), (Table(header, rows, "lrlrlr"),), is_folded=True) if rows else None
 
 
 def _settings(comparison: Comparison) -> Section:
@@ -256,28 +254,15 @@ def _settings(comparison: Comparison) -> Section:
 
 def _runs(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> Section:
     score = comparison.score
-    best, final = (Score(score.metric, measure) for measure in MEASURES)
-    cells = [
-        (
-            row["group"],
-            str(row["seed"]),
-            row["status"] if row["counted"] == "yes" else f"({row['status']})",
-            formats.setting(row["lr"]),
-            best.number(row[f"best_{score.metric}"]),
-            formats.setting(row["best_epoch"]),
-            final.number(row[f"final_{score.metric}"]),
-            str(row["epochs"]),
-            formats.count(row["epochs_to_target"]),
-            formats.duration(row["train_seconds"]),
-            row["folder"],
-        )
-        for row in rows
-    ]
-    note = f"best and final: {score.column}, at the epoch of best.ckpt and at the last epoch; to target: epochs."
-    header = ("group", "seed", "status", "lr", "best", "epoch", "final", "epochs", "to target", "training", "folder")
+    best, final = f"best_{score.metric}", f"final_{score.metric}"
+    columns = ["group", "seed", "status", "counted", "lr", "best_epoch", best, final, "epochs"]
+    columns += ["epochs_to_target", "train_seconds", "folder"]
+    formatters: dict[str, Callable[[Any], str]] = {best: score.number, final: score.number}
+    formatters |= {"epochs_to_target": formats.count, "train_seconds": formats.duration}
+    cells = [[formatters.get(name, formats.setting)(row[name]) for name in columns] for row in rows]
     runs_places = [group.place for group in comparison.groups for _ in group.runs]
-    table = Table(header, cells, "lrlrrrrrrrl", runs_places, is_sortable=True)
-    return Section("Runs", (note, "Runs in brackets are not counted."), (table,), is_folded=True)
+    table = Table([name.replace("_", " ") for name in columns], cells, "lrllrrrrrrrl", runs_places, is_sortable=True)
+    return Section("Runs", (), (table,), is_folded=True)
 
 
 def _run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
