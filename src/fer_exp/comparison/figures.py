@@ -52,9 +52,8 @@ def forest(comparison: Comparison) -> Figure | None:
             note = f"{comparison.reference_name}, {score.text(group.summary.mean)}"
         bold = "b" if group is reference or group.is_significant else None
         name = svg.fit(group.label, FOREST_WIDTH - svg.text_width(note) - 20)
-        text = svg.element(
-            "text", escape(name), svg.element("tspan", note, dx=10, class_="t"), x=2, y=top + 17, class_=bold
-        )
+        value = svg.element("tspan", escape(note), dx=10, class_="t")
+        text = svg.element("text", escape(name), value, x=2, y=top + 17, class_=bold)
         notes.append(f"{group.label}: {note}")
         marks = _forest_marks(group, x, top + 29)
         body.append(svg.element("g", svg.tooltip(notes[-1]), text, *marks, class_=f"g{group.place}"))
