@@ -204,7 +204,7 @@ def test_a_cache_that_cannot_be_written(split, store, monkeypatch, caplog):
     with pytest.raises(UserError, match=r"data\.cache_dir.*data\.in_memory=true"):
         load(split, store, False)
     store.unlink()
-    monkeypatch.setattr(np, "save", no_space)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", no_space)
     assert_is_the_folder(load(split, store), split)
     assert list(store.iterdir()) == []
 

@@ -9,8 +9,8 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,31 +102,20 @@ def load_split(
     if cached := _read(path, key, in_memory):
         return cached
     entries = split.read()
+    n = len(entries.names)
     try:
-        if not _is_in_memory(in_memory, len(entries.names), image_format.shape):
-            _decode_to_disk(path, key, split, entries, image_format, progress)
-            return _load(path, key, in_memory)
+        _decode_to_disk(path, key, split, entries, image_format, progress)
+        return _load(path, key, in_memory)
     except OSError as error:
-        raise UserError(
-            f"The decoded images cannot be cached in {printable(path.parent)} ({error.strerror or error}). Set "
-            "data.cache_dir or FER_EXP_CACHE to a folder with enough space, or data.in_memory=true."
-        ) from error
-    decoded = decode_images(entries.inputs, len(entries.names), image_format, progress)
+        problem = f"The decoded images cannot be cached in {printable(path.parent)} ({error.strerror or error})"
+        remedy = "Set data.cache_dir or FER_EXP_CACHE to a folder with enough space"
+        if not _is_in_memory(in_memory, n, image_format.shape):
+            raise UserError(f"{problem}. {remedy}, or data.in_memory=true.") from error
+        log.warning("%s: they are decoded again next time. %s.", problem, remedy)
+    decoded = decode_images(entries.inputs, n, image_format, progress)
     images = torch.from_numpy(decoded.images)
     digests = hash_images(images)
-    details = _describe(key, split, entries, digests, decoded)
-    try:
-        with _replacing_images(path, key) as draft, draft.open("xb") as file:
-            np.save(file, decoded.images)
-        _write_details(path, details)
-    except OSError as error:
-        log.warning(
-            "The decoded images cannot be cached in %s (%s): they are decoded again next time. Set data.cache_dir or "
-            "FER_EXP_CACHE to a folder that can be written.",
-            printable(path.parent),
-            error.strerror or error,
-        )
-    return _assemble(details, images, digests)
+    return _assemble(_describe(key, split, entries, digests, decoded), images, digests)
 
 
 def cache_key(split: Split, image_format: ImageFormat) -> str:
@@ -213,13 +202,16 @@ def _decode_to_disk(
     size = n * math.prod(shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
-    log.info("The decoded images take %.1f GB in %s (%.1f GB free).", size / 1e9, printable(path.parent), free / 1e9)
+    if size > 1e9:
+        where = printable(path.parent)
+        log.info("The decoded images take %.1f GB in %s (%.1f GB free).", size / 1e9, where, free / 1e9)
     if size > free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     digests: list[np.ndarray] = []
     unreadable: dict[int, str] = {}
     originals: Counter[tuple[int, int, str]] = Counter()
-    with _replacing_images(path, key) as draft, draft.open("xb") as file:
+    # Images get a name of their own, so that the JSON file never describes images of another version.
+    with replacing(_images_file(path, key)) as draft, draft.open("xb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for part in decode_in_chunks(entries.inputs, n, image_format, progress):
@@ -230,14 +222,6 @@ def _decode_to_disk(
             file.write(part.images.data)
     decoded = Decoded(np.empty((0, *shape), np.uint8), unreadable, originals)
     _write_details(path, _describe(key, split, entries, np.concatenate(digests), decoded))
-
-
-@contextmanager
-def _replacing_images(path: Path, key: str) -> Iterator[Path]:
-    """Write the images under a name of their own, so that the JSON file never describes images of another version."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(_images_file(path, key)) as draft:
-        yield draft
 
 
 def _write_details(path: Path, details: dict[str, Any]) -> None:

@@ -95,11 +95,13 @@ class Split:
 
 
 class ImageSource(Protocol):
-    """Where labelled images come from."""
+    """Where labelled images come from.
 
-    @property
-    def root(self) -> Path:
-        """The folder to which the names of images, and the paths in lists of images, are relative."""
+    Attributes:
+        root: folder to which the names of images, and the paths in lists of images, are relative.
+    """
+
+    root: Path
 
     def location(self, name: str) -> Path | None:
         """Return the folder or file of a split without reading it; None if the source does not have the split."""
@@ -113,3 +115,4 @@ class ImageSource(Protocol):
 
     def warnings(self) -> list[str]:
         """Return settings that had no effect, after the splits were listed; the user sees them as warnings."""
+        return []

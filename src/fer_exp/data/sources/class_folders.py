@@ -41,7 +41,7 @@ class FolderDataModule(ImageDataModule):
         return kind(root, ignore, needs_validation=not self.val_fraction)
 
 
-class ClassFolders:
+class ClassFolders(ImageSource):
     """An image source: a folder of splits, each with one folder per class. For the arguments see the data module."""
 
     def __init__(self, root: str | Path, ignore: Sequence[str] = (), needs_validation: bool = True) -> None:

@@ -57,7 +57,7 @@ class AffectNetDataModule(CsvDataModule):
         return AffectNet(expand_path(self.root), [str(label) for label in self.ignore])
 
 
-class RafDb:
+class RafDb(ImageSource):
     """An image source: RAF-DB's label list, with lines like ``train_00001.jpg 5``, and its aligned images.
 
     Args:
@@ -95,12 +95,8 @@ class RafDb:
         identity = hash_facts(names, labels, [file_stamp(file) for file in files])
         return Split(name, location, identity, lambda: make_entries(names, labels, files))
 
-    def warnings(self) -> list[str]:
-        """See ``ImageSource.warnings``."""
-        return []
 
-
-class AffectNet:
+class AffectNet(ImageSource):
     """An image source: AffectNet's ``train_set`` and ``val_set`` with ``images/1.jpg`` and ``annotations/1_exp.npy``.
 
     Args:
@@ -132,10 +128,6 @@ class AffectNet:
         identity = hash_facts(names, self.ignore, stamps)
         return Split(name, location, identity, lambda: self._read(location, names, annotations))
 
-    def warnings(self) -> list[str]:
-        """See ``ImageSource.warnings``."""
-        return []
-
     def _read(self, location: Path, images: Sequence[str], annotations: Sequence[Path]) -> Entries:
         names, labels, inputs = [], [], list[ImageInput]()
         for image, annotation in zip(images, annotations, strict=True):
@@ -144,6 +136,8 @@ class AffectNet:
                 names.append(f"{location.name}/images/{image}")
                 labels.append(label)
                 inputs.append(str(location / "images" / image) if label else InvalidImage(f"no label in {annotation}"))
+        if not names:
+            raise UserError(f"{printable(location)}: no images with a label that is not in data.ignore")
         return make_entries(names, labels, inputs)
 
 

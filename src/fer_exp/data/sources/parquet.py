@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import CHUNK_SIZE, ImageInput, InvalidImage
-from fer_exp.data.sources.base import Entries, Split, file_stamp, hash_facts, make_entries
+from fer_exp.data.sources.base import Entries, ImageSource, Split, file_stamp, hash_facts, make_entries
 from fer_exp.data.sources.table import COLUMN_NAMES, SPLIT_OF, SPLIT_VALUES
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path, printable
@@ -42,7 +42,7 @@ class ParquetDataModule(ImageDataModule):
     columns: dict[str, str | None] | None = None
     ignore: list[str] = field(default_factory=list)
 
-    def open_source(self) -> "ParquetTable":
+    def open_source(self) -> ImageSource:
         """See ``ImageDataModule.open_source``."""
         if (self.root is None) == (self.files is None):
             raise UserError("data.root or data.files: expected one of them: data.root=DIR")
@@ -58,7 +58,7 @@ class ParquetDataModule(ImageDataModule):
         return ParquetTable(files, columns, ignore, self.group_by, bool(self.class_names))
 
 
-class ParquetTable:
+class ParquetTable(ImageSource):
     """An image source: Parquet files. For the arguments see ``ParquetDataModule``.
 
     Args:
@@ -106,10 +106,6 @@ class ParquetTable:
             name, name in self.files, self.columns, self.ignore, self.group_by, self.class_names, stamps
         )
         return Split(name, location, identity, lambda: self._read(name, files))
-
-    def warnings(self) -> list[str]:
-        """See ``ImageSource.warnings``."""
-        return []
 
     def _read(self, split: str, files: list[Path]) -> Entries:
         names: list[str] = []

@@ -80,7 +80,7 @@ class CsvDataModule(ImageDataModule):
         return {split: expand_path(file) for split, file in files.items() if file is not None}
 
 
-class CsvTable:
+class CsvTable(ImageSource):
     """An image source: CSV files. For the arguments see ``CsvDataModule``.
 
     Args:
@@ -127,10 +127,6 @@ class CsvTable:
             [file_stamp(image) for image in images if isinstance(image, str)],
         )  # fmt: skip
         return Split(name, file, identity, lambda: self._read(name, file, header))
-
-    def warnings(self) -> list[str]:
-        """See ``ImageSource.warnings``."""
-        return []
 
     def _read_header(self, file: Path) -> "_Header":
         given = f"data.file={printable(file)}"

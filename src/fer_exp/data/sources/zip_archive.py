@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from fer_exp.data.decode import ImageInput, InvalidImage
 from fer_exp.data.folders import MACHINE_FOLDERS, SUFFIXES, ImageTree, find_splits, split_tree
-from fer_exp.data.sources.base import Split
+from fer_exp.data.sources.base import ImageSource, Split
 from fer_exp.errors import UserError
 from fer_exp.files import printable
 
 MAX_IMAGE_BYTES = 100 * 2**20  # unpacked
 
 
-class ZipArchive:
+class ZipArchive(ImageSource):
     """An image source: a zip archive of class folders. For the arguments see ``ClassFolders``."""
 
     def __init__(self, root: Path, ignore: Sequence[str] = (), needs_validation: bool = True) -> None:
