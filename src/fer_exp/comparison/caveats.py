@@ -68,6 +68,13 @@ def _selection(comparison: Comparison) -> Iterator[str]:
         scope = "All" if held_out == len(runs) else f"{held_out} of {len(runs)}"
         fraction = "a fraction of the training images (data.val_fraction)"
         yield f"{scope} runs were validated on {fraction}. Use their scores only to select"
+    led = [group.label for group in comparison.counted_groups if any(map(_is_plateau, group.counted))]
+    if 0 < len(led) < len(comparison.counted_groups):
+        yield f"Only {join_first(led)} reduced the learning rate by validation metrics, which favours these"
+
+
+def _is_plateau(run: Run) -> bool:
+    return str(run.value("scheduler._target_")).endswith("ReduceLROnPlateau") and run.monitor.startswith("val_")
 
 
 def _warnings(runs: Sequence[Run]) -> Iterator[str]:

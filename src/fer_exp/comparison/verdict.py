@@ -73,15 +73,13 @@ def next_steps(comparison: Comparison) -> tuple[list[str], str]:
         now = formats.number_range({len(group.counted) for group in comparison.counted_groups})
         listed = join_first([f"{n} for {label}" for n, label in needed])
         steps.append(
-            f"Train more seeds; each group has {now} now. Seeds in total for a significant difference to "
-            f"{comparison.reference.label}, if the observed one is the true one (80 % power): {listed}. Then compare "
-            "the old and the new sweep together."
+            f"Train more seeds; each group has {now} now. Seeds per group in total for a significant "
+            f"difference to {comparison.reference.label}, if the observed one is the true one (80 % power): {listed}. "
+            "Then compare the old and the new sweep together."
         )
     if beyond := [group for group in open_ if not group.seeds_needed]:
-        steps.append(
-            f"Regard as equal to {comparison.reference.label}, for more than {MAX_SEEDS} seeds are needed: "
-            f"{_labels(beyond)}."
-        )
+        equal = f"Regard as equal to {comparison.reference.label}: {_labels(beyond)}"
+        steps.append(f"{equal}. A significant difference would need more than {MAX_SEEDS} seeds.")
     return steps, _more_seeds(comparison, needed[0][0]) if needed else ""
 
 
