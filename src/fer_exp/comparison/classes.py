@@ -9,7 +9,7 @@ from fer_exp.comparison.grouping import Group, pairs
 from fer_exp.comparison.load import Floats, Run
 from fer_exp.comparison.score import Score
 from fer_exp.comparison.statistics import paired_t_test, wilson
-from fer_exp.comparison.tables import Section, Table, places
+from fer_exp.comparison.tables import Section, Table
 
 MAX_CLASSES = 12  # of a confusion matrix that is shown
 RECALL = Score("val_acc", "best")  # shown as accuracy is
@@ -31,19 +31,17 @@ def class_sections(comparison: Comparison) -> list[Section]:
     header, align = ("group", *classes, "macro-F1"), "l" + "r" * (len(classes) + 1)
     heat = [np.mean([class_scores(matrix) for matrix in _confusions(group.counted)], axis=0) for group in groups]
     rows = [_recall_row(group, scores) for group, scores in zip(groups, heat, strict=True)]
-    recall_table = Table(header, rows, align, places(groups), heat=[scores.tolist() for scores in heat])
+    recall_table = Table(header, rows, align, heat=[scores.tolist() for scores in heat])
     note = (
         "Recall per class and macro-F1 in %, mean over seeds, with the weights of best.ckpt. At 0 and 100 % the "
         "brackets hold the 95 % Wilson interval over the images of all seeds."
     )
     sections = [Section("Classes", (note,), (recall_table,))]
-    others = {group: row for group in groups if (row := _difference_row(group, comparison.reference))}
-    if others:
+    if rows := [row for group in groups if (row := _difference_row(group, comparison.reference))]:
         note = (
             "Differences in points with 95 % t intervals over paired seeds, not corrected: for looking, not for claims."
         )
-        table = Table(header, list(others.values()), align, places(others))
-        sections.append(Section("Classes: differences", (note,), (table,), is_folded=True))
+        sections.append(Section("Classes: differences", (note,), (Table(header, rows, align),), is_folded=True))
     if len(classes) <= MAX_CLASSES:
         note = "Predicted classes in % of the images of each true class, over all seeds."
         matrices = tuple(_matrix_table(group, classes) for group in groups)

@@ -16,7 +16,7 @@ from fer_exp.comparison.load import MEASURES
 from fer_exp.comparison.score import Score
 from fer_exp.comparison.settings import differing_keys
 from fer_exp.comparison.statistics import ALPHA, holm, summarize
-from fer_exp.comparison.tables import Section, Table, group_tables, places
+from fer_exp.comparison.tables import Section, Table, group_tables
 from fer_exp.comparison.verdict import Verdict, made_by, make_verdict, next_steps
 from fer_exp.plots.svg import Figure
 
@@ -110,7 +110,7 @@ def _ranking(comparison: Comparison) -> Table:
         for group in comparison.groups
     ]
     header = ("rank", "group", "n", score.column, f"to {comparison.reference_name} [95 %]", "p", "result")
-    return Table(header, rows, "rlrrrrl", places=places(comparison.groups), group_column=1)
+    return Table(header, rows, "rlrrrrl", group_column=1)
 
 
 def _forest_note(comparison: Comparison) -> str:
@@ -188,7 +188,7 @@ def _cost(comparison: Comparison) -> Section | None:
     target = f"{comparison.score.metric} {comparison.score.text(comparison.target)}"
     notes = (note, f"Time to {target}: medians over seeds; a miss counts as infinite.")
     header = ("group", "reached it", "epochs", "steps", "time")
-    return Section("Cost", notes, (Table(header, rows, "llrrr", places(comparison.counted_groups)),), (figure,))
+    return Section("Cost", notes, (Table(header, rows, "llrrr"),), (figure,))
 
 
 def _pairs(comparison: Comparison) -> Section | None:
@@ -260,8 +260,7 @@ def _runs(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> Section:
     formatters: dict[str, Callable[[Any], str]] = {best: score.number, final: score.number}
     formatters |= {"epochs_to_target": formats.count, "train_seconds": formats.duration}
     cells = [[formatters.get(name, formats.setting)(row[name]) for name in columns] for row in rows]
-    runs_places = [group.place for group in comparison.groups for _ in group.runs]
-    table = Table([name.replace("_", " ") for name in columns], cells, "lrllrrrrrrrl", runs_places, is_sortable=True)
+    table = Table([name.replace("_", " ") for name in columns], cells, "lrllrrrrrrrl", is_sortable=True)
     return Section("Runs", (), (table,), is_folded=True)
 
 

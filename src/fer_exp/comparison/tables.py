@@ -1,9 +1,8 @@
 """Tables and sections of a report, in any format."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fer_exp.comparison.analysis import RankedGroup
 from fer_exp.plots.svg import Figure
 
 GROUPS_PER_TABLE = 6  # columns that fit on a printed page
@@ -17,9 +16,8 @@ class Table:
         header: names of the columns.
         rows: cells.
         align: an l or an r per column.
-        places: of each row's group, for its colour; empty for rows that are no groups.
         caption: a heading of its own, if a section has several tables.
-        group_column: the column with the group's name.
+        group_column: the column that names the row; if its header is "group", a page shows the group's colour.
         heat: fractions between 0 and 1 that colour the cells after the first column; None for no colour.
         is_sortable: whether a page lets the reader sort it.
     """
@@ -27,7 +25,6 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     align: str
-    places: Sequence[int] = ()
     caption: str = ""
     group_column: int = 0
     heat: Sequence[Sequence[float]] | None = None
@@ -44,11 +41,6 @@ class Section:
     figures: tuple[Figure, ...] = ()
     is_folded: bool = False
     has_axis_choice: bool = False
-
-
-def places(groups: Iterable[RankedGroup]) -> list[int]:
-    """Return the places of groups, for the colours of a table's rows."""
-    return [group.place for group in groups]
 
 
 def group_tables(first: str, labels: Sequence[str], rows: Sequence[Sequence[str]], side: str) -> tuple[Table, ...]:
