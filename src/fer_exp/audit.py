@@ -32,6 +32,7 @@ def audit(cfg: DictConfig) -> None:
     check(cfg, folder)
 
     # Imported here: torch takes seconds, and --help and config errors do not need it.
+    from fer_exp.data.annotations import write_exclusions
     from fer_exp.data.audit import audit_images, inspect_images
     from fer_exp.data.audit_report import describe_audit, exclusion_list, finding_sheets, format_audit
     from fer_exp.data.datamodule import ImageDataModule
@@ -44,16 +45,7 @@ def audit(cfg: DictConfig) -> None:
     log.info("Inspecting %s images in %s ...", f"{len(entries.names):,}", printable(entries.root))
     with progress_bar("decoding") as progress:
         inspection = inspect_images(entries.inputs, len(entries.names), data.image_format, progress)
-    found = audit_images(
-        entries.names,
-        entries.labels,
-        entries.classes,
-        entries.is_validation,
-        inspection,
-        data.image_size,
-        cfg.near_distance,
-        cfg.near_correlation,
-    )
+    found = audit_images(entries, inspection, data.image_size, cfg.near_distance, cfg.near_correlation)
     log.info("\n%s\n", format_audit(found))
 
     settings = {
@@ -67,8 +59,7 @@ def audit(cfg: DictConfig) -> None:
     try:
         with replacing(folder / FINDINGS) as draft:
             draft.write_text(json.dumps(settings | describe_audit(found), indent=2, allow_nan=False) + "\n")
-        with replacing(folder / EXCLUSIONS) as draft:
-            draft.write_text("".join(f"{line}\n" for line in exclusions), encoding="utf-8")
+        write_exclusions(folder / EXCLUSIONS, exclusions)
     except OSError as error:
         raise UserError(f"{folder}: the findings cannot be written ({error.strerror or error})") from error
     for name, draw in finding_sheets(found):

@@ -32,6 +32,7 @@ from fer_exp.data.audit_report import (
     imbalance,
 )
 from fer_exp.data.decode import ImageFormat
+from fer_exp.data.sources.base import AuditEntries
 from fer_exp.data.sources.synthetic import CLASSES, draw_images
 from fer_exp.plots.style import render, use_theme
 
@@ -43,16 +44,16 @@ def draw(seed: int, expression: str = "happy") -> Image.Image:
 def audit(root, distance=8, correlation=0.9, image_format=ImageFormat()):  # noqa: B008
     """Audit all files ``root/{train,validation}/CLASS/*``."""
     paths = [path for split in ("train", "validation") for path in sorted((root / split).glob("*/*"))]
-    return audit_images(
+    entries = AuditEntries(
+        root,
         [path.relative_to(root).as_posix() for path in paths],
         [CLASSES.index(path.parent.name) for path in paths],
         CLASSES,
         [path.parent.parent.name == "validation" for path in paths],
-        inspect_images([str(path) for path in paths], len(paths), image_format),
-        image_format.size,
-        distance,
-        correlation,
+        [str(path) for path in paths],
     )
+    inspection = inspect_images(entries.inputs, len(paths), image_format)
+    return audit_images(entries, inspection, image_format.size, distance, correlation)
 
 
 @pytest.fixture

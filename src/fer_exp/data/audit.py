@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer_exp.data.decode import ImageFormat, ImageInput, Progress, decode_image, failure_reason, map_chunks, open_image
+from fer_exp.data.sources.base import AuditEntries
 
 SPLITS = ("train", "validation")
 THUMBNAIL_SIZE = 48  # pixels
@@ -157,29 +158,19 @@ def _inspect_chunk(inputs: Sequence[ImageInput], image_format: ImageFormat) -> I
 
 
 def audit_images(
-    names: Sequence[str],
-    labels: Sequence[int],
-    classes: Sequence[str],
-    is_validation: Sequence[bool],
-    inspection: Inspection,
-    image_size: int,
-    near_distance: int,
-    near_correlation: float,
+    entries: AuditEntries, inspection: Inspection, image_size: int, near_distance: int, near_correlation: float
 ) -> Audit:
     """Find constant, duplicated and oddly sized images.
 
     Args:
-        names: N image names.
-        labels: N indices into ``classes``.
-        classes: class names.
-        is_validation: N times whether an image is in the validation split.
+        entries: N images.
         inspection: of these images.
         image_size: width and height of the decoded images.
         near_distance: maximum number of different bits in the hashes of near duplicates, of 64.
         near_correlation: minimum correlation of the pixels of near duplicates.
     """
     sizes = inspection.sizes
-    readable = np.ones(len(names), np.bool_)
+    readable = np.ones(len(entries.names), np.bool_)
     readable[list(inspection.unreadable)] = False
     constant = is_constant(inspection.thumbnails) & readable
     gray = to_gray(inspection.thumbnails)
@@ -197,10 +188,10 @@ def audit_images(
         for first, second, distance, correlation in pairs
     ]
     return Audit(
-        names=names,
-        labels=np.asarray(labels, np.int64),
-        classes=classes,
-        is_validation=np.asarray(is_validation, np.bool_),
+        names=entries.names,
+        labels=np.asarray(entries.labels, np.int64),
+        classes=entries.classes,
+        is_validation=np.asarray(entries.is_validation, np.bool_),
         inspection=inspection,
         constant=np.flatnonzero(constant).tolist(),
         one_gray=one_gray,

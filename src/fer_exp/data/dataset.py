@@ -172,10 +172,6 @@ def split_dataset(
     return tuple(dataset.select(torch.from_numpy(np.sort(part))) for part in (train, validation))  # type: ignore[return-value]
 
 
-# How images reach a network; stored in checkpoints.
-PREPROCESSING = {"size": [48, 48], "grey": True, "scale": "1/255"}
-
-
 def normalise(images: Tensor) -> Tensor:
     """Map uint8 images to float32 in [0, 1]."""
     return images.to(torch.float32, copy=True).div_(255)

@@ -132,7 +132,7 @@ def no_rows(path):
         ("train.parquet", lambda path: path.write_bytes(b"no table"), {}, "cannot be read as a Parquet file"),
         ("notes.txt", lambda path: path.touch(), {}, "no Parquet files"),
         ("train.parquet", other_columns, {}, r"no image column; it has picture, label.*data\.columns\.image"),
-        ("train.parquet", other_columns, {"columns": {"image": "x"}}, r"no column x \(data\.columns\.image\)"),
+        ("train.parquet", other_columns, {"columns": {"image": "x"}}, r"no column 'x' \(data\.columns\.image\)"),
         ("train.parquet", other_columns, {"columns": {"pixels": "x"}}, "unknown key pixels"),
         ("train.parquet", text_images, {}, "the column image is string"),
         ("train.parquet", no_rows, {"val_fraction": 0.1}, "no rows of train"),

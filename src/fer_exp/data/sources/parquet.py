@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import CHUNK_SIZE, ImageInput, InvalidImage
 from fer_exp.data.sources.base import Entries, ImageSource, Split, file_stamp, hash_facts, make_entries
-from fer_exp.data.sources.table import COLUMN_NAMES, SPLIT_OF, SPLIT_VALUES
+from fer_exp.data.sources.table import COLUMN_NAMES, SPLIT_OF, SPLIT_VALUES, find_columns, require_column
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path, printable
 
@@ -208,20 +208,10 @@ def _find_columns(file: Path, schema: Any, given: Mapping[str, str]) -> dict[str
     """
     import pyarrow.types as types
 
-    if unknown := [key for key in given if key not in ("label", "image", "split")]:
-        raise UserError(f"data.columns: unknown key {', '.join(unknown)}; expected label, image, split")
-    by_name = {name.lower(): name for name in schema.names}
     usual = {"label": COLUMN_NAMES["label"], "image": IMAGE_COLUMNS, "split": COLUMN_NAMES["split"]}
-    found = {key: next((by_name[name] for name in names if name in by_name), None) for key, names in usual.items()}
-    columns = {key: name for key, name in {**found, **given}.items() if name is not None}
-    held = join_first([printable(name) for name in schema.names], _MAX_NAMED)
-    if missing := [key for key in ("label", "image") if key not in columns]:
-        raise UserError(
-            f"{printable(file)}: no {' or '.join(missing)} column; it has {held}. Give its name: "
-            f"data.columns.{missing[0]}=NAME"
-        )
-    if absent := [f"{name} (data.columns.{key})" for key, name in columns.items() if name not in schema.names]:
-        raise UserError(f"{printable(file)}: no column {', '.join(absent)}; it has {held}")
+    columns = find_columns(printable(file), schema.names, usual, given)
+    for key in ("label", "image"):
+        require_column(printable(file), schema.names, columns, key)
     kind = schema.field(columns["image"]).type
     has_bytes = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (has_bytes or types.is_binary(kind) or types.is_large_binary(kind)):

@@ -137,24 +137,11 @@ class CsvTable(ImageSource):
             raise UserError(f"{given}: cannot be read ({getattr(error, 'strerror', None) or 'not text'})") from error
         delimiter = max(",;\t", key=line.count)
         names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
-        by_name = {name.lower(): name for name in reversed(names)}
-        columns: dict[str, str] = {}
-        for key, usual in COLUMN_NAMES.items():
-            if (wanted := self.columns.get(key)) is not None:
-                if wanted not in names:
-                    raise UserError(f"{given}: no column {wanted!r} (data.columns.{key}); it has {_shorten(names)}")
-                columns[key] = wanted
-            elif found := next((by_name[name] for name in usual if name in by_name), None):
-                columns[key] = found
-        if unknown := [key for key in self.columns if key not in COLUMN_NAMES]:
-            raise UserError(f"data.columns: unknown key {', '.join(unknown)}; expected {', '.join(COLUMN_NAMES)}")
+        columns = find_columns(given, names, COLUMN_NAMES, self.columns)
         if "pixels" in columns:
             columns.pop("path", None)
-        for key, hint in (("label", "label"), ("path", "pixels or path")):
-            if key not in columns and not (key == "path" and "pixels" in columns):
-                raise UserError(
-                    f"{given}: no {hint} column; it has {_shorten(names)}. Give its name: data.columns.{key}=NAME"
-                )
+        require_column(given, names, columns, "label")
+        require_column(given, names, columns, "path" if "pixels" not in columns else "pixels", "pixels or path")
         return _Header(names, columns, delimiter)
 
     def _read(self, split: str, file: Path, header: "_Header") -> Entries:
@@ -202,6 +189,44 @@ class CsvTable(ImageSource):
             column = f" of {split} (column {header.columns['split']})" if "split" in header.columns else ""
             raise UserError(f"{given}: no rows{column}")
         return make_entries(names, labels, inputs, groups if self.group_by in header.names else None)
+
+
+def find_columns(
+    place: str, names: Sequence[str], usual: Mapping[str, Sequence[str]], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Find the columns of a table.
+
+    Args:
+        place: the file, for messages.
+        names: of all columns.
+        usual: key -> names that the column may have, in lower case.
+        given: key -> name that it has.
+
+    Returns:
+        Key -> name, of the columns that exist.
+
+    Raises:
+        UserError: a given column does not exist.
+    """
+    if unknown := [key for key in given if key not in usual]:
+        raise UserError(f"data.columns: unknown key {', '.join(unknown)}; expected {', '.join(usual)}")
+    if absent := [f"{name!r} (data.columns.{key})" for key, name in given.items() if name not in names]:
+        raise UserError(f"{place}: no column {', '.join(absent)}; it has {_shorten(names)}")
+    by_name = {name.lower(): name for name in reversed(names)}
+    found = {key: next((by_name[name] for name in usual[key] if name in by_name), None) for key in usual}
+    return {key: name for key, name in {**found, **given}.items() if name is not None}
+
+
+def require_column(place: str, names: Sequence[str], columns: Mapping[str, str], key: str, what: str = "") -> None:
+    """Check that a column was found.
+
+    Raises:
+        UserError: it was not.
+    """
+    if key not in columns:
+        raise UserError(
+            f"{place}: no {what or key} column; it has {_shorten(names)}. Give its name: data.columns.{key}=NAME"
+        )
 
 
 @dataclass(frozen=True)
