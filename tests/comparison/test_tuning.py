@@ -5,8 +5,10 @@ import pytest
 
 from fer_exp.comparison.analysis import compare
 from fer_exp.comparison.load import Records
-from fer_exp.comparison.sweeps import Arm
+from fer_exp.comparison.sweeps import Arm, Sweep
 from fer_exp.comparison.tuning import is_boundary, tune
+
+STUDY = Sweep(Path("study"), overrides=(), swept=("optimizer",), tuned=("optimizer.lr",), arms={}, jobs=None)
 
 
 @pytest.fixture
@@ -14,7 +16,7 @@ def make_trial(make_run):
     def make(name, lr, score, seed=0, fraction=0.1, status="completed"):
         settings = {"optimizer.lr": lr, "data.val_fraction": fraction}
         run = make_run(name, seed, [score], status, settings)
-        return replace(run, arm=Arm(Path("study"), name, ("optimizer",), ("optimizer.lr",)))
+        return replace(run, arm=Arm(STUDY, name))
 
     return make
 

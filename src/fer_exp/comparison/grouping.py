@@ -83,7 +83,8 @@ def split_trials(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 def unlike_keys(group: Group, other: Group, group_by: Sequence[str]) -> list[str]:
     """Return the settings that differ between two groups without having been asked for by ``group_by``."""
     runs = [*group.runs, *other.runs]
-    tuned = [{*run.arm.tuned, *(run.arm.fixed if "arm" in group_by else ())} if run.arm else set() for run in runs]
+    studies = [run.arm.study if run.arm else None for run in runs]
+    tuned = [{*study.tuned, *(study.swept if "arm" in group_by else ())} if study else set() for study in studies]
     wanted = {RESOLVED.get(key, key) for key in (*group_by, *set.intersection(*tuned))}
     return [key for key in differing_keys(runs) if not _is_asked_for(key, runs, wanted)]
 

@@ -310,8 +310,8 @@ def _method(comparison: Comparison) -> Section:
         lines.append(
             "Runs with the same seed share initial weights and data order, so differences are paired by seed. Each "
             f"group is compared with {comparison.reference.label}: mean difference with its 95 % t interval, and a "
-            f"paired t-test. The p values are corrected for {tests} comparisons (Holm), the intervals are not. A "
-            f"difference is significant if the corrected p is below {ALPHA}."
+            f"paired t-test. The p values are corrected for {formats.plural(tests, 'comparison')} (Holm), the "
+            f"intervals are not. A difference is significant if the corrected p is below {ALPHA}."
         )
     if not math.isnan(comparison.chance):
         lines.append(

@@ -30,12 +30,10 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Arm:
-    """A run's place in a study: the study's folder, the arm's name, the keys that arms fix and those they tune."""
+    """A run's place in a study: the study and the arm's name."""
 
-    study: Path
+    study: Sweep
     name: str
-    fixed: tuple[str, ...]
-    tuned: tuple[str, ...]
 
 
 def find_sweep(folder: Path, known: dict[Path, Sweep | None]) -> Sweep | None:
@@ -59,7 +57,7 @@ def find_arm(folder: Path, sweep: Sweep | None) -> Arm | None:
     if sweep is None or not folder.name.isdecimal():
         return None
     name = next((name for name, jobs in sweep.arms.items() if int(folder.name) in jobs), None)
-    return Arm(sweep.folder, name, sweep.swept, sweep.tuned) if name is not None else None
+    return Arm(sweep, name) if name is not None else None
 
 
 def missing_jobs(sweep: Sweep) -> int:

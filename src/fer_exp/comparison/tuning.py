@@ -57,12 +57,12 @@ def tune_arms(trials: Sequence[Run], reporting: Sequence[Run]) -> list[Tuning]:
     by_arm: dict[tuple[Path, str], list[Run]] = {}
     for trial in trials:
         if trial.arm:
-            by_arm.setdefault((trial.arm.study, trial.arm.name), []).append(trial)
+            by_arm.setdefault((trial.arm.study.folder, trial.arm.name), []).append(trial)
     measure = default_measure([trial for trial in trials if trial.counts])  # as the study chose
     several = len({study for study, _ in by_arm}) > 1
     tunings = []
     for (study, name), members in by_arm.items():
-        chosen = [run for run in reporting if run.arm and (run.arm.study, run.arm.name) == (study, name)]
+        chosen = [run for run in reporting if run.arm and (run.arm.study.folder, run.arm.name) == (study, name)]
         tunings.append(tune(f"{name} ({study.name})" if several else name, members, measure, chosen))
     return tunings
 
