@@ -195,7 +195,7 @@ def test_other_labels_are_classes_or_skipped(tmp_path):
         (b"emotion,pixels\n0,1\n1,2\n", {"columns": {"lable": "emotion"}}, "unknown key lable"),
         (b"emotion,pixels\n0,1\n0,2\n0,3\n", {"val_fraction": 0.3}, "there are 1: angry"),
         (b"path,label,split\na.png,x,train\nb.png,y,train\na.png,x,val\nb.png,y,val\n", {},
-         r"(?s)2 images cannot be read:.*a\.png: No such file"),
+         r"none of the 2 paths of train exists.*data\.root=DIR"),
         (b"emotion,pixels\n0,\xff\n", {"val_fraction": 0.3}, "cannot be read"),
     ],
 )  # fmt: skip

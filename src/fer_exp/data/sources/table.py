@@ -121,10 +121,15 @@ class CsvTable(ImageSource):
             return None
         header = self.headers[name if name in self.files else ""]
         images = self._read(name, file, header).inputs if "path" in header.columns else ()
+        stamps = [file_stamp(image) for image in images if isinstance(image, str)]
+        if stamps and not any(map(any, stamps)):
+            raise UserError(
+                f"data.file={printable(file)}: none of the {len(stamps)} paths of {name} exists in "
+                f"{printable(self.root)}. Give the folder of the paths: data.root=DIR"
+            )
         identity = hash_facts(
             name, name in self.files, header.columns, self.columns, list(self.ignore), self.group_by,
-            self.pixel_labels, str(self.root), file_stamp(file),
-            [file_stamp(image) for image in images if isinstance(image, str)],
+            self.pixel_labels, str(self.root), file_stamp(file), stamps,
         )  # fmt: skip
         return Split(name, file, identity, lambda: self._read(name, file, header))
 
