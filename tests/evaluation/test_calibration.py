@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fer_exp.evaluation.calibration import TEMPERATURES, bin_index, calibration_terms, fit_temperature, scale
+from fer_exp.evaluation.calibration import TEMPERATURES, bin_index, calibration_terms, fit_temperature
 
 
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
@@ -21,26 +21,12 @@ def test_the_temperature_is_the_best_of_a_grid(predictions, sharpness):
     assert loss(found) <= loss(best)
 
 
-def test_the_temperature_scales_with_the_logits(predictions):
-    logits, labels = predictions(400, sharpness=1.0)
-    found = fit_temperature(logits, labels)
-    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * found, rel=1e-4)
-    assert fit_temperature(logits + 5, labels) == pytest.approx(found, rel=1e-4)
-
-
 def test_the_temperature_is_finite_if_all_predictions_are_correct_or_wrong():
     logits, labels = torch.eye(5, dtype=torch.float64) * 4, torch.arange(5)
     found = fit_temperature(logits, labels)
     assert TEMPERATURES[0] <= found <= TEMPERATURES[1]
     assert float(F.cross_entropy(logits / found, labels)) == pytest.approx(0, abs=1e-12)
     assert fit_temperature(-logits, labels) == pytest.approx(TEMPERATURES[1], rel=1e-3)
-
-
-def test_scaling_leaves_the_order_of_classes(predictions):
-    log_probabilities, _ = predictions(50)
-    scaled = scale(log_probabilities, 2.5)
-    assert torch.equal(scaled.argsort(dim=1), log_probabilities.argsort(dim=1))
-    torch.testing.assert_close(scaled.exp().sum(dim=1), torch.ones(50, dtype=torch.float64))
 
 
 def test_the_calibration_error_is_that_of_a_plain_loop(predictions):

@@ -81,9 +81,8 @@ class Irregular(nn.Module):
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_a_file_with_other_outputs_is_not_left(tmp_path, format_name, monkeypatch):
-    suffix, write, load = FORMATS[format_name]
-    wrong = (suffix, write, lambda path: lambda images: load(path)(images).flip(1))
-    monkeypatch.setitem(FORMATS, format_name, wrong)
+    suffix, write = FORMATS[format_name]
+    monkeypatch.setitem(FORMATS, format_name, (suffix, lambda *args: lambda images: write(*args)(images).flip(1)))
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     with pytest.raises(UserError, match=f"format={format_name}"):

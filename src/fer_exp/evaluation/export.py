@@ -15,6 +15,7 @@ from fer_exp.errors import UserError, one_line
 from fer_exp.files import replacing
 
 TOLERANCE = 1e-4  # of a probability
+Run = Callable[[Tensor], Tensor]  # images (N, C, S, S) to probabilities (N, classes)
 
 
 class WithPreprocessing(nn.Module):
@@ -49,7 +50,7 @@ def export_model(
         UserError: the network cannot be exported in this format, or the file gives other outputs.
         OSError: the folder cannot be written.
     """
-    suffix, write, load = FORMATS[format_name]
+    suffix, write_and_read = FORMATS[format_name]
     model = WithPreprocessing(network.to(memory_format=torch.contiguous_format)).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     # Two batch sizes: a file that fixed the size of its example is of no use.
@@ -59,8 +60,7 @@ def export_model(
     with replacing(file) as draft, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside torch's exporters
         try:
-            write(model, batches[0], draft, facts)
-            run = load(draft)
+            run = write_and_read(model, batches[0], draft, facts)
             difference = max(float((run(images) - model(images)).abs().max()) for images in batches)
         except OSError:
             raise
@@ -77,45 +77,37 @@ def export_model(
     return file
 
 
-def _write_onnx(model: WithPreprocessing, images: Tensor, path: Path, facts: Mapping[str, Any]) -> None:
+def _onnx(model: WithPreprocessing, images: Tensor, path: Path, facts: Mapping[str, Any]) -> Run:
     import onnx
+    import onnxruntime
 
     for name in ("onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.WARNING)  # they log every optimization
-    batch = torch.export.Dim("batch")
     program = torch.onnx.export(
         model,
         (images,),
         input_names=["images"],
         output_names=["probabilities"],
-        dynamic_shapes=({0: batch},),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
     assert program is not None
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in facts.items()})
     onnx.save(proto, path)
-
-
-def _load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime
-
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["probabilities"], {"images": images.numpy()})[0])
 
 
-def _write_torchscript(model: WithPreprocessing, images: Tensor, path: Path, facts: Mapping[str, Any]) -> None:
+def _torchscript(model: WithPreprocessing, images: Tensor, path: Path, facts: Mapping[str, Any]) -> Run:
     traced = torch.jit.trace(model, images, check_trace=False)
     torch.jit.save(traced, str(path), _extra_files={"model.json": json.dumps(dict(facts))})
-
-
-def _load_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
-    loaded: Callable[[Tensor], Tensor] = torch.jit.load(path)
+    loaded: Run = torch.jit.load(path)
     return loaded
 
 
-# name: file suffix, function that writes, function that loads
-FORMATS: Mapping[str, tuple[str, Callable[..., None], Callable[..., Callable[[Tensor], Tensor]]]] = {
-    "onnx": (".onnx", _write_onnx, _load_onnx),
-    "torchscript": (".pt", _write_torchscript, _load_torchscript),
+# name: file suffix, and a function that writes the file and returns the network that it reads back
+FORMATS: Mapping[str, tuple[str, Callable[..., Run]]] = {
+    "onnx": (".onnx", _onnx),
+    "torchscript": (".pt", _torchscript),
 }

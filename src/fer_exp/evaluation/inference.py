@@ -53,10 +53,6 @@ def predict_dataset(model: LoadedModel, dataset: ImageDataset, tta: str, batch_s
         return log_probabilities(model, batches, tta, len(dataset), progress)
 
 
-def _flip(images: Tensor) -> Sequence[Tensor]:
-    return images, images.flip(-1)
-
-
 def _ten_crop(images: Tensor) -> Sequence[Tensor]:
     """Corners, centre and their mirror images (Krizhevsky et al. 2012), resized to the input size."""
     side = images.shape[-1]
@@ -67,7 +63,7 @@ def _ten_crop(images: Tensor) -> Sequence[Tensor]:
 # Functions from normalized images (N, C, S, S) to a list of versions of the same shape.
 _VERSIONS: Mapping[str, Callable[[Tensor], Sequence[Tensor]]] = {
     "none": lambda images: [images],
-    "flip": _flip,
+    "flip": lambda images: [images, images.flip(-1)],
     "ten_crop": _ten_crop,
 }
 
