@@ -73,7 +73,7 @@ def export_model(
                 f"random images; expected at most {TOLERANCE:g}. Use another format."
             )
     with replacing(folder / "model.json") as draft:
-        draft.write_text(json.dumps({**facts, "file": file.name}, indent=2) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps({**facts, "file": file.name}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return file
 
 

@@ -52,6 +52,7 @@ def write_report(evaluation: Evaluation, model: LoadedModel, folder: Path, theme
     plots = make_plots(evaluation)
     sheets, omitted = make_sheets(evaluation, model)
     figures = plots | {name: (title, partial(sheet_figure, rows)) for name, (title, rows) in sheets.items()}
+    metrics = for_json(describe(evaluation))
     images, probabilities = evaluation.images, evaluation.log_probabilities[evaluation.tta].exp()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def write_report(evaluation: Evaluation, model: LoadedModel, folder: Path, theme
         links = [f"![{name.replace('_', ' ')}]({name}.png)" for name in drawn]
         markdown = ["# Evaluation", format_report(evaluation, markdown_text, markdown_table, "## "), *links]
         for name, text in (
-            (METRICS_FILE, json.dumps(for_json(describe(evaluation)), indent=2, allow_nan=False, default=str)),
+            (METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False, default=str, ensure_ascii=False)),
             (MARKDOWN, "\n\n".join(markdown)),
             (PAGE, _html(evaluation, {name: plots[name] for name in INLINE if name in drawn}, sheets)),
         ):
