@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fer_exp.cli import quote_paths
-from fer_exp.config.schema import PATH_KEYS
+from fer_exp.config.paths import PATH_KEYS
 
 SRC = Path(__file__).parents[1] / "src"
 COMMANDS = ("train", "compare", "evaluate", "predict", "export", "audit")

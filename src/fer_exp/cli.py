@@ -21,7 +21,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_exp.config.schema import CONFIG_DIR, GROUPS, OPTIONAL_GROUPS, PATH_KEYS, RENAMED_KEYS
+from fer_exp.config.paths import PATH_KEYS
+from fer_exp.config.schema import CONFIG_DIR, GROUPS, OPTIONAL_GROUPS, RENAMED_KEYS
 from fer_exp.errors import UserError, one_line
 from fer_exp.files import printable
 from fer_exp.plots.terminal import protect_streams

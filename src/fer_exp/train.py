@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from fer_exp.cli import call
 from fer_exp.config.checks import check_config, config_warnings
-from fer_exp.config.schema import CONFIG_DIR, make_data_paths_absolute, plain
+from fer_exp.config.paths import make_paths_absolute
+from fer_exp.config.schema import CONFIG_DIR, plain
 from fer_exp.errors import UserError
 from fer_exp.files import expand_path
 from fer_exp.runs.folder import (
@@ -51,7 +52,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     start = time.perf_counter()
     isolate_environment()
     check_config(cfg)
-    make_data_paths_absolute(cfg)
+    make_paths_absolute(cfg)
     config, folder = plain(cfg), Path(cfg.output_dir)
     resume = None if cfg.resume is None else str(expand_path(cfg.resume))
     check_run_dir(folder, resume, config)

@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from fer_exp.config.schema import make_data_paths_absolute
+from fer_exp.config.paths import make_paths_absolute
 
 
 def test_data_paths_become_absolute(tmp_path, monkeypatch):
@@ -10,7 +10,7 @@ def test_data_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     data = {"root": "a", "file": {"train": "b.csv"}, "files": {"train": ["~/c"]}, "exclude": None, "ignore": ["x"]}
     cfg = OmegaConf.create({"data": {**data, "ferplus": {"file": "d", "labels": "votes"}}})
-    make_data_paths_absolute(cfg)
+    make_paths_absolute(cfg)
     assert OmegaConf.to_container(cfg.data) == {
         "root": f"{tmp_path}/a",
         "file": {"train": f"{tmp_path}/b.csv"},

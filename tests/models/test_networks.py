@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 
 from fer_exp.models.notebook_cnn import NotebookCNN
@@ -188,3 +189,68 @@ def test_without_timm_the_message_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r"pip install"):
         TimmNetwork("test_resnet")
+
+
+def _save(tmp_path, state, name="weights.pt"):
+    file = tmp_path / name
+    save_file(state, file) if name.endswith(".safetensors") else torch.save(state, file)
+    return str(file)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module.", "network.network."])
+def test_weights_of_a_file_replace_all_but_the_last_layer(tmp_path, name, prefix):
+    theirs = timm.create_model("test_resnet", num_classes=10).state_dict()
+    file = _save(tmp_path, {f"{prefix}{key}": value for key, value in theirs.items()}, name)
+    torch.manual_seed(1)
+    own = TimmNetwork("test_resnet", in_channels=3, weights=file).network.state_dict()
+    torch.manual_seed(1)
+    untrained = TimmNetwork("test_resnet", in_channels=3).network.state_dict()
+    for key, value in own.items():
+        torch.testing.assert_close(value, untrained[key] if key.startswith("fc.") else theirs[key], rtol=0, atol=0)
+
+
+def test_weights_for_rgb_images_are_summed_for_gray_ones(tmp_path):
+    theirs = timm.create_model("test_resnet", num_classes=7)
+    rgb = TimmNetwork("test_resnet", in_channels=3, weights=_save(tmp_path, {"model": theirs.state_dict()})).eval()
+    gray = TimmNetwork("test_resnet", in_channels=1, weights=_save(tmp_path, theirs.state_dict())).eval()
+    gray.network.fc.load_state_dict(rgb.network.fc.state_dict())
+    x = torch.rand(2, 1, 48, 48)
+    # The same normalization of all channels, so that three equal channels are one gray image.
+    for network in (rgb, gray):
+        network.mean.fill_(0.5), network.std.fill_(0.25)
+    torch.testing.assert_close(gray(x), rgb(x.expand(-1, 3, -1, -1)))
+
+
+def test_weights_of_a_transformer_fit_another_image_size(tmp_path):
+    theirs = timm.create_model("test_vit", img_size=96)
+    network = TimmNetwork("test_vit", in_channels=3, image_size=48, weights=_save(tmp_path, theirs.state_dict()))
+    torch.testing.assert_close(network.network.blocks[0].attn.qkv.weight, theirs.blocks[0].attn.qkv.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (lambda: timm.create_model("test_efficientnet").state_dict(), "missing"),
+        (lambda: {"fc.weight": torch.zeros(3)}, "missing"),
+        (lambda: {"network": nn.Linear(1, 1)}, "weights.pt"),
+        (lambda: [1, 2], "weights.pt"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, content, named):
+    with pytest.raises(ValueError, match=named):
+        TimmNetwork("test_resnet", weights=_save(tmp_path, content()))
+
+
+def test_weights_that_cannot_be_downloaded_name_the_key_for_a_file(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"model\.weights=FILE"):
+        TimmNetwork("resnet10t", pretrained=True)
+
+
+def test_the_normalization_can_be_set_and_is_saved():
+    network = TimmNetwork("test_resnet", in_channels=3, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
+    assert network.state_dict()["mean"].flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="mean"):
+        TimmNetwork("test_resnet", in_channels=3, mean=[0.5])

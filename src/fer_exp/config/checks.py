@@ -10,13 +10,13 @@ from hydra.utils import get_class, get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_exp.config.paths import INPUT_PATHS
 from fer_exp.config.schema import (
     BASE_CLASSES,
     CONFIG_DIR,
     CONSTRAINTS,
     FIXED_KEYS,
     GROUPS,
-    INPUT_PATHS,
     OPEN_SCHEMAS,
     OPTIONAL_GROUPS,
     RENAMED_KEYS,
@@ -128,6 +128,8 @@ def _check_paths(cfg: DictConfig) -> Iterator[str]:
     for key, is_file in INPUT_PATHS.items():
         value = OmegaConf.select(cfg, key)
         if value is None or (key, value) == ("resume", "auto") or not isinstance(value, str | int | float):
+            continue
+        if key == "model.weights" and cfg.get("resume"):  # a resumed run does not read them again
             continue
         path = expand_path(value)
         if not (os.path.isfile if is_file else os.path.exists)(path):  # unlike Path's, they accept overlong names

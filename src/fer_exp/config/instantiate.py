@@ -57,7 +57,11 @@ def build_checked(node: Mapping[str, Any], group: str, base: type, packages: Seq
 
 
 def build_model(
-    node: Mapping[str, Any], num_classes: int, image_shape: Sequence[int], packages: Sequence[str] | None = None
+    node: Mapping[str, Any],
+    num_classes: int,
+    image_shape: Sequence[int],
+    packages: Sequence[str] | None = None,
+    is_initial: bool = True,
 ) -> Any:
     """Build the network of the group ``model``.
 
@@ -66,13 +70,16 @@ def build_model(
         num_classes: passed as ``num_classes`` if the class or function takes it and ``node`` does not set it.
         image_shape: (C, S, S), passed as ``in_channels`` and ``image_size`` likewise.
         packages: packages that its classes must come from, for a node from a foreign file; None for any.
+        is_initial: whether training starts here. Otherwise a checkpoint is loaded, and the keys ``pretrained`` and
+            ``weights`` have no effect: nothing is downloaded or read.
 
     Raises:
         UserError: a class is not a network, comes from another package, or refuses its arguments.
     """
     from torch import nn
 
-    arguments = dict(node)
+    unused = {} if is_initial else {"pretrained": False, "weights": None}
+    arguments = {**node, **{key: value for key, value in unused.items() if key in node}}
     sizes = {"num_classes": num_classes, "in_channels": image_shape[0], "image_size": image_shape[-1]}
     if packages is None or str(node.get("_target_")).partition(".")[0] in packages:  # importing runs code
         try:

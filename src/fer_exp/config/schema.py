@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_exp.errors import UserError, one_line
-from fer_exp.files import expand_path
 from fer_exp.metrics import describe
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -63,6 +62,8 @@ class TrainConfig:
     seed: int
     monitor: str
     weight_decay_exclude_1d: bool
+    head_epochs: int
+    backbone_lr_factor: float
     channels_last: bool
     cuda_graph: bool
     im2col_weight_grad: Any  # auto or a bool
@@ -205,6 +206,8 @@ _BATCHES = (Interval(int, 1), Interval(float, 0, 1, closed="right"))
 # A value must satisfy one of the constraints of its key; of a list, each item must. Absent keys are skipped.
 CONSTRAINTS: Mapping[str, tuple[Interval | Choices, ...]] = {
     "seed": (SEED,),
+    "head_epochs": (Interval(int, 0),),
+    "backbone_lr_factor": (Interval(float, 0, 1, closed="right"),),
     "im2col_weight_grad": (Choices(("auto", True, False)),),
     "plots.theme": (Choices(("light", "dark")),),
     "data.batch_size": (Interval(int, 1),),
@@ -262,19 +265,6 @@ RENAMED_KEYS = {
     "hydra.sweeper.points_seed": "hydra.sweeper.sampler_seed",
 }
 
-# Keys that hold a path, a file name or a list of them. On the command line their values are taken as typed.
-PATH_KEYS = (
-    "data.root", "data.file", "data.file.train", "data.file.validation", "data.file.test", "data.exclude",
-    "data.soft_labels", "data.ferplus.file", "data.ferplus.fer2013", "data.cache_dir", "data.ignore", "resume", "run",
-    "ckpt", "images", "output", "output_dir", "split", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir",
-    "hydra.output_subdir",
-)  # fmt: skip
-# Paths that must exist, and whether each must be a file.
-INPUT_PATHS = {
-    "data.root": False, "data.file": True, "data.exclude": True, "data.soft_labels": True, "data.ferplus.file": True,
-    "resume": True,
-}  # fmt: skip
-
 
 def resolve(cfg: DictConfig, hints: Mapping[str, str] | None) -> None:
     """Replace the interpolations of a config with their values.
@@ -324,26 +314,6 @@ def commented_keys(name: str) -> str:
         block for block in text.partition("\nhydra:")[0].split("\n\n") if not block.startswith(("#", "defaults:"))
     ]
     return "\n\n".join(blocks).strip().replace("$", "$$")
-
-
-# Keys of ``data`` that hold a path, a list of paths, or a mapping to paths.
-DATA_PATHS = ("root", "file", "files", "exclude", "soft_labels", "cache_dir", "ferplus.file", "ferplus.fer2013")
-
-
-def make_data_paths_absolute(cfg: DictConfig) -> None:
-    """Replace the relative paths in ``cfg.data``, so that the record of a run is valid in any working directory."""
-    for key in DATA_PATHS:
-        value = OmegaConf.select(cfg.data, key)
-        if value:
-            OmegaConf.update(cfg.data, key, _absolute(value), merge=False)
-
-
-def _absolute(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: part and _absolute(part) for key, part in value.items()}
-    if isinstance(value, ListConfig):
-        return [_absolute(part) for part in value]
-    return str(expand_path(value).absolute())
 
 
 # ${direction:val_loss} is "min".

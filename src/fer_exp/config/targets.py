@@ -44,11 +44,18 @@ def check_target(path: str, node: DictConfig, base: type, packages: Sequence[str
 
 
 def accepts(target: Callable[..., Any], key: str) -> bool:
-    """Whether the signature of a class or function names a parameter ``key``."""
+    """Whether the signature of a class or function names a parameter ``key``.
+
+    A function with ``**kwargs``, as torchvision's, passes them to the class that it is annotated to return.
+    """
     try:
-        return key in inspect.signature(target).parameters
-    except (TypeError, ValueError):
+        parameters = dict(inspect.signature(target).parameters)
+        has_kwargs = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        if has_kwargs and inspect.isfunction(target):
+            parameters |= inspect.signature(typing.get_type_hints(target)["return"]).parameters
+    except (TypeError, ValueError, NameError, KeyError):
         return False
+    return key in parameters
 
 
 def check_arguments(path: str, target: Callable[..., Any], arguments: Mapping[str, Any]) -> Iterator[str]:

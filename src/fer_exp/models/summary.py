@@ -74,7 +74,8 @@ def output_shape(network: nn.Module, image_shape: Sequence[int]) -> tuple[int, .
         with eval_mode(network), torch.no_grad():
             output = network(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
     except RuntimeError as error:
-        raise UserError(f"{given} fails: {error}") from error
+        hint = "; it needs data.color=rgb" if image_shape[0] == 1 and "3 channels" in str(error) else ""
+        raise UserError(f"{given} fails: {error}{hint}") from error
     if not isinstance(output, Tensor):
         raise UserError(f"{given} returns a {type(output).__name__}; expected a tensor of logits (N, classes).")
     return tuple(output.shape[1:])

@@ -82,11 +82,9 @@ def read_checkpoint(path: Path, packages: Sequence[str] = TRUSTED_PACKAGES) -> L
     content = load_checkpoint(path)
     settings = content["hyper_parameters"]
     weights = {k.removeprefix(_PREFIX): w for k, w in content["state_dict"].items() if k.startswith(_PREFIX)}
-    model = dict(settings["config"]["model"])
-    if model.get("pretrained"):
-        model["pretrained"] = False  # the weights come from the checkpoint
+    model, shape = settings["config"]["model"], tuple(settings["image_shape"])
     try:
-        network = build_model(model, len(settings["classes"]), tuple(settings["image_shape"]), packages)
+        network = build_model(model, len(settings["classes"]), shape, packages, is_initial=False)
     except UserError as error:
         raise UserError(f"{path}: its network cannot be built: {error}") from error
     try:

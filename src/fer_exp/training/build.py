@@ -20,6 +20,7 @@ from fer_exp.models.summary import Layer, count_parameters, output_shape
 from fer_exp.runs.environment import describe_environment
 from fer_exp.runs.record import RunRecord
 from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
+from fer_exp.training.callbacks.freeze_backbone import FreezeBackbone
 from fer_exp.training.callbacks.history import HistoryCallback
 from fer_exp.training.callbacks.plots import PlotCallback
 from fer_exp.training.callbacks.progress_bar import ProgressBar
@@ -59,7 +60,7 @@ def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_paramet
     dataset = datamodule.train_set
     image_shape, classes = tuple(dataset.images.shape[1:]), len(dataset.classes)
     L.seed_everything(cfg.seed, verbose=False)
-    network = build_model(cfg.model, classes, image_shape)
+    network = build_model(cfg.model, classes, image_shape, is_initial=cfg.resume is None)
     name = type(network).__name__
     if (shape := output_shape(network, image_shape)) != (classes,):
         raise UserError(
@@ -78,6 +79,7 @@ def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_paramet
         augmentation=build(cfg, "augmentation"),
         mixup=build(cfg, "mixup"),
         weight_decay_exclude_1d=cfg.weight_decay_exclude_1d,
+        backbone_lr_factor=cfg.backbone_lr_factor,
         channels_last=cfg.channels_last,
         hyper_parameters=hyper_parameters,
     )
@@ -120,6 +122,8 @@ def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback,
     rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning read it from the environment
     logger = RunLogger(build(cfg, "logger"), lambda name: record.add("missing", name))
     callbacks = [SecondInterrupt(), SeedEachEpoch(cfg.seed), history, *_configured_callbacks(cfg), ProgressBar()]
+    if cfg.head_epochs:
+        callbacks.append(FreezeBackbone(cfg.head_epochs))
     if cfg.cuda_graph:
         _check_cuda_graph(cfg, callbacks)
         callbacks.append(CudaGraphCallback())
@@ -154,3 +158,5 @@ def _check_cuda_graph(cfg: DictConfig, callbacks: Sequence[L.Callback]) -> None:
     accumulates = any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks)
     if accumulates or cfg.trainer.get("accumulate_grad_batches", 1) != 1:
         raise UserError("cuda_graph=true: gradients cannot be accumulated over batches; set cuda_graph=false.")
+    if cfg.head_epochs:
+        raise UserError("cuda_graph=true: head_epochs changes the trained layers; set cuda_graph=false.")

@@ -25,7 +25,7 @@ def isolate_environment() -> None:
 
 def silence_libraries() -> None:
     """Hide what Lightning logs beside the run's own lines. Call it after Lightning is imported: that sets the level."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "timm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning calls torch by an old name

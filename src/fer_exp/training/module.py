@@ -41,6 +41,7 @@ class Classifier(L.LightningModule):
         augmentation: maps normalised images to changed ones of the same shape; None for none.
         mixup: maps images and their targets (N, K) to mixed ones; None for none.
         weight_decay_exclude_1d: if true, biases and norm weights get no weight decay.
+        backbone_lr_factor: learning rate of all layers before the last one, as a fraction of the optimizer's.
         channels_last: memory order of images and kernels. Same function, faster.
         hyper_parameters: plain values that describe the run in its checkpoints.
     """
@@ -56,6 +57,7 @@ class Classifier(L.LightningModule):
         augmentation: nn.Module | None = None,
         mixup: nn.Module | None = None,
         weight_decay_exclude_1d: bool = False,
+        backbone_lr_factor: float = 1.0,
         channels_last: bool = True,
         hyper_parameters: Mapping[str, Any] | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class Classifier(L.LightningModule):
         self.loss = loss or nn.CrossEntropyLoss()
         self.augmentation, self.mixup = augmentation, mixup
         self.weight_decay_exclude_1d = weight_decay_exclude_1d
+        self.backbone_lr_factor = backbone_lr_factor
         self.train_metrics = EpochMetrics("train", num_classes)
         self.val_metrics = EpochMetrics("val", num_classes)
 
@@ -174,7 +177,11 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule if there is one. Lightning saves and restores their states."""
-        optimizer = self.make_optimizer(parameter_groups(self.network, self.weight_decay_exclude_1d))
+        head = find_head(self.network, self.num_classes) if self.backbone_lr_factor != 1 else None
+        optimizer = self.make_optimizer(parameter_groups(self.network, self.weight_decay_exclude_1d, head))
+        for group in optimizer.param_groups:
+            if group.get("is_backbone"):
+                group["lr"] *= self.backbone_lr_factor
         if self.make_scheduler is None:
             return optimizer
         if not self._steps_with_optimizer:
@@ -188,6 +195,11 @@ class Classifier(L.LightningModule):
                 f"scheduler: it does not fit the {steps} steps of this run ({one_line(error)}); change its settings or "
                 "trainer.max_epochs."
             ) from error
+        if head and len({group["lr"] for group in optimizer.param_groups}) == 1:  # torch's OneCycleLR
+            raise UserError(
+                "scheduler: it sets the same learning rate for all layers; with backbone_lr_factor, use "
+                "scheduler=cosine, wsd, plateau or none"
+            )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _count_steps(self) -> int:
@@ -213,14 +225,46 @@ def monitored_value(trainer: L.Trainer, monitor: str) -> float:
     return float(metrics[monitor])
 
 
-def parameter_groups(network: nn.Module, weight_decay_exclude_1d: bool) -> list[Any]:
-    """The trainable parameters; if biases and norm weights get no weight decay, as two groups."""
+def parameter_groups(network: nn.Module, weight_decay_exclude_1d: bool, head: nn.Module | None = None) -> list[Any]:
+    """The trainable parameters.
+
+    Args:
+        network: the network.
+        weight_decay_exclude_1d: make a group of its own, without weight decay, for biases and norm weights.
+        head: the last layer, which then has groups of its own. They come first: ``lr`` is the learning rate of the
+            first group. The groups of the other layers have the entry ``is_backbone``.
+    """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if head is not None:
+        own = {id(parameter) for parameter in head.parameters()}
+        groups = [
+            {"params": [parameter for parameter in parameters if id(parameter) in own]},
+            {"params": [parameter for parameter in parameters if id(parameter) not in own], "is_backbone": True},
+        ]
     if not weight_decay_exclude_1d:
-        return parameters
-    kernels = [parameter for parameter in parameters if parameter.dim() > 1]
-    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    return [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
+        return groups if head is not None else parameters
+    split = []
+    for group in groups:
+        kernels = [parameter for parameter in group["params"] if parameter.dim() > 1]
+        vectors = [parameter for parameter in group["params"] if parameter.dim() <= 1]
+        split += [group | {"params": kernels}, group | {"params": vectors, "weight_decay": 0.0}]
+    return split
+
+
+def find_head(network: nn.Module, num_classes: int) -> nn.Module:
+    """The last layer: the last module of the network that has an output for each class.
+
+    Raises:
+        UserError: there is none.
+    """
+    for module in reversed([*network.modules()]):
+        if num_classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None)):
+            return module
+    raise UserError(
+        f"{type(network).__name__} has no last layer with {num_classes} outputs, which head_epochs and "
+        "backbone_lr_factor need"
+    )
 
 
 def spans_run(make_scheduler: Callable[..., Any]) -> bool:
