@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fer_exp.data.dataset import normalise
 from fer_exp.errors import UserError, one_line
 from fer_exp.files import replacing
+from fer_exp.runs.record import write_json
 
 TOLERANCE = 1e-4  # of a probability
 Run = Callable[[Tensor], Tensor]  # images (N, C, S, S) to probabilities (N, classes)
@@ -72,8 +73,7 @@ def export_model(
                 f"format={format_name}: the exported network gives other probabilities, by up to {difference:.2g} on "
                 f"random images; expected at most {TOLERANCE:g}. Use another format."
             )
-    with replacing(folder / "model.json") as draft:
-        draft.write_text(json.dumps({**facts, "file": file.name}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "model.json", {**facts, "file": file.name})
     return file
 
 

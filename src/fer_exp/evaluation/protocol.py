@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_exp.errors import UserError
-from fer_exp.files import replacing
+from fer_exp.runs.record import write_json
 
 SPLITS = ("validation", "train", "test", "selection")
 TTA = {"none": "no TTA", "flip": "TTA: horizontal flip", "ten_crop": "TTA: ten crops"}  # test-time augmentation
@@ -214,9 +214,7 @@ class Ledger:
         self._write()
 
     def _write(self) -> None:
-        content = {"schema": 2, "reports": self.reports, "others": self.others}
-        with replacing(self.path) as draft:
-            draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(self.path, {"schema": 2, "reports": self.reports, "others": self.others})
 
 
 def _summary(report: Mapping[str, Any]) -> str:

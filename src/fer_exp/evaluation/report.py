@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -26,7 +25,7 @@ from fer_exp.plots.images import sheet_figure
 from fer_exp.plots.style import save_plot
 from fer_exp.plots.tables import markdown_table, text_table
 from fer_exp.runs.checkpoint import LoadedModel
-from fer_exp.runs.record import for_json
+from fer_exp.runs.record import write_json
 
 PAGE, MARKDOWN, METRICS_FILE, PREDICTIONS = "evaluation.html", "evaluation.md", "metrics.json", "predictions.csv"
 SCHEMA = 2
@@ -52,10 +51,10 @@ def write_report(evaluation: Evaluation, model: LoadedModel, folder: Path, theme
     plots = make_plots(evaluation)
     sheets, omitted = make_sheets(evaluation, model)
     figures = plots | {name: (title, partial(sheet_figure, rows)) for name, (title, rows) in sheets.items()}
-    metrics = for_json(describe(evaluation))
     images, probabilities = evaluation.images, evaluation.log_probabilities[evaluation.tta].exp()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / METRICS_FILE, describe(evaluation))
         # Labels of training images can be training targets: data.soft_labels.
         write_predictions(folder / PREDICTIONS, images.classes, images.names, probabilities, images.labels)
         drawn = [
@@ -66,7 +65,6 @@ def write_report(evaluation: Evaluation, model: LoadedModel, folder: Path, theme
         links = [f"![{name.replace('_', ' ')}]({name}.png)" for name in drawn]
         markdown = ["# Evaluation", format_report(evaluation, markdown_text, markdown_table, "## "), *links]
         for name, text in (
-            (METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False, default=str, ensure_ascii=False)),
             (MARKDOWN, "\n\n".join(markdown)),
             (PAGE, _html(evaluation, {name: plots[name] for name in INLINE if name in drawn}, sheets)),
         ):
@@ -95,6 +93,8 @@ def format_report(
 def describe(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation as plain values, for ``metrics.json``."""
     classes, split = evaluation.images.classes, evaluation.split
+    provenance = asdict(evaluation.provenance)
+    weights = {name: str(value) if isinstance(value, Path) else value for name, value in provenance.items()}
     images = {"split": split.name, "location": split.location, "fingerprint": split.fingerprint}
     return {
         "schema": SCHEMA,
@@ -102,7 +102,7 @@ def describe(evaluation: Evaluation) -> dict[str, Any]:
         "protocol": evaluation.protocol,
         "statement": evaluation.statement,
         "notes": list(evaluation.notes),
-        "weights": asdict(evaluation.provenance),
+        "weights": weights,
         "images": {**images, "count": len(evaluation.images), "classes": classes, "copies": evaluation.copies},
         "intervals": {"level": LEVEL, "resamples": evaluation.resamples, "seed": evaluation.seed},
         "calibration_bins": BINS,
