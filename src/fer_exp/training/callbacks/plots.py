@@ -23,7 +23,7 @@ _VERSIONS = 8  # of each image in the plot of the augmentation
 
 
 class PlotCallback(L.Callback):
-    """Draws samples, network and augmentation before training, curves at its end, and the final confusion matrix.
+    """Draws samples, network and augmentation after the first epoch, curves at the end, and the final confusion matrix.
 
     A plot that fails logs a warning, and the record lists it as missing.
 
@@ -40,10 +40,14 @@ class PlotCallback(L.Callback):
         self.layers = layers
         self.theme = theme
         self.title = optimizer_name(history.record.summary["config"])
+        self._is_first_epoch = True
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw what is known before training."""
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw what does not change: after the first epoch, because the first step would have to wait for it."""
         assert isinstance(pl_module, Classifier)
+        if not self._is_first_epoch:
+            return
+        self._is_first_epoch = False
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, ImageDataModule)
         dataset = datamodule.train_set
