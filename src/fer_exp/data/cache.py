@@ -20,7 +20,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from fer_exp.data.dataset import MemmapImages, hash_images
+from fer_exp.data.dataset import MemmapImages, hash_images, select_images
 from fer_exp.data.decode import Decoded, ImageFormat, Progress, decode_images, decode_in_chunks
 from fer_exp.data.sources.base import Entries, Split
 from fer_exp.errors import UserError
@@ -164,7 +164,7 @@ def _assemble(details: dict[str, Any], images: Tensor | MemmapImages, digests: n
     unreadable = {int(index): reason for index, reason in details["unreadable"].items()}
     if unreadable:
         readable = torch.tensor([i for i in range(len(names)) if i not in unreadable], dtype=torch.int64)
-        images = images.select(readable) if isinstance(images, MemmapImages) else images[readable]
+        images = select_images(images, readable)
         digests, labels = digests[readable.numpy()], labels[readable.numpy()]
     return DecodedSplit(
         images=images,

@@ -111,15 +111,19 @@ class ImageDataset:
 
     def select(self, indices: Tensor) -> "ImageDataset":
         """Return the images at ``indices`` (K,) int64."""
-        images = self.images
         return ImageDataset(
-            images.select(indices) if isinstance(images, MemmapImages) else images.index_select(0, indices),
+            select_images(self.images, indices),
             self.labels[indices],
             self.classes,
             tuple(self.names[i] for i in indices.tolist()),
             self.digests[indices.numpy()],
             None if self.soft_labels is None else self.soft_labels[indices],
         )
+
+
+def select_images(images: Tensor | MemmapImages, indices: Tensor) -> Tensor | MemmapImages:
+    """Return the images at ``indices`` (K,) int64."""
+    return images.select(indices) if isinstance(images, MemmapImages) else images.index_select(0, indices)
 
 
 def make_dataset(

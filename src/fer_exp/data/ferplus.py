@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer_exp.data.cache import DecodedSplit
-from fer_exp.data.dataset import MemmapImages
+from fer_exp.data.dataset import select_images
 from fer_exp.data.decode import parse_pixels
 from fer_exp.data.sources.base import Entries
 from fer_exp.errors import UserError
@@ -102,11 +102,9 @@ class FerPlus:
         targets = self.targets[rows[usable]].astype(np.float32)
         used = np.flatnonzero(targets.any(axis=0))
         targets = targets[:, used]
-        indices = torch.from_numpy(usable)
-        images = decoded.images
         return replace(
             decoded,
-            images=images.select(indices) if isinstance(images, MemmapImages) else images[indices],
+            images=select_images(decoded.images, torch.from_numpy(usable)),
             digests=decoded.digests[usable],
             names=tuple(decoded.names[i] for i in usable.tolist()),
             labels=targets.argmax(1) if len(usable) else np.zeros(0, np.int64),
