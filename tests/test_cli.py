@@ -150,6 +150,30 @@ def test_a_reader_may_close_the_output_early(tmp_path, command):
     assert process.returncode == 0
 
 
+FULL_LOG = "hydra.job_logging.handlers.file.filename=/dev/full"
+MISTAKES = {
+    "train": ["data=folders", "data.root=nowhere", FULL_LOG],
+    "compare": ["nowhere"],
+    "evaluate": ["run=nowhere", FULL_LOG],
+    "predict": ["run=nowhere", "images=nowhere"],
+    "export": ["run=nowhere", FULL_LOG],
+    "audit": ["data.root=nowhere", FULL_LOG],
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_error_is_one_line_on_standard_error_with_no_reader_and_a_full_disk(tmp_path, command):
+    script = '"$@" | true; exit ${PIPESTATUS[0]}'
+    arguments = [sys.executable, "-m", f"fer_exp.{command}", *MISTAKES[command]]
+    env = {**os.environ, "PYTHONPATH": str(SRC)}
+    done = subprocess.run(["bash", "-c", script, "bash", *arguments], cwd=tmp_path, env=env, capture_output=True)
+    message = done.stderr.decode()
+    assert (done.returncode, message[:7], len(message.splitlines())) == (1, "Error: ", 1), message
+    assert "nowhere" in message
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example_and_the_keys_without_importing_torch(tmp_path, command):
     code = (

@@ -160,6 +160,8 @@ def _explain(error: Exception, arguments: Sequence[str]) -> str:
         is_yaml = str(cause.filename).endswith((".yaml", ".yml"))
         remedy = "" if is_yaml or cause.errno == errno.ENAMETOOLONG else "; choose another hydra.run.dir"
         return f"{printable(cause.filename)}: {cause.strerror}{remedy}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # without the file's name
+        return f"a file cannot be written ({error.strerror}); free some space, or choose another folder"
     if "BrokenProcessPool" in (cls.__name__ for cls in type(error).__mro__):  # importing it takes long
         codes = ", ".join(re.findall(r"SIG\w+\(-\d+\)|EXIT\(\d+\)", str(error)))
         return f"a worker process was killed{f' ({codes})' if codes else ''}; the jobs that it ran have no result"

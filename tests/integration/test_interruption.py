@@ -92,8 +92,8 @@ def test_a_full_disk_leaves_what_was_saved(child, start, assert_same_result, set
     folder = tmp_path / "run"
     ended = child("-c", DISTURBED + ENTRY, "full disk", *settings, f"hydra.run.dir={folder}", cwd=tmp_path)
     assert ended.returncode == 1
-    assert f"{folder} cannot be written" in ended.stdout
-    assert "resume=auto" in ended.stdout
+    assert f"{folder} cannot be written" in ended.stderr
+    assert "resume=auto" in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
     assert not list(folder.rglob(".*.draft"))

@@ -222,7 +222,7 @@ def test_a_killed_sweep_ends_as_one_that_was_not(command, child, faces, whole, t
         assert here["best"]["epoch"] == there["best"]["epoch"]
 
 
-# A worker of joblib imports this at its start. It is killed once the record of its job 1 exists.
+# A worker of joblib imports this at its start. It is killed once its job 1 has written a file.
 KILLED_WORKER = """
 import os, pathlib, signal, threading, time
 def watch(lock):
@@ -230,7 +230,7 @@ def watch(lock):
         time.sleep(0.02)
         for fd in pathlib.Path("/proc/self/fd").iterdir():
             try:
-                if os.readlink(fd) == str(lock) and (lock.parent.parent / "summary.json").exists():
+                if os.readlink(fd) == str(lock) and (lock.parent.parent / os.environ["KILLED_AFTER"]).exists():
                     os.kill(os.getpid(), signal.SIGKILL)
             except OSError:
                 pass
@@ -241,18 +241,21 @@ if "KILLED_JOB" in os.environ:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_reported_and_its_sweep_can_be_finished(child, faces, tmp_path):
+@pytest.mark.parametrize(("file", "status"), [("summary.json", "unfinished"), (".hydra/lock", "not begun")])
+def test_a_killed_worker_is_reported_and_its_sweep_can_be_finished(child, faces, tmp_path, file, status):
     (tmp_path / "sitecustomize.py").write_text(KILLED_WORKER)
     command = (
         "-m", "fer_exp.train", "-m", "seed=0,1,2", *settings(faces), "trainer.max_epochs=1",
         f"hydra.sweep.dir={tmp_path / 'swept'}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
     )  # fmt: skip
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    killed = child(*command, cwd=tmp_path, PYTHONPATH=path, KILLED_JOB=str(tmp_path / "swept/1"))
+    variables = {"PYTHONPATH": path, "KILLED_JOB": str(tmp_path / "swept/1"), "KILLED_AFTER": file}
+    killed = child(*command, cwd=tmp_path, **variables)
     assert killed.returncode == 1, killed.stdout + killed.stderr
     assert "SIGKILL" in killed.stderr
     assert "Traceback" not in killed.stderr
-    assert "unfinished" in killed.stdout
+    assert status in killed.stdout
+    assert f"hydra.sweep.dir={tmp_path / 'swept'}" in killed.stdout
     finished = child(*command, cwd=tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "Jobs: 3 completed." in finished.stdout
@@ -271,5 +274,5 @@ def test_refusals_in_other_processes_are_reported(child, faces, tmp_path):
     assert first.stdout.count("completed: val_acc") == 2  # one line per job
     second = child(*run, "--config-dir", "b", cwd=tmp_path)
     assert second.returncode == 1
-    assert "optimizer.lr was 0.01 and is 0.5" in second.stdout
+    assert "optimizer.lr was 0.01 and is 0.5" in second.stderr
     assert "refused" in second.stdout

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import rich
+import rich.console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,12 +21,17 @@ from rich.progress import (
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines to standard output, above any progress bar; never wrapped, so a log file keeps its lines."""
+    """Log lines to standard output, above any progress bar, and errors to standard error.
+
+    Lines are never wrapped, so a log file keeps them.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         try:
-            rich.get_console().print(self.format(record), markup=False, emoji=False, highlight=False, soft_wrap=True)
+            is_error = record.levelno >= logging.ERROR
+            console = rich.console.Console(stderr=True) if is_error else rich.get_console()
+            console.print(self.format(record), markup=False, emoji=False, highlight=False, soft_wrap=True)
         except Exception:
             self.handleError(record)
 
@@ -35,8 +41,9 @@ def protect_streams() -> None:
 
     A stream that is closed at the start becomes the null device, so no other file gets its number. A stream that closes
     later (``| head``, a lost terminal, a full disk) swallows what follows; the log continues in the log file.
-    Characters that its encoding does not have are printed as ``?``.
+    Characters that its encoding does not have are printed as ``?``. A log file that cannot be written is no error.
     """
+    logging.raiseExceptions = False  # otherwise each line for a log file on a full disk prints a traceback
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest free number: 0, 1 or 2 if it is closed
         os.set_inheritable(null, True)
     os.close(null)

@@ -253,7 +253,8 @@ def remove_empty_run_dir(folder: Path) -> None:
         return
     for handler in list(logging.getLogger().handlers):
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
-            handler.close()  # Windows does not remove open files
+            with suppress(OSError):  # a full disk
+                handler.close()  # Windows does not remove open files
             logging.getLogger().removeHandler(handler)
             Path(handler.baseFilename).unlink(missing_ok=True)
     for path in folder.iterdir():

@@ -252,12 +252,17 @@ def close_sweep(status: int) -> int:
         SweepCallback.stop_reporting()
         if sweep is not None and status >= 128:
             print(f"The same command with {quote_override('hydra.sweep.dir', sweep)} resumes this sweep.")
-        elif sweep is not None and (any(record_folders(sweep)) or refusals(sweep)):
+        elif sweep is not None and (_was_launched(sweep) or refusals(sweep)):
             sweep_status = end_sweep(sweep)
             status = status or sweep_status
     finally:
         SweepCallback.unlock()
     return status
+
+
+def _was_launched(sweep: Path) -> bool:
+    """Whether a job was started; it may have been killed before it wrote a record."""
+    return any(path.name not in _OWN_FILES and path.is_dir() for path in sweep.glob("*"))
 
 
 def end_sweep(folder: Path) -> int:
@@ -270,7 +275,8 @@ def end_sweep(folder: Path) -> int:
 
     status = 0
     try:
-        compare_folders([folder], output=folder)
+        if any(record_folders(folder)):
+            compare_folders([folder], output=folder)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         status = EXIT_FAILED
