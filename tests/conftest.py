@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, composed configurations, small folders of drawn faces."""
+"""What all tests share: a cache of their own, composed configurations, small folders of synthetic images."""
 
 import os
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()
     patch.setenv("FER_EXP_CACHE", str(folder))
-    # Where the shell forbids it, each child process would compile torch's and lightning's sources anew.
+    # Where the shell forbids it, each child process would compile torch's and lightning's sources again.
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     yield folder
     patch.undo()
@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders with 70 training and 35 validation faces."""
+    """Class folders with 70 training and 35 validation images."""
     root = tmp_path_factory.mktemp("faces") / "drawn"
     write_images(root, train=70, validation=35, seed=0)
     return root

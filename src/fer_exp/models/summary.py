@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, join_first
+
+_MAX_LINES = 30  # of the printed list of layers
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,12 @@ def _count_own_buffers(module: nn.Module) -> int:
 
 
 def format_layers(layers: Sequence[Layer]) -> str:
-    """One line per layer with parameters: name, kind, output shape and number of parameters."""
+    """One line per layer with parameters: name, kind, output shape and number of parameters. Long lists are cut."""
     rows = [
         (layer.name.rpartition(".")[2], layer.kind, " x ".join(map(str, layer.output_shape)), total)
         for layer in layers
         if (total := layer.parameters + layer.buffers)
     ]
     widths = [max(len(str(row[i])) for row in rows) for i in range(3)]
-    return "\n".join(f"  {a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {n:>9,}" for a, b, c, n in rows)
+    lines = [f"  {a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {n:>9,}" for a, b, c, n in rows]
+    return join_first(lines, _MAX_LINES, "\n", "\n  and {} more layers: see model.png")

@@ -116,7 +116,7 @@ def test_resumed_run_uses_the_patience_of_its_config(composed, tmp_path):
     checkpoint = tmp_path / "checkpoints/last.ckpt"
     second, trainer = replay(cfg, losses, tmp_path, max_epochs=50, ckpt_path=checkpoint, weights_only=True)
     assert trainer.current_epoch == 7
-    # The cut after epoch 4 was in the checkpoint, and the plateau's counter began anew after it.
+    # The checkpoint holds the reduction after epoch 4, and the plateau's counter starts again after it.
     assert second.rates == pytest.approx([2e-4] * 3)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)
     assert second.epoch_of_weights == 1
