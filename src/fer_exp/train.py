@@ -18,7 +18,6 @@ from fer_exp.config.checks import check_config, config_warnings
 from fer_exp.config.paths import make_paths_absolute
 from fer_exp.config.schema import CONFIG_DIR, plain
 from fer_exp.errors import UserError
-from fer_exp.files import expand_path
 from fer_exp.runs.folder import (
     check_output_dir,
     check_run_dir,
@@ -53,8 +52,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     isolate_environment()
     check_config(cfg)
     make_paths_absolute(cfg)
-    config, folder = plain(cfg), Path(cfg.output_dir)
-    resume = None if cfg.resume is None else str(expand_path(cfg.resume))
+    config, folder, resume = plain(cfg), Path(cfg.output_dir), cfg.resume
     check_run_dir(folder, resume, config)
 
     from fer_exp.models.layers import use_im2col_weight_grad

@@ -1,6 +1,7 @@
 """Resume a run: in place, in a new folder, from a copy, from linked folders, after a move, on another machine."""
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -86,9 +87,12 @@ def more_callbacks(two):
 def test_a_resumed_run_takes_its_own_settings_and_continues_exactly(command, base, two, monkeypatch, case):
     folder, overrides = case(two)
     monkeypatch.setattr(platform, "node", lambda: "another-machine")
-    status, printed = command(f"resume={two}/checkpoints/last.ckpt", LONGER, f"hydra.run.dir={folder}", *overrides)
+    checkpoint = two / "checkpoints/last.ckpt"
+    resume = f"resume={os.path.relpath(checkpoint)}"
+    status, printed = command(resume, LONGER, f"hydra.run.dir={folder}", *overrides)
     assert status == 0, printed
     assert history(folder) == history(base / "four")
+    assert read_summary(folder)["config"]["resume"] == str(checkpoint)  # valid in any working directory
     here, there = read_summary(folder), read_summary(base / "four")
     assert here["environment"]["host"] == "another-machine"
     for key in ("status", "best", "last", "confusion"):

@@ -27,6 +27,14 @@ TORCHRUN = {
 LIGHTNING = {"PL_TRAINER_MAX_EPOCHS": "7", "PL_TRAINER_DEVICES": "2", "PL_GLOBAL_SEED": "9", "PL_SEED_WORKERS": "1"}
 MATPLOTLIB = {"MPLBACKEND": "module://not_installed.backend"}
 LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+LAUNCHERS = {
+    "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "PMI_SIZE": "2", "LSB_JOBID": "1",
+    "LSB_HOSTS": "batch node1 node1", "LSB_DJOB_RANKFILE": "/nonexistent", "KUBERNETES_PORT": "tcp://10.0.0.1:443",
+    "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True",
+}  # fmt: skip
+INTERACTIVE = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "bash", "SLURM_NTASKS": "8"}
+TERMINAL = {"NO_COLOR": "1", "FORCE_COLOR": "1", "COLUMNS": "0", "TERM": "dumb", "HYDRA_FULL_ERROR": "0"}
+INTERPRETER = {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error"}
 # Variables to set (None: to remove), and what the shell does before the command.
 ENVIRONMENTS = {
     "everything": ({**SLURM, **TORCHRUN, **LIGHTNING, **MATPLOTLIB, **LOCALE, "HOME": None}, ""),
@@ -34,10 +42,16 @@ ENVIRONMENTS = {
     "slurm": (SLURM, ""),
     "torchrun": (TORCHRUN, ""),
     "lightning": (LIGHTNING, ""),
+    "launchers": (LAUNCHERS, ""),
+    "interactive": (INTERACTIVE, ""),
+    "terminal": (TERMINAL, ""),
+    "interpreter": (INTERPRETER, ""),
+    "no_gpu": ({"CUDA_VISIBLE_DEVICES": "-1"}, ""),
     "backend": (MATPLOTLIB, ""),
     "locale": (LOCALE, ""),
     "no_home": ({"HOME": None}, ""),
     "home_missing": ({"HOME": "/nonexistent"}, ""),
+    "home_read_only": ({"HOME": "/proc"}, ""),
     "closed_stdout": ({}, "exec >&-;"),
     "closed_stderr": ({}, "exec 2>&-;"),
     "read_only_folder": ({}, "cd /proc;"),

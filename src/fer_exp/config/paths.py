@@ -22,7 +22,7 @@ INPUT_PATHS = {
 # Keys that hold a path to what a run reads, a list of such paths, or a mapping to them.
 RECORDED_PATHS = (
     "model.weights", "data.root", "data.file", "data.files", "data.exclude", "data.soft_labels", "data.cache_dir",
-    "data.ferplus.file", "data.ferplus.fer2013",
+    "data.ferplus.file", "data.ferplus.fer2013", "resume",
 )  # fmt: skip
 
 
