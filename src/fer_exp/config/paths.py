@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from fer_exp.errors import UserError
 from fer_exp.files import expand_path
 
 # Keys that hold a path, a file name or a list of them. On the command line their values are taken as typed.
@@ -27,15 +28,21 @@ RECORDED_PATHS = (
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:
-    """Replace the relative paths in ``cfg``, so that the record of a run is valid in any working directory."""
+    """Replace the relative paths in ``cfg``, so that the record of a run is valid in any working directory.
+
+    Raises:
+        UserError: a path is a number: YAML reads ``1.10`` as 1.1, so the file's name is lost.
+    """
     for key in RECORDED_PATHS:
         if value := OmegaConf.select(cfg, key):
-            OmegaConf.update(cfg, key, _absolute(value), merge=False)
+            OmegaConf.update(cfg, key, _absolute(key, value), merge=False)
 
 
-def _absolute(value: Any) -> Any:
+def _absolute(key: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: part and _absolute(part) for key, part in value.items()}
+        return {name: part and _absolute(key, part) for name, part in value.items()}
     if isinstance(value, ListConfig):
-        return [_absolute(part) for part in value]
+        return [_absolute(key, part) for part in value]
+    if isinstance(value, int | float):
+        raise UserError(f"{key}={value}: expected a path; put it in quotes in the YAML file, as in '1.10'")
     return str(expand_path(value).absolute())
