@@ -148,6 +148,20 @@ def test_resume_auto_repeats_a_damaged_run_and_leaves_a_finished_one(command, ba
     assert history(two) == history(base / "two")
 
 
+@pytest.mark.parametrize("is_sweep", [False, True])
+def test_the_same_command_with_relative_paths_finds_its_finished_run(
+    command, settings, faces, tmp_path, monkeypatch, is_sweep
+):
+    monkeypatch.chdir(faces.parent)
+    place = (f"hydra.sweep.dir={tmp_path}/s", "-m") if is_sweep else (f"hydra.run.dir={tmp_path}/s/0", "resume=auto")
+    again = (*settings, f"data.root={faces.name}", "trainer.max_epochs=1", *place)
+    assert command(*again)[0] == 0
+    before = (tmp_path / "s/0/summary.json").read_bytes()
+    status, printed = command(*again)
+    assert status == 0, printed
+    assert (tmp_path / "s/0/summary.json").read_bytes() == before
+
+
 def test_a_checkpoint_belongs_to_the_run_that_wrote_it(command, base, two, tmp_path):
     """The best checkpoint beside a resumed one may be of a later epoch: it is not taken over."""
     shutil.copy(two / "checkpoints/last.ckpt", two / "checkpoints/epoch2.ckpt")

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from fer_exp.config.schema import plain
 from fer_exp.errors import UserError
 from fer_exp.files import expand_path
 
@@ -27,6 +28,17 @@ RECORDED_PATHS = (
 )  # fmt: skip
 
 
+def recorded_config(cfg: DictConfig) -> dict[str, Any]:
+    """Return a config as the record of a run holds it: resolved plain values, and absolute paths.
+
+    Raises:
+        UserError: an interpolation cannot be resolved.
+    """
+    recorded = OmegaConf.create(plain(cfg))
+    make_paths_absolute(recorded)
+    return plain(recorded)
+
+
 def make_paths_absolute(cfg: DictConfig) -> None:
     """Replace the relative paths in ``cfg``, so that the record of a run is valid in any working directory.
 
@@ -34,7 +46,8 @@ def make_paths_absolute(cfg: DictConfig) -> None:
         UserError: a path is a number: YAML reads ``1.10`` as 1.1, so the file's name is lost.
     """
     for key in RECORDED_PATHS:
-        if value := OmegaConf.select(cfg, key):
+        value = OmegaConf.select(cfg, key)
+        if value and (key, value) != ("resume", "auto"):
             OmegaConf.update(cfg, key, _absolute(key, value), merge=False)
 
 

@@ -24,6 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_exp.config.paths import recorded_config
 from fer_exp.config.schema import GROUPS, plain
 from fer_exp.errors import UserError
 from fer_exp.files import DRAFT, quote_override
@@ -66,11 +67,10 @@ class SweepCallback(Callback):
             HydraConfig.instance().set_config(config)
             run_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             run_config.output_dir = str(folder)
-            settings: Any = OmegaConf.to_container(run_config, resolve=True)
-            check_run_dir(folder, resume, settings)
-        except OmegaConfBaseException:
-            return  # depends on values that Hydra sets later; the run checks its folder again
+            check_run_dir(folder, resume, recorded_config(run_config))
         except UserError as error:
+            if isinstance(error.__cause__, OmegaConfBaseException):
+                return  # depends on values that Hydra sets later; the run checks its folder again
             refuse(error)
         except OSError as error:
             refuse(UserError(f"{hydra.run.dir}: {error.strerror}; choose another hydra.run.dir."))
