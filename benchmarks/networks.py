@@ -70,7 +70,7 @@ def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -
     labels = torch.randint(7, (batch_size,), device=accelerator)
     for network in networks.values():
         network.train().to(accelerator, memory_format=torch.channels_last)
-        if choose_im2col("auto", accelerator, precision)[0]:
+        if choose_im2col("auto", accelerator, precision):
             use_im2col_weight_grad(network)
 
     def turn(network: "nn.Module") -> float:

@@ -45,7 +45,7 @@ class Plain:
         accelerator = choose_accelerator("auto")[0]
         self.device, self.seed, self.cuda_graph = torch.device(accelerator), seed, cuda_graph
         self.precision = choose_precision(precision, accelerator)[0]
-        self.im2col_weight_grad = choose_im2col("auto", accelerator, self.precision)[0]
+        self.im2col_weight_grad = choose_im2col("auto", accelerator, self.precision)
         if accelerator == "cpu":
             retain_memory()
         data = FolderDataModule(root=root, batch_size=batch_size, seed=seed)

@@ -47,7 +47,7 @@ def choose_hardware(cfg: DictConfig) -> Hardware:
     """
     accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
     precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
-    im2col, _ = choose_im2col(cfg.im2col_weight_grad, accelerator, precision)
+    im2col = choose_im2col(cfg.im2col_weight_grad, accelerator, precision)
     if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
         raise UserError(
             "trainer.gradient_clip_val with trainer.precision=16-mixed: a fused optimizer cannot clip scaled "
@@ -113,11 +113,8 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
     return "32-true", f"the default on {accelerator}"
 
 
-def choose_im2col(wanted: bool | str, accelerator: str, precision: str) -> tuple[bool, str]:
+def choose_im2col(wanted: bool | str, accelerator: str, precision: str) -> bool:
     """Resolve ``im2col_weight_grad``: faster in bfloat16 on a CPU with AMX.
-
-    Returns:
-        Whether to use it, and the reason.
 
     Raises:
         UserError: it is set to true and not possible here.
@@ -129,10 +126,8 @@ def choose_im2col(wanted: bool | str, accelerator: str, precision: str) -> tuple
             "im2col_weight_grad=auto uses it where it is faster."
         )
     if isinstance(wanted, bool):
-        return wanted, "as set"
-    if possible and torch.cpu.get_capabilities().get("amx_bf16"):
-        return True, "the processor has AMX"
-    return False, "faster in bfloat16 on AMX only"
+        return wanted
+    return possible and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def retain_memory() -> None:
