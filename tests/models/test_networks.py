@@ -2,6 +2,9 @@
 
 import re
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
 import pytest
@@ -242,11 +245,38 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, content, named):
         TimmNetwork("test_resnet", weights=_save(tmp_path, content()))
 
 
-def test_weights_that_cannot_be_downloaded_name_the_key_for_a_file(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+@pytest.mark.parametrize("answers", [True, False], ids=["a server that sends no files", "no server"])
+def test_weights_that_cannot_be_downloaded_name_the_key_for_a_file(monkeypatch, tmp_path, answers):
+    class Server(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            if self.path == "/":
+                self.send_response(200)
+                self.end_headers()
+            else:
+                given_up.wait(10)
+
+        def log_message(self, *_):
+            pass
+
+    given_up = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    address = f"http://127.0.0.1:{server.server_port if answers else 9}"  # nothing listens at port 9
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match=r"model\.weights=FILE"):
-        TimmNetwork("resnet10t", pretrained=True)
+    monkeypatch.setattr("fer_exp.models.timm_model._CONNECT_SECONDS", 0.2)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    start = time.perf_counter()
+    try:
+        with pytest.raises(ValueError, match=r"model\.weights=FILE"):
+            TimmNetwork("resnet10t", pretrained=True)
+        assert time.perf_counter() - start < 5  # the download itself would wait for more than a minute
+    finally:
+        given_up.set()
+        server.shutdown()
+        server.server_close()
 
 
 def test_the_normalization_can_be_set_and_is_saved():

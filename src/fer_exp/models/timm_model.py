@@ -167,8 +167,8 @@ def download_weights(name: str, pretrained_cfg: Any) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        # The download itself repeats its attempts for a minute.
-        hub.get_session().head(hub.constants.ENDPOINT, timeout=_CONNECT_SECONDS)
+        # The download repeats its attempts for minutes. The file itself: a firewall may pass the start page only.
+        hub.get_session().head(hub.hf_hub_url(*source), timeout=_CONNECT_SECONDS)
         log.info("Downloading %s ...", pretrained_cfg.hf_hub_id)
         return Path(hub.hf_hub_download(*source))
     except Exception as error:  # of any HTTP library
