@@ -55,12 +55,12 @@ def check_config(cfg: DictConfig) -> None:
 
 
 def check_values(cfg: DictConfig, schema: type) -> None:
-    """Validate the keys of another command by its dataclass and the constraints.
+    """Validate the keys of another command by its dataclass and the constraints, and its paths.
 
     Raises:
         UserError: lists every problem.
     """
-    _report(_schema_problems(cfg, schema))
+    _report([*_schema_problems(cfg, schema), *_check_paths(cfg)])
 
 
 def _report(problems: list[str]) -> None:
