@@ -268,6 +268,7 @@ def _run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
     """Return what the CSV file says of each run; a study's trials last. NaN is a value that is not known."""
     counted = set(map(id, comparison.counted))
     metrics = dict.fromkeys(name for run in comparison.runs for name in run.metrics)
+    metrics[comparison.score.metric] = None  # also if no run got as far as its first epoch
     labelled = [(group.label, run) for group in comparison.groups for run in group.runs]
     labelled += [(each.label, run) for each in comparison.tunings for run in each.trials]
     rows = []

@@ -67,10 +67,11 @@ class SweepCallback(Callback):
             HydraConfig.instance().set_config(config)
             run_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             run_config.output_dir = str(folder)
+            OmegaConf.resolve(run_config)
             check_run_dir(folder, resume, recorded_config(run_config))
+        except OmegaConfBaseException:
+            return  # depends on values that Hydra sets later; the run checks its folder again
         except UserError as error:
-            if isinstance(error.__cause__, OmegaConfBaseException):
-                return  # depends on values that Hydra sets later; the run checks its folder again
             refuse(error)
         except OSError as error:
             refuse(UserError(f"{hydra.run.dir}: {error.strerror}; choose another hydra.run.dir."))
