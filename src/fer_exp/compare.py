@@ -22,26 +22,31 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ``key=value``, as for training, means ``--key value``."""
     parser = argparse.ArgumentParser(
         prog="python -m fer_exp.compare",
-        description="Compare recorded runs: which group is best, by how much, and how sure that is.",
+        description="Compare recorded runs: which group is best, by how much, and whether it is significant.",
         epilog="Options can also be written as overrides: group_by=optimizer.lr target=0.6",
     )
-    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="a run, a sweep, or a folder above them")
+    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="a run, a sweep, or a folder of them")
     parser.add_argument(
         "--group-by",
         metavar="KEY[,KEY]",
         type=lambda text: [key.strip() for key in text.split(",") if key.strip()],
-        help="keys whose values make the groups, e.g. optimizer, model, optimizer.lr; folder: the sweep's folder; arm: "
-        "the study's arm (default: what was swept; the arm for studies)",
+        help="keys whose values define the groups, e.g. optimizer, model, optimizer.lr; folder: the sweep's folder; "
+        "arm: the study's arm (default: arm for studies, the swept keys, or else optimizer)",
     )
     parser.add_argument("--baseline", metavar="GROUP", help="compare every group with this one (default: the best)")
     parser.add_argument("--metric", default="val_acc", metavar="NAME", help="the score (default: val_acc)")
     parser.add_argument(
         "--measure",
         choices=("best", "final"),
-        help="the epoch of the score (default: final if no run stopped early, otherwise best)",
+        help="the epoch of the score (default: best if a run uses early stopping, otherwise final)",
     )
-    parser.add_argument("--target", type=float, metavar="SCORE", help="score of time-to-target, e.g. 0.6")
-    parser.add_argument("--title", help="of the report")
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="SCORE",
+        help="score to reach, e.g. 0.6 (default: 95 %% of the best group's median)",
+    )
+    parser.add_argument("--title", help="title of the report")
     parser.add_argument(
         "--latex", action="store_true", help="also write comparison.tex: a table and a methods paragraph"
     )
@@ -52,7 +57,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--output",
         type=Path,
         metavar="DIR",
-        help="where the report goes (default: into the sweep, or outputs/comparisons/TIME for several folders)",
+        help="folder of the report (default: the folder of the sweep, or outputs/comparisons/TIME for other folders)",
     )
     words: list[str] = []
     for word in arguments:
