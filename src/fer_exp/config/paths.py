@@ -5,7 +5,6 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from fer_exp.config.schema import plain
 from fer_exp.errors import UserError
 from fer_exp.files import expand_path
 
@@ -26,17 +25,6 @@ RECORDED_PATHS = (
     "model.weights", "data.root", "data.file", "data.files", "data.exclude", "data.soft_labels", "data.cache_dir",
     "data.ferplus.file", "data.ferplus.fer2013", "resume",
 )  # fmt: skip
-
-
-def recorded_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return a config as the record of a run holds it: resolved plain values, and absolute paths.
-
-    Raises:
-        UserError: an interpolation cannot be resolved.
-    """
-    recorded = OmegaConf.create(plain(cfg))
-    make_paths_absolute(recorded)
-    return plain(recorded)
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:

@@ -6,6 +6,9 @@ Resuming, duplicate jobs of a sweep, "finished before" and the groups of a compa
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from fer_exp.config.paths import make_paths_absolute
 from fer_exp.runs.record import for_json
 
 # Keys of the config that do not change a run's result. A key stands for everything below it.
@@ -33,9 +36,10 @@ def config_diff(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Colle
         now: another config.
         ignore: keys that are not compared, nor is anything below them.
 
-    Paths inside the runs' own folders count as equal, and so do null and an empty group.
+    Paths inside the runs' own folders count as equal, and so do null and an empty group. A relative path is one in the
+    working directory: records hold absolute ones.
     """
-    was, is_ = flatten(_without_folder(before)), flatten(_without_folder(now))
+    was, is_ = _comparable(before), _comparable(now)
     changed = [key for key in sorted({*was, *is_}) if not _same(key, was.get(key), is_.get(key))]
     return [
         f"{key} was {was.get(key)} and is {is_.get(key)}"
@@ -61,8 +65,16 @@ def _same(key: str, was: Any, is_: Any) -> bool:
     return bool(was == is_) and is_batch_count(key, was) == is_batch_count(key, is_)
 
 
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as flat keys, as JSON holds it and with absolute paths."""
+    nested = OmegaConf.create(for_json(config))
+    make_paths_absolute(nested)
+    container: Any = OmegaConf.to_container(nested)
+    return flatten(_without_folder(container))
+
+
 def _without_folder(config: Mapping[str, Any]) -> Any:
-    """The config as JSON holds it, with ``${output_dir}`` in place of the run's own folder."""
+    """The config with ``${output_dir}`` in place of the run's own folder."""
     folder = config.get("output_dir")
 
     def strip(value: Any) -> Any:
@@ -72,4 +84,4 @@ def _without_folder(config: Mapping[str, Any]) -> Any:
             return [strip(item) for item in value]
         return value.replace(str(folder), "${output_dir}") if folder and isinstance(value, str) else value
 
-    return strip(for_json(config))
+    return strip(config)

@@ -11,7 +11,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fer_exp.config.paths import recorded_config
 from fer_exp.config.schema import TRUSTED_PACKAGES, plain
 from fer_exp.errors import UserError
 from fer_exp.runs.config_diff import flatten
@@ -36,7 +35,7 @@ def prepare_resume(cfg: DictConfig, folder: Path) -> bool:
         if cfg.resume is not None:
             use_recorded_config(cfg, list(HydraConfig.get().overrides.task))
         return True
-    state, checkpoint = find_resume_state(folder, recorded_config(cfg))
+    state, checkpoint = find_resume_state(folder, plain(cfg))
     if state == "finished":
         log.info("This run is already finished.")
         return False

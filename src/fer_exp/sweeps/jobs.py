@@ -24,7 +24,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_exp.config.paths import recorded_config
 from fer_exp.config.schema import GROUPS, plain
 from fer_exp.errors import UserError
 from fer_exp.files import DRAFT, quote_override
@@ -67,8 +66,8 @@ class SweepCallback(Callback):
             HydraConfig.instance().set_config(config)
             run_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             run_config.output_dir = str(folder)
-            OmegaConf.resolve(run_config)
-            check_run_dir(folder, resume, recorded_config(run_config))
+            settings: Any = OmegaConf.to_container(run_config, resolve=True)
+            check_run_dir(folder, resume, settings)
         except OmegaConfBaseException:
             return  # depends on values that Hydra sets later; the run checks its folder again
         except UserError as error:
