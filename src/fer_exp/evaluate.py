@@ -5,10 +5,11 @@ The imports at the top are light: ``--help`` and wrong keys are answered before 
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, ListConfig
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from fer_exp.cli import call, carry_out
 from fer_exp.config.schema import CONFIG_DIR, EvaluateConfig, plain, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import SPLITS, TTA, Ledger, choose_protocol, describe_protocol
+from fer_exp.evaluation.protocol import SPLITS, TTA, Ledger, Provenance, choose_protocol, describe_protocol
 from fer_exp.evaluation.source import Source, find_source
 from fer_exp.files import expand_path, printable
 from fer_exp.runs.folder import check_empty_dir, lock_run_dir
@@ -59,7 +60,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
         ledger = Ledger(run) if run else None
         if ledger:
             ledger.check_unreported(images.split.fingerprint)
-        evaluation = _compute(cfg, model, images, protocol, source, ledger)
+        evaluation = _compute(cfg, model, provenance, images, protocol, source.summary, ledger)
         omitted = write_report(evaluation, model, folder, cfg.plots.theme)
         if ledger:
             _record(ledger, evaluation, folder)
@@ -96,9 +97,10 @@ def tta_names(cfg: DictConfig) -> list[str]:
 def _compute(
     cfg: DictConfig,
     model: "LoadedModel",
+    provenance: Provenance,
     images: "Images",
     protocol: str,
-    source: Source,
+    summary: Mapping[str, Any],
     ledger: Ledger | None,
 ) -> "Evaluation":
     """Run the network on the images, and compute metrics and caveats."""
@@ -112,7 +114,7 @@ def _compute(
     from fer_exp.runs.environment import describe_environment
     from fer_exp.training.hardware import device_name
 
-    predictions, scores, split, provenance = {}, {}, images.split, source.provenance(model)
+    predictions, scores, split = {}, {}, images.split
     for tta in tta_names(cfg):
         predictions[tta] = predict_dataset(model, images.evaluated, tta, cfg.batch_size)
         temperature = None
@@ -122,12 +124,12 @@ def _compute(
             temperature = fit_temperature(fitted, images.selection.labels)
         scores[tta] = score(predictions[tta], images.evaluated.labels, temperature, cfg.resamples, cfg.seed)
     copies, caveats = find_caveats(images, provenance)
-    trained_in = (source.summary.get("environment") or {}).get("precision", model.precision)
+    trained_in = (summary.get("environment") or {}).get("precision", model.precision)
     if trained_in != model.precision:
         caveats.append(
             f"Computed in {model.precision}; the run was validated in {trained_in}: metrics differ slightly."
         )
-    caveats += [f"The training reported: {warning}" for warning in source.summary.get("warnings") or []]
+    caveats += [f"The training reported: {warning}" for warning in summary.get("warnings") or []]
     earlier = ledger.others.get(split.fingerprint, 0) if ledger else 0
     return Evaluation(
         provenance=provenance,

@@ -48,6 +48,11 @@ class Metric:
     unit: str = ""
     formula: "Callable[[Tensor], float] | None" = None
 
+    @property
+    def sign(self) -> int:
+        """1 if higher is better, -1 if lower is: of two values, the better one has the larger product with it."""
+        return 1 if self.direction == "max" else -1
+
 
 METRICS = {
     metric.name: metric

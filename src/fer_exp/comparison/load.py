@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_exp.comparison.settings import Setting, flat_settings, flatten
+from fer_exp.comparison.settings import Setting, flat_settings, single_values
 from fer_exp.comparison.sweeps import Arm, Sweep, find_arm, find_sweep, missing_jobs
 from fer_exp.errors import UserError
 from fer_exp.files import quote_override
@@ -154,7 +154,7 @@ class Run:
 
         A diverged run missed the target.
         """
-        sign = -1 if describe(name).direction == "min" else 1
+        sign = describe(name).sign
         reached = np.flatnonzero(sign * self.history.get(name, np.empty(0)) >= sign * target)
         if self.status == "diverged" or not len(reached):
             return dict.fromkeys(("epochs", "steps", "seconds"), np.inf)
@@ -260,7 +260,7 @@ def _read_run(folder: Path) -> Run:
         best_epoch=int(best["epoch"]) if best else None,
         choices=summary["choices"],
         settings=settings,
-        facts=dict(flatten({key: value for key, value in summary.items() if key not in own_keys})) | incidental,
+        facts=dict(single_values({key: value for key, value in summary.items() if key not in own_keys})) | incidental,
         classes=classes,
         class_counts=counts if confusion is None else np.asarray(confusion.sum(1)),
         confusion=confusion,

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from fer_exp.comparison.sections import Report, make_report
 from fer_exp.comparison.tables import Section
 from fer_exp.files import csv_cell, markdown_text, printable, replacing
 from fer_exp.plots import svg
+from fer_exp.plots.pages import page_templates
 from fer_exp.plots.tables import markdown_table, text_table
 
 MARKDOWN, CSV, HTML, LATEX, FIGURES = "comparison.md", "comparison.csv", "report.html", "comparison.tex", "figures"
@@ -140,14 +140,7 @@ def _code(command: str) -> list[str]:
 
 def render_html(report: Report, refresh: int | None = None) -> str:
     """Return the report as one self-contained page."""
-    environment = Environment(
-        loader=PackageLoader("fer_exp", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
+    environment = page_templates()
     script = environment.get_template("comparison/report.js").render()
     groups = len(report.groups)
     return environment.get_template("comparison/report.html.jinja").render(

@@ -40,7 +40,7 @@ class Score:
     @property
     def sign(self) -> int:
         """1 if higher is better, -1 if lower is."""
-        return 1 if describe(self.metric).direction == "max" else -1
+        return describe(self.metric).sign
 
     @property
     def points(self) -> str:

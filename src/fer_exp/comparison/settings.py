@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fer_exp.runs.config_diff import NEUTRAL_KEYS
+from fer_exp.runs.config_diff import NEUTRAL_KEYS, flatten, is_batch_count
 
 if TYPE_CHECKING:
     from fer_exp.comparison.load import Run
@@ -25,7 +25,7 @@ def flat_settings(summary: Mapping[str, Any]) -> tuple[dict[str, Setting], dict[
     settings: dict[str, Setting] = {}
     incidental: dict[str, Setting] = {}
     own_folder = summary["config"].get("output_dir")
-    for key, value in flatten(summary["config"]):
+    for key, value in single_values(summary["config"]):
         is_own_path = isinstance(value, str) and isinstance(own_folder, str) and own_folder in value
         if key not in _REQUESTS and not is_own_path:
             is_incidental = any(key == name or key.startswith(f"{name}.") for name in _INCIDENTAL)
@@ -40,14 +40,12 @@ def flat_settings(summary: Mapping[str, Any]) -> tuple[dict[str, Setting], dict[
     return settings, incidental
 
 
-def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Setting]]:
+def single_values(node: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
     """Yield dotted keys with their values; lists are JSON text."""
-    for name, value in node.items():
-        key = sys.intern(f"{prefix}{name}")  # one string for all of a thousand runs
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{key}.")
-        elif key.startswith("trainer.limit_") and isinstance(value, int):
-            yield key, f"{value} batches"  # to Lightning 1 is one batch and 1.0 all of them; to Python they are equal
+    for name, value in flatten(node).items():
+        key = sys.intern(name)  # one string for all of a thousand runs
+        if is_batch_count(key, value):
+            yield key, f"{value} batches"  # to Python 1 and 1.0 are equal
         else:
             yield key, value if isinstance(value, Setting) else json.dumps(value)
 

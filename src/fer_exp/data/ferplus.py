@@ -27,7 +27,7 @@ from PIL import Image
 from fer_exp.data.cache import DecodedSplit
 from fer_exp.data.dataset import select_images
 from fer_exp.data.decode import parse_pixels
-from fer_exp.data.sources.base import Entries
+from fer_exp.data.sources.base import Entries, file_stamp, hash_facts
 from fer_exp.errors import UserError
 from fer_exp.files import expand_path, printable, replacing
 
@@ -146,12 +146,8 @@ class FerPlus:
 
     def _cached_rows(self, decoded: DecodedSplit, fer2013: Path) -> NDArray[np.int64]:
         """(N,): the row of each image by its pixels, from the cache if these images were matched before."""
-        try:
-            status = fer2013.stat()
-        except OSError as error:
-            raise UserError(f"data.ferplus.fer2013={printable(fer2013)}: cannot be read ({error.strerror})") from error
-        facts = f"{MIN_CORRELATION} {len(self.splits)} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
-        key = hashlib.sha256(facts.encode() + decoded.digests.tobytes()).hexdigest()
+        images = hashlib.sha256(decoded.digests.tobytes()).hexdigest()
+        key = hash_facts(MIN_CORRELATION, len(self.splits), file_stamp(fer2013), images)
         file = self.cache_dir / f"ferplus-{key[:16]}.npy"
         with suppress(OSError, ValueError, EOFError):  # absent or damaged
             rows: NDArray[np.int64] = np.load(file)

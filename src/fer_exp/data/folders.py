@@ -16,7 +16,7 @@ from stat import S_ISREG
 
 from fer_exp.data.classes import fer_class
 from fer_exp.data.decode import ImageInput
-from fer_exp.data.sources.base import Entries, Split, Stamp
+from fer_exp.data.sources.base import NO_STAMP, Entries, Split, Stamp, stamp_of
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import printable, quote_override
 
@@ -245,9 +245,8 @@ def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
     try:
         status = entry.stat()
     except OSError:
-        return 0, 0, 0, 0
-    is_file = S_ISREG(status.st_mode)
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) if is_file else None
+        return NO_STAMP
+    return stamp_of(status) if S_ISREG(status.st_mode) else None
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +21,7 @@ from fer_exp.evaluation.scores import LEVEL, Scores
 from fer_exp.files import markdown_text, printable, replacing
 from fer_exp.plots.evaluation import inline_svg
 from fer_exp.plots.images import sheet_figure
+from fer_exp.plots.pages import page_templates
 from fer_exp.plots.style import save_plot
 from fer_exp.plots.tables import markdown_table, text_table
 from fer_exp.runs.checkpoint import LoadedModel
@@ -121,24 +121,24 @@ def _describe_scores(scores: Scores, classes: tuple[str, ...]) -> dict[str, Any]
 
 
 def _html(evaluation: Evaluation, plots: dict[str, tuple[str, Draw]], sheets: Sheets) -> str:
-    environment = Environment(
-        loader=PackageLoader("fer_exp", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined, finalize=lambda value: printable(value) if type(value) is str else value,
-    )  # fmt: skip
     scores = evaluation.scores[evaluation.tta]
     cards = ("accuracy", "macro_f1", "ece")
-    return environment.get_template("evaluation/report.html.jinja").render(
-        evaluation=evaluation,
-        scores=scores,
-        name=(evaluation.provenance.run or evaluation.provenance.checkpoint).name,
-        headline={LABELS[name]: format_estimate(name, scores.overall[name]) for name in cards},
-        tables=(overall_table(evaluation), class_table(evaluation)),
-        undefined=undefined_notes(evaluation),
-        svg={name: inline_svg(partial(draw, "", ""), title) for name, (title, draw) in plots.items()},
-        sheets=sheets,
-        data_uri=_data_uri,
-        level=100 * LEVEL,
-        bins=BINS,
+    return (
+        page_templates()
+        .get_template("evaluation/report.html.jinja")
+        .render(
+            evaluation=evaluation,
+            scores=scores,
+            name=(evaluation.provenance.run or evaluation.provenance.checkpoint).name,
+            headline={LABELS[name]: format_estimate(name, scores.overall[name]) for name in cards},
+            tables=(overall_table(evaluation), class_table(evaluation)),
+            undefined=undefined_notes(evaluation),
+            svg={name: inline_svg(partial(draw, "", ""), title) for name, (title, draw) in plots.items()},
+            sheets=sheets,
+            data_uri=_data_uri,
+            level=100 * LEVEL,
+            bins=BINS,
+        )
     )
 
 

@@ -160,7 +160,7 @@ def mark_failed(folder: Path, facts: Mapping[str, Any], error: str) -> None:
 
 def best_row(rows: Sequence[Row], monitor: str) -> Row | None:
     """The first row with the best ``monitor`` among those with finite losses: the epoch of ``best.ckpt``."""
-    sign = -1 if describe(monitor).direction == "min" else 1
+    sign = describe(monitor).sign
     candidates = [row for row in rows if is_finite(row) and math.isfinite(row.get(monitor, math.nan))]
     return max(candidates, key=lambda row: sign * row[monitor], default=None)
 

@@ -237,11 +237,9 @@ def parameter_groups(network: nn.Module, weight_decay_exclude_1d: bool, head: nn
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if head is not None:
-        own = {id(parameter) for parameter in head.parameters()}
-        groups = [
-            {"params": [parameter for parameter in parameters if id(parameter) in own]},
-            {"params": [parameter for parameter in parameters if id(parameter) not in own], "is_backbone": True},
-        ]
+        backbone = backbone_parameters(network, head)
+        own = [parameter for parameter in head.parameters() if parameter.requires_grad]
+        groups = [{"params": own}, {"params": backbone, "is_backbone": True}]
     if not weight_decay_exclude_1d:
         return groups if head is not None else parameters
     split = []
@@ -250,6 +248,12 @@ def parameter_groups(network: nn.Module, weight_decay_exclude_1d: bool, head: nn
         vectors = [parameter for parameter in group["params"] if parameter.dim() <= 1]
         split += [group | {"params": kernels}, group | {"params": vectors, "weight_decay": 0.0}]
     return split
+
+
+def backbone_parameters(network: nn.Module, head: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters outside the last layer."""
+    own = set(head.parameters())
+    return [parameter for parameter in network.parameters() if parameter.requires_grad and parameter not in own]
 
 
 def find_head(network: nn.Module, num_classes: int) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from fer_exp.data.decode import ImageInput
 
 Stamp = tuple[int, int, int, int]  # of a file: size, modification time, change time, inode
+NO_STAMP: Stamp = (0, 0, 0, 0)  # of a file that cannot be looked at
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,13 @@ def make_entries(
 def file_stamp(file: str | Path) -> Stamp:
     """What a replaced file changes; zeros if the file cannot be looked at, which the decoder reports."""
     try:
-        status = os.stat(file)  # noqa: PTH116 (faster than Path.stat)
+        return stamp_of(os.stat(file))  # noqa: PTH116 (faster than Path.stat)
     except OSError:
-        return 0, 0, 0, 0
+        return NO_STAMP
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """The stamp of a file that was looked at."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 

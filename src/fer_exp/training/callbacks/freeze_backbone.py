@@ -2,7 +2,7 @@
 
 import lightning as L
 
-from fer_exp.training.module import Classifier, find_head
+from fer_exp.training.module import Classifier, backbone_parameters, find_head
 
 
 class FreezeBackbone(L.Callback):
@@ -22,8 +22,7 @@ class FreezeBackbone(L.Callback):
         """Find the last layer and the parameters to train."""
         assert isinstance(pl_module, Classifier)
         self._head = find_head(pl_module.network, pl_module.num_classes)
-        own = {id(parameter) for parameter in self._head.parameters()}
-        self._backbone = [p for p in pl_module.network.parameters() if p.requires_grad and id(p) not in own]
+        self._backbone = backbone_parameters(pl_module.network, self._head)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Freeze or unfreeze by the number of the epoch, so that a resumed run does the same."""
