@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
 
 from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.data.sources.synthetic import write_images
@@ -52,6 +53,21 @@ def _cores() -> None:
         threads = max(1, available_cores() // processes)
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+@pytest.fixture(scope="session")
+def pixel(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A PNG file of one pixel."""
+    file = tmp_path_factory.mktemp("pixel") / "pixel.png"
+    Image.new("L", (1, 1)).save(file)
+    return file.read_bytes()
+
+
+@pytest.fixture
+def no_plots(pixel: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a pixel in place of each plot of a run: they take longer than a training of two steps."""
+    save = "fer_exp.training.callbacks.plots.save_plot"
+    monkeypatch.setattr(save, lambda file, *_: bool(file.write_bytes(pixel)))
 
 
 @pytest.fixture

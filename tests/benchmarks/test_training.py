@@ -58,6 +58,7 @@ def measured(turns):
     )
 
 
+@pytest.mark.slow
 def test_the_plain_loop_takes_the_steps_of_fer_exp(settings):
     plain = Plain(**settings)
     ours, theirs = Own(**settings).turn(7, 4), plain.turn(7, 4)

@@ -151,6 +151,7 @@ def test_help_and_the_composed_config_are_shown_without_importing_torch(tmp_path
     assert all(name in help_.stdout for name in ("sgd_nesterov", "max_epochs", "experiment"))
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_brings_its_configuration(tmp_path, faces, child):
     built = child(
         "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist"), cwd=Path(__file__).parents[2]

@@ -15,6 +15,8 @@ from fer_exp import compare
 from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.runs.record import read_summary
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HYDRA_COMMANDS = ("train", "evaluate", "predict", "export", "audit")

@@ -54,8 +54,10 @@ def train_network(data, folder, *overrides):
 def trained(data, tmp_path_factory):
     """Two runs, validated on validation/ and on images held out of train/."""
     folder = tmp_path_factory.mktemp("runs")
-    train_network(data, folder / "plain")
-    train_network(data, folder / "held_out", "data.val_fraction=0.2", "trainer.max_epochs=1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_exp.training.callbacks.plots.save_plot", lambda *_: True)
+        train_network(data, folder / "plain")
+        train_network(data, folder / "held_out", "data.val_fraction=0.2", "trainer.max_epochs=1")
     return folder
 
 

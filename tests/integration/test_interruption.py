@@ -8,6 +8,8 @@ import torch
 
 from fer_exp.runs.record import read_history, read_summary
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 SECONDS = ("train_seconds", "val_seconds")
 EPOCHS = 4
 ENTRY = "from fer_exp.train import main\nmain()\n"
@@ -88,6 +90,7 @@ def test_an_interrupted_run_has_a_complete_record(child, start, assert_same_resu
     assert_same_result(folder)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_saved(child, start, assert_same_result, settings, tmp_path):
     folder = tmp_path / "run"
     ended = child("-c", DISTURBED + ENTRY, "full disk", *settings, f"hydra.run.dir={folder}", cwd=tmp_path)
@@ -134,6 +137,7 @@ hydra.core.utils.run_job = interrupted  # the launcher is imported later
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_between_jobs_ends_a_sweep(child, command, settings, tmp_path):
     sweep = ("-m", "seed=0,1", *settings, "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     ended = child("-c", BETWEEN_JOBS + ENTRY, *sweep, cwd=tmp_path)

@@ -13,6 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from fer_exp.runs.record import read_history, read_summary
 from fer_exp.train import main
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 SECONDS = ("train_seconds", "val_seconds")
 LONGER = "trainer.max_epochs=4"
 
@@ -37,6 +39,7 @@ def base(settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr("fer_exp.training.callbacks.plots.save_plot", lambda *_: True)
         for name, epochs in (("two", 2), ("four", 4)):
             GlobalHydra.instance().clear()
             arguments = [*settings, f"trainer.max_epochs={epochs}", f"hydra.run.dir={folder / name}"]

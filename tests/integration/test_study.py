@@ -5,6 +5,8 @@ import pytest
 from fer_exp.runs.record import read_summary
 from fer_exp.training.hardware import available_cores
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 
 @pytest.fixture
 def quick(faces) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.runs.folder import lock_run_dir
 from fer_exp.runs.record import read_history, read_summary
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 SECONDS = ("train_seconds", "val_seconds")
 
 

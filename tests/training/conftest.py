@@ -2,9 +2,8 @@ import pytest
 
 
 @pytest.fixture
-def tiny(small, tmp_path, monkeypatch):
+def tiny(small, tmp_path, no_plots):
     """Compose the config of a run without plots: 7 steps per epoch, a network of 3,000 parameters, 2 epochs."""
-    monkeypatch.setattr("fer_exp.training.callbacks.plots.save_plot", lambda *_: True)
 
     def compose(*overrides, folder=tmp_path / "run"):
         return small(

@@ -15,9 +15,8 @@ RECIPE = (
 
 
 @pytest.fixture
-def finetune(small, tmp_path, monkeypatch):
+def finetune(small, tmp_path, no_plots):
     """Fine-tune from a file of weights: ``finetune("a", "trainer.max_epochs=2")`` returns the state of last.ckpt."""
-    monkeypatch.setattr("fer_exp.training.callbacks.plots.save_plot", lambda *_: True)
     torch.manual_seed(0)
     file = tmp_path / "weights.pt"
     torch.save(timm.create_model("test_resnet").state_dict(), file)

@@ -56,7 +56,7 @@ ENVIRONMENTS = {
     "closed_stderr": ({}, "exec 2>&-;"),
     "read_only_folder": ({}, "cd /proc;"),
 }
-FAST = ("everything", "closed_streams")
+FAST = ("everything",)
 
 
 @pytest.fixture(scope="module")
