@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.runs.record import read_history, read_summary
+from fer_exp.train import train
 
 SETTINGS = (
     "data=folders", "data.batch_size=10", "trainer.max_epochs=1", "model=vgg", "model.widths=[8,8]",
@@ -35,46 +38,31 @@ LAUNCHERS = {
 INTERACTIVE = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "bash", "SLURM_NTASKS": "8"}
 TERMINAL = {"NO_COLOR": "1", "FORCE_COLOR": "1", "COLUMNS": "0", "TERM": "dumb", "HYDRA_FULL_ERROR": "0"}
 INTERPRETER = {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error"}
-# Variables to set (None: to remove), and what the shell does before the command.
+EVERYTHING = {
+    **SLURM, **TORCHRUN, **LIGHTNING, **MATPLOTLIB, **LOCALE, "HOME": None, "PYTHONUNBUFFERED": "1",
+}  # fmt: skip
+# Variables to set (None: to remove), and the shell's line; "$@" is the command.
 ENVIRONMENTS = {
-    "everything": ({**SLURM, **TORCHRUN, **LIGHTNING, **MATPLOTLIB, **LOCALE, "HOME": None}, ""),
-    "closed_streams": ({}, "exec <&- >&- 2>&-; cd /proc;"),
-    "slurm": (SLURM, ""),
-    "torchrun": (TORCHRUN, ""),
-    "lightning": (LIGHTNING, ""),
-    "launchers": (LAUNCHERS, ""),
-    "interactive": (INTERACTIVE, ""),
-    "terminal": (TERMINAL, ""),
-    "interpreter": (INTERPRETER, ""),
-    "no_gpu": ({"CUDA_VISIBLE_DEVICES": "-1"}, ""),
-    "backend": (MATPLOTLIB, ""),
-    "locale": (LOCALE, ""),
-    "no_home": ({"HOME": None}, ""),
-    "home_missing": ({"HOME": "/nonexistent"}, ""),
-    "home_read_only": ({"HOME": "/proc"}, ""),
-    "closed_stdout": ({}, "exec >&-;"),
-    "closed_stderr": ({}, "exec 2>&-;"),
-    "read_only_folder": ({}, "cd /proc;"),
+    "everything_and_a_reader_that_stops": (EVERYTHING, 'set -o pipefail; "$@" | head -2'),
+    "closed_streams_in_a_read_only_folder": ({}, 'exec <&- >&- 2>&-; cd /proc; "$@"'),
+    "slurm": (SLURM, '"$@"'),
+    "torchrun": (TORCHRUN, '"$@"'),
+    "lightning": (LIGHTNING, '"$@"'),
+    "launchers": (LAUNCHERS, '"$@"'),
+    "interactive": (INTERACTIVE, '"$@"'),
+    "terminal": (TERMINAL, '"$@"'),
+    "interpreter": (INTERPRETER, '"$@"'),
+    "no_gpu": ({"CUDA_VISIBLE_DEVICES": "-1"}, '"$@"'),
+    "backend": (MATPLOTLIB, '"$@"'),
+    "locale": (LOCALE, '"$@"'),
+    "no_home": ({"HOME": None}, '"$@"'),
+    "home_missing": ({"HOME": "/nonexistent"}, '"$@"'),
+    "home_read_only": ({"HOME": "/proc"}, '"$@"'),
+    "closed_stdout": ({}, 'exec >&-; "$@"'),
+    "closed_stderr": ({}, 'exec 2>&-; "$@"'),
+    "read_only_folder": ({}, 'cd /proc; "$@"'),
 }
-FAST = ("everything",)
-
-
-@pytest.fixture(scope="module")
-def start(faces, tmp_path_factory):
-    """Train in a new process; returns the run's folder and the finished process."""
-    place = tmp_path_factory.mktemp("environments")
-    (place / "matplotlibrc").write_text("text.usetex: True\nfigure.figsize: nonsense\n")
-
-    def start_process(name, variables, before="", command_suffix=""):
-        folder = place / name
-        arguments = [*SETTINGS, f"data.root={faces}", f"hydra.run.dir={folder}"]
-        environment = {**os.environ, "MATPLOTLIBRC": str(place), **variables}
-        environment = {key: value for key, value in environment.items() if value is not None}
-        script = f'{before} "$@" {command_suffix}'
-        command = ["bash", "-c", script, "bash", sys.executable, "-m", "fer_exp.train", *arguments]
-        return folder, subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=300)
-
-    return start_process
+FAST = list(ENVIRONMENTS)[:1]
 
 
 def metrics(folder):
@@ -82,32 +70,32 @@ def metrics(folder):
 
 
 @pytest.fixture(scope="module")
-def plain(start):
-    """The run's folder in the environment of the tests."""
-    folder, ended = start("plain", {})
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return folder
+def plain(faces, tmp_path_factory):
+    """The metrics of the run in the process of the tests."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        train(compose("train", [*SETTINGS, f"data.root={faces}", f"output_dir={folder}"]))
+    return metrics(folder)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and bash")
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ENVIRONMENTS]
 )
-def test_environment_does_not_change_a_run(start, plain, name):
-    variables, before = ENVIRONMENTS[name]
-    folder, ended = start(name, variables, before)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert metrics(folder) == metrics(plain)
-    assert "Traceback" not in ended.stdout + ended.stderr
-    summary = read_summary(folder)
-    assert (summary["status"], summary["missing"]) == ("completed", [])
-    for pattern in ("tensorboard/*/train", "tensorboard/*/validation", "checkpoints/best.ckpt", "*.png", "train.log"):
-        assert list(folder.glob(pattern)), pattern
-
-
-def test_reader_that_stops_reading_does_not_stop_the_run(start, plain):
-    folder, ended = start("head", {"PYTHONUNBUFFERED": "1"}, "set -o pipefail;", "| head -2")
+def test_environment_does_not_change_a_run(faces, tmp_path, plain, name):
+    variables, script = ENVIRONMENTS[name]
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfigure.figsize: nonsense\n")
+    environment = {**os.environ, "MATPLOTLIBRC": str(tmp_path), **variables}
+    environment = {key: value for key, value in environment.items() if value is not None}
+    folder = tmp_path / "run"
+    arguments = [*SETTINGS, f"data.root={faces}", f"hydra.run.dir={folder}"]
+    command = ["bash", "-c", script, "bash", sys.executable, "-m", "fer_exp.train", *arguments]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
-    assert metrics(folder) == metrics(plain)
+    assert metrics(folder) == plain
+    summary = read_summary(folder)
+    assert (summary["status"], summary["missing"]) == ("completed", [])
     assert "Completed after 1 epoch" in (folder / "train.log").read_text()
+    for pattern in ("tensorboard/*/train", "tensorboard/*/validation", "checkpoints/best.ckpt", "*.png"):
+        assert list(folder.glob(pattern)), pattern

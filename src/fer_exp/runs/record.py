@@ -5,6 +5,7 @@ whole, so a reader never sees half a file. A run that was killed still has the s
 epoch that it finished.
 """
 
+import copy
 import csv
 import hashlib
 import io
@@ -13,10 +14,11 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from fer_exp.files import replacing
 from fer_exp.metrics import METRICS, describe
@@ -33,29 +35,30 @@ Row = dict[str, int | float]
 STATUSES = ("running", "completed", "diverged", "failed", "interrupted")
 FINISHED = ("completed", "diverged")  # the run has a result
 
-_OPTIONAL_DICT = (dict, type(None))
-# Types of the values in summary.json that readers depend on.
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "run_id": (str,),
-    "started": (str, type(None)),
-    "updated": (str, type(None)),
-    "config": (dict,),
-    "choices": (dict,),
-    "seed": (int, type(None)),
-    "params": _OPTIONAL_DICT,
-    "data": _OPTIONAL_DICT,
-    "environment": _OPTIONAL_DICT,
-    "epochs": (int,),
-    "history": (str, type(None)),
-    "monitor": (str,),
-    "best": _OPTIONAL_DICT,
-    "last": _OPTIONAL_DICT,
-    "confusion": (list, type(None)),
-    "stopped_by": (str, type(None)),
-    "seconds": (dict,),
-    "warnings": (list,),
-    "missing": (list,),
-    "error": (str, type(None)),
+# The keys of summary.json: the types that readers accept, and the value before training.
+_FIELDS: Mapping[str, tuple[Any, Any]] = {
+    "schema": (int, SCHEMA),
+    "run_id": (str, ""),
+    "status": (str, "running"),
+    "started": (str | None, None),
+    "updated": (str | None, None),  # time of the last write
+    "config": (dict, {}),
+    "choices": (dict[str, str], {}),
+    "seed": (int | None, None),
+    "params": (dict | None, None),
+    "data": (dict | None, None),
+    "environment": (dict | None, None),
+    "epochs": (int, 0),
+    "history": (str | None, None),  # digest of the history.csv that belongs to this file
+    "monitor": (str, "val_loss"),
+    "best": (dict[str, int | float | None] | None, None),
+    "last": (dict[str, int | float | None] | None, None),
+    "confusion": (list | None, None),
+    "stopped_by": (str | None, None),
+    "seconds": (dict[str, int | float], {"train": 0.0, "validation": 0.0, "total": 0.0}),
+    "warnings": (list[str], []),
+    "missing": (list[str], []),
+    "error": (str | None, None),
 }
 
 
@@ -74,31 +77,8 @@ class RunRecord:
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.summary: dict[str, Any] = {
-            "schema": SCHEMA,
-            "run_id": uuid.uuid4().hex,
-            "status": "running",
-            "started": _now(),
-            "updated": None,  # time of the last write
-            "config": {},
-            "choices": {},
-            "seed": None,
-            "params": None,
-            "data": None,
-            "environment": None,
-            "epochs": 0,
-            "history": None,  # digest of the history.csv that belongs to this file
-            "monitor": "val_loss",
-            "best": None,
-            "last": None,
-            "confusion": None,
-            "stopped_by": None,
-            "seconds": {"train": 0.0, "validation": 0.0, "total": 0.0},
-            "warnings": [],
-            "missing": [],
-            "error": None,
-            **facts,
-        }
+        empty = copy.deepcopy({key: value for key, (_, value) in _FIELDS.items()})
+        self.summary: dict[str, Any] = {**empty, "run_id": uuid.uuid4().hex, "started": _now(), **facts}
 
     @property
     def run_id(self) -> str:
@@ -186,16 +166,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise SchemaError(f"{SUMMARY} has schema {schema}, and this version of fer_exp reads schema {SCHEMA}")
     if summary.get("status") not in STATUSES:
         raise ValueError(f"{SUMMARY}: status={summary.get('status')!r:.60}: expected one of {', '.join(STATUSES)}")
-    check_types(summary, _TYPES, required=_TYPES)
-    check_types(summary["seconds"], dict.fromkeys(("train", "validation", "total"), (int, float)))
-    for row in ("best", "last"):
-        values = summary[row] or {}
-        check_types(values, dict.fromkeys(values, (int, float, type(None))))
-    for key in ("warnings", "missing"):
-        if not all(isinstance(text, str) for text in summary[key]):
-            raise ValueError(f"{SUMMARY}: {key}: expected a list of texts")
-    if not all(isinstance(choice, str) for choice in summary["choices"].values()):
-        raise ValueError(f"{SUMMARY}: choices: expected the name of a choice for each group")
+    check_types(summary, _FIELDS)
     return summary
 
 
@@ -287,11 +258,8 @@ def read_json(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it does not hold a mapping.
     """
-    text = path.read_text(encoding="utf-8")
-    if not text.strip("\0 \r\n\t"):
-        raise ValueError(f"{path.name} is empty")
     try:
-        content = json.loads(text)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"{path.name} is nested too deeply") from error
     if not isinstance(content, dict):
@@ -305,15 +273,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         draft.write_text(json.dumps(for_json(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def check_types(
-    values: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], required: Collection[str] = ()
-) -> None:
-    """Raise ValueError if a required key is missing or a value has another type than ``types`` names."""
-    if missing := sorted(set(required) - set(values)):
+def check_types(values: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise ValueError if a key is missing or its value does not have the type of ``fields[key][0]``."""
+    if missing := sorted(set(fields) - set(values)):
         raise ValueError(f"missing: {', '.join(missing)}")
-    for key, expected in types.items():
-        if key in values and (not isinstance(values[key], expected) or isinstance(values[key], bool)):
+    for key, (expected, _) in fields.items():
+        if not _has_type(values[key], expected):
             raise ValueError(f"{key}={values[key]!r:.60} has the wrong type")
+
+
+def _has_type(value: Any, expected: Any) -> bool:
+    """``isinstance``, also for the items of ``list[str]`` or ``dict[str, int]``. True is no integer."""
+    if isinstance(expected, UnionType):
+        return any(_has_type(value, each) for each in get_args(expected))
+    if not get_args(expected):
+        return isinstance(value, expected) and not isinstance(value, bool)
+    items = value.values() if isinstance(value, dict) else value
+    return isinstance(value, get_origin(expected)) and all(_has_type(item, get_args(expected)[-1]) for item in items)
 
 
 def for_json(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The record of a sweep: ``sweep.json`` in the sweep's folder, above the folders of its runs."""
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,15 @@ from fer_exp.runs.record import check_types, read_json, write_json
 
 SWEEP = "sweep.json"
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "overrides": (list,),
-    "sweeper": (dict,),
-    "jobs": (int, type(None)),
-    "swept": (list,),
-    "tuned": (list,),
-    "winners": (dict,),
-    "arms": (dict,),
+# The keys of sweep.json: the types that readers accept, and the value if the key is missing.
+_FIELDS: Mapping[str, tuple[Any, Any]] = {
+    "overrides": (list[str], []),
+    "sweeper": (dict, {}),
+    "jobs": (int | None, None),
+    "swept": (list[str], []),
+    "tuned": (list[str], []),
+    "winners": (dict[str, list[str]], {}),
+    "arms": (dict[str, list[int]], {}),
 }
 
 
@@ -35,23 +37,8 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is not the record of a sweep.
     """
-    empty: dict[str, Any] = {
-        "overrides": [],
-        "sweeper": {},
-        "jobs": None,
-        "swept": [],
-        "tuned": [],
-        "winners": {},
-        "arms": {},
-    }
-    sweep = {**empty, **read_json(folder / SWEEP)}
-    check_types(sweep, _TYPES)
-    for key in ("overrides", "swept", "tuned"):
-        if not all(isinstance(item, str) for item in sweep[key]):
-            raise ValueError(f"{SWEEP}: {key}: expected a list of texts")
-    for key in ("arms", "winners"):
-        if not all(isinstance(items, list) for items in sweep[key].values()):
-            raise ValueError(f"{SWEEP}: {key}: expected a list for each arm")
+    sweep = {**{key: copy(value) for key, (_, value) in _FIELDS.items()}, **read_json(folder / SWEEP)}
+    check_types(sweep, _FIELDS)
     return sweep
 
 
