@@ -5,7 +5,6 @@ import logging
 import math
 import shutil
 import uuid
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import DRAFT, expand_path
+from fer_exp.runs.checkpoint import is_intact
 from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
 from fer_exp.runs.record import FINISHED, HISTORY, SUMMARY, SchemaError, digest, read_history, read_summary
 
@@ -35,7 +35,6 @@ _PLOTS = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves
 _WRITTEN = {SUMMARY, HISTORY, CHECKPOINTS, "tensorboard", *_PLOTS}
 # File systems without locks: NFS without lockd, some network drives.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_locked: set[Path] = set()  # folders that this process has locked
 
 
 def check_run_dir(folder: Path, resume: str | None, config: Mapping[str, Any]) -> None:
@@ -107,7 +106,7 @@ def find_resume_state(folder: Path, config: Mapping[str, Any]) -> tuple[str, Pat
             return "finished", None
         log.warning("Warning: %s is damaged: the run is repeated from its last checkpoint.", folder / HISTORY)
     last = folder / LAST
-    if last.exists() and _is_intact(last):
+    if last.exists() and is_intact(last):
         return "resume", last
     if last.exists():
         log.warning("Warning: %s is damaged: the run starts again from the first epoch.", last)
@@ -160,15 +159,6 @@ def has_whole_history(folder: Path, summary: Mapping[str, Any]) -> bool:
     return bool(summary["history"] == digest(rows))
 
 
-def _is_intact(checkpoint: Path) -> bool:
-    """Whether the checksums of a checkpoint's parts are right; torch does not compare them."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
-
-
 def remove_drafts(folder: Path) -> None:
     """Remove the drafts that a killed process left in ``folder`` and in its ``checkpoints/``."""
     for place in (folder, folder / CHECKPOINTS):
@@ -189,7 +179,7 @@ def lock_run_dir(folder: Path, hint: str = "choose another hydra.run.dir") -> It
     Raises:
         UserError: another process has locked it, or it cannot be written.
     """
-    lock = FileLock(folder / LOCK)
+    lock = _file_lock(folder)
     try:
         (folder / LOCK).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -199,27 +189,28 @@ def lock_run_dir(folder: Path, hint: str = "choose another hydra.run.dir") -> It
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise UserError(f"{folder} cannot be written ({error.strerror}): {hint}.") from error
         log.warning("Warning: %s cannot be locked (%s): start only one process there.", folder, error)
-    key = folder.resolve()
-    _locked.add(key)
     try:
         yield
     finally:
-        _locked.discard(key)
         lock.release()
 
 
 def _is_locked(folder: Path) -> bool:
     """Whether another process has locked ``folder``."""
-    lock = folder / LOCK
-    if folder.resolve() in _locked or not lock.exists():
+    if not (folder / LOCK).exists():
         return False
     try:
-        with FileLock(lock, timeout=0):
+        with _file_lock(folder).acquire(timeout=0):
             return False
     except Timeout:
         return True
     except (OSError, NotImplementedError):  # no locks, or a folder that cannot be written: no one trains there
         return False
+
+
+def _file_lock(folder: Path) -> FileLock:
+    """The lock of a folder: one object in this process, which it may acquire several times."""
+    return FileLock(folder.resolve() / LOCK, is_singleton=True)
 
 
 def _locked_error(folder: Path) -> UserError:

@@ -44,7 +44,8 @@ class Replay(Classifier):
 
 def replay(cfg, losses, tmp_path, **kwargs):
     optimizer, scheduler = build_optimizer_factories(cfg)
-    classifier = Replay(optimizer, scheduler, cfg.monitor, 7, losses=losses, hyper_parameters={"run_id": "replay"})
+    described = {"run_id": "replay", "config": {"model": {}}, "classes": [], "image_shape": []}
+    classifier = Replay(optimizer, scheduler, cfg.monitor, 7, losses=losses, hyper_parameters=described)
     history = HistoryCallback(RunRecord(tmp_path, {"run_id": "replay", "monitor": cfg.monitor}), 0.0)
     callbacks = [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
     trainer = L.Trainer(

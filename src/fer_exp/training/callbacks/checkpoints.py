@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import lightning as L
 import torch
 from lightning.pytorch import callbacks
 
+from fer_exp.errors import UserError
 from fer_exp.files import replacing
+from fer_exp.runs.checkpoint import load_checkpoint
 from fer_exp.training.callbacks.history import HistoryCallback
 
 log = logging.getLogger(__name__)
@@ -111,10 +112,7 @@ def _history(trainer: L.Trainer) -> HistoryCallback:
 def _identity(checkpoint: Path) -> tuple[str, int] | None:
     """The run id and the epoch (from 1) of a checkpoint; None if it cannot be read."""
     try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            if archive.testzip():  # torch does not compare checksums
-                return None
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return str(content["hyper_parameters"]["run_id"]), int(content["epoch"]) + 1
-    except Exception:  # a damaged file makes the readers raise anything
+        content = load_checkpoint(checkpoint)
+    except UserError:
         return None
+    return str(content["hyper_parameters"]["run_id"]), int(content["epoch"]) + 1
