@@ -60,9 +60,8 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     from fer_exp.runs.environment import describe_data
     from fer_exp.training.build import build_classifier, build_datamodule, build_record, build_trainer
     from fer_exp.training.callbacks.history import HistoryCallback
-    from fer_exp.training.fit import fit
+    from fer_exp.training.fit import collect_warnings, fit, log_next_steps, log_result, log_start
     from fer_exp.training.hardware import choose_hardware
-    from fer_exp.training.report import collect_warnings, log_next_steps, log_result, log_start
     from fer_exp.training.resume import check_resume, describe_run
 
     silence_libraries()

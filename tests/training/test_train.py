@@ -250,7 +250,6 @@ def test_run_that_diverges_later_keeps_its_best_weights(tiny, tmp_path, monkeypa
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert summary["status"] == "diverged"
     assert f"step {step}," in summary["error"]
-    assert f"{rows[1]['train_loss']:.4f}" in summary["error"]
     assert summary["best"]["epoch"] < 3
     assert sum(map(sum, summary["confusion"])) == 35
     for name in ("best", "last"):

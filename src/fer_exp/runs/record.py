@@ -85,6 +85,11 @@ class RunRecord:
         """Identifies the run in its checkpoints."""
         return str(self.summary["run_id"])
 
+    @property
+    def optimizer(self) -> str:
+        """The class of the optimizer: ``Adam``."""
+        return str(self.summary["config"]["optimizer"]["_target_"]).rpartition(".")[2]
+
     def write_epochs(self, rows: Sequence[Row], skip: int = 0) -> None:
         """Replace the history by ``rows``, one per epoch, and update the summary.
 

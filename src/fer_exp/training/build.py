@@ -1,6 +1,7 @@
 """Builds what a run needs: images, LightningModule, record and Lightning Trainer."""
 
 import logging
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, LambdaCallback
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from fer_exp.config.instantiate import build, build_loss, build_model, build_optimizer_factories
 from fer_exp.data.datamodule import ImageDataModule
+from fer_exp.data.seeding import TRAINING, derive_seed
 from fer_exp.errors import UserError, one_line
 from fer_exp.models.summary import Layer, count_parameters, output_shape
 from fer_exp.runs.environment import describe_environment
@@ -24,8 +26,6 @@ from fer_exp.training.callbacks.freeze_backbone import FreezeBackbone
 from fer_exp.training.callbacks.history import HistoryCallback
 from fer_exp.training.callbacks.plots import PlotCallback
 from fer_exp.training.callbacks.progress_bar import ProgressBar
-from fer_exp.training.callbacks.second_interrupt import SecondInterrupt
-from fer_exp.training.callbacks.seeding import SeedEachEpoch
 from fer_exp.training.hardware import Hardware
 from fer_exp.training.loggers import RunLogger
 from fer_exp.training.module import Classifier
@@ -121,7 +121,12 @@ def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback,
     record = history.record
     rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning read it from the environment
     logger = RunLogger(build(cfg, "logger"), lambda name: record.add("missing", name))
-    callbacks = [SecondInterrupt(), SeedEachEpoch(cfg.seed), history, *_configured_callbacks(cfg), ProgressBar()]
+    # First: later ones load weights and draw.
+    first = LambdaCallback(
+        on_train_epoch_start=lambda trainer, _: _seed_epoch(cfg.seed, trainer.current_epoch),
+        on_exception=lambda trainer, module, error: _allow_second_interrupt(error),
+    )
+    callbacks = [first, history, *_configured_callbacks(cfg), ProgressBar()]
     if cfg.head_epochs:
         callbacks.append(FreezeBackbone(cfg.head_epochs))
     if cfg.cuda_graph:
@@ -146,6 +151,17 @@ def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback,
         raise UserError(f"callbacks: {one_line(error)}") from error
     logger.connect(trainer)
     return trainer
+
+
+def _seed_epoch(seed: int, epoch: int) -> None:
+    """Seed torch before each epoch: a resumed run draws the same dropout masks as one that was not interrupted."""
+    torch.manual_seed(derive_seed(seed, TRAINING, epoch))
+
+
+def _allow_second_interrupt(error: BaseException) -> None:
+    """Let a second Ctrl-C end the process at once; Lightning ignores it while it handles the first one."""
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _configured_callbacks(cfg: DictConfig) -> list[L.Callback]:

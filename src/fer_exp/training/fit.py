@@ -1,24 +1,63 @@
-"""How a training runs and ends: the record gets the status in every case."""
+"""How a training starts, runs and ends: its log lines and warnings, and the status of the record in every case."""
 
 import errno
 import logging
+import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import lightning as L
+from torch import nn
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.errors import UserError
 from fer_exp.files import quote_override
-from fer_exp.runs.record import SUMMARY
+from fer_exp.metrics import METRICS, describe, format_value
+from fer_exp.models.summary import Layer, format_layers
+from fer_exp.runs.record import SUMMARY, RunRecord
 from fer_exp.training.callbacks.history import HistoryCallback
 from fer_exp.training.module import Classifier
 
 log = logging.getLogger(__name__)
 
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@contextmanager
+def collect_warnings() -> Iterator[list[str]]:
+    """Collect the text of each warning that is logged, once."""
+    texts: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage().removeprefix("Warning: ")
+            if text not in texts:
+                texts.append(text)
+
+    handler = Collector(logging.WARNING)
+    logger = logging.getLogger("fer_exp")
+    logger.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(handler)
+
+
+def log_start(record: RunRecord, network: nn.Module, layers: Sequence[Layer], device: str) -> None:
+    """Log the network, the optimizer and the device; the layers in a table if there are any."""
+    summary = record.summary
+    params = summary["params"]
+    log.info(
+        "Model: %s, %s trainable and %s non-trainable parameters.",
+        type(network).__name__,
+        f"{params['trainable']:,}",
+        f"{params['non_trainable']:,}",
+    )
+    if layers:
+        log.info("%s", format_layers(layers))
+    log.info("Optimizer: %s. Seed: %d.", record.optimizer, summary["seed"])
+    log.info("%s", device)
 
 
 def fit(
@@ -40,6 +79,45 @@ def fit(
             confusion=module.val_metrics.confusion.tolist() if history.best_epoch else None,
             error=history.diverged,
         )
+
+
+def log_result(record: RunRecord) -> None:
+    """Log how the training ended, and the metrics of the best epoch."""
+    summary = record.summary
+    epochs, reason = summary["epochs"], summary["stopped_by"].replace("_", " ")
+    log.info("")
+    log.info(
+        "%s after %d epoch%s (%s) in %.0f s.",
+        summary["status"].capitalize(),
+        epochs,
+        "" if epochs == 1 else "s",
+        reason,
+        summary["seconds"]["total"],
+    )
+    if best := summary["best"]:
+        metrics = [f"{name} {format_value(name, best[name])}" for name in METRICS if name.startswith("val_")]
+        if summary["monitor"] not in METRICS:
+            metrics.append(f"{summary['monitor']} {format_value(summary['monitor'], best[summary['monitor']])}")
+        better = "lowest" if describe(summary["monitor"]).direction == "min" else "highest"
+        log.info("Best epoch (%s %s): %d: %s", better, summary["monitor"], best["epoch"], ", ".join(metrics))
+    if summary["missing"]:
+        log.info("Not written because of errors: %s. See the warnings above.", ", ".join(summary["missing"]))
+
+
+def log_next_steps(record: RunRecord) -> None:
+    """Log where the results are and which commands may follow."""
+    folder, source = record.folder, record.summary["data"]["source"]
+    log.info("Results: %s", folder)
+    commands = {
+        "Compare optimizers": "python -m fer_exp.train -m optimizer=adam,sgd,rmsprop",
+        "Evaluate this run": f"python -m fer_exp.evaluate {quote_override('run', folder)}",
+    }
+    if "Synthetic" in str(source):
+        commands = {"Train on your own images": "python -m fer_exp.train data=folders data.root=DIR", **commands}
+    if (folder / "tensorboard").is_dir():
+        commands["See the curves"] = f"tensorboard --logdir {shlex.quote(str(folder))}"
+    for purpose, command in commands.items():
+        log.info("  %-25s %s", purpose, command)
 
 
 @contextmanager
@@ -64,7 +142,11 @@ def _record_failures(history: HistoryCallback) -> Iterator[None]:
         with suppress(OSError):
             record.finish("failed", history.seconds, error=f"{type(error).__name__}: {error}")
         if _is_about_writing(error):
-            raise _not_writable(folder, error) from error
+            raise UserError(
+                f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). All completed epochs are "
+                "saved. Free some space, then resume with the same command, "
+                f"{quote_override('hydra.run.dir', folder)} and resume=auto"
+            ) from error
         raise
 
 
@@ -73,10 +155,3 @@ def _is_about_writing(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _NOT_WRITABLE
     return any(text in str(error) for text in ("PytorchStreamWriter", "iostream error"))
-
-
-def _not_writable(folder: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). All completed epochs are saved. "
-        f"Free some space, then resume with the same command, {quote_override('hydra.run.dir', folder)} and resume=auto"
-    )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from torch import Tensor, nn
 
@@ -76,22 +75,13 @@ class RunLogger:
 
     def connect(self, trainer: L.Trainer) -> None:
         """Open the logger's files or connection; if that fails, the trainer has no logger."""
-        self._call(getattr, self.logger, "experiment", None)  # Lightning would do it outside of our control
+        self.show(getattr, "experiment", None)  # Lightning would do it outside of our control
         if self.logger is None:
             trainer.loggers = []
 
-    def show_image(self, name: str, path: Path, epoch: int) -> None:
-        """Show a PNG file."""
-        self._call(log_image, self.logger, name, path, epoch)
-
-    def show_graph(self, network: nn.Module, image_shape: tuple[int, ...]) -> None:
-        """Show the network's graph."""
-        device = next(network.parameters()).device
-        self._call(log_graph, self.logger, network, torch.zeros(1, *image_shape, device=device))
-
-    def show_result(self, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Show the final metrics and close the logger."""
-        self._call(log_result, self.logger, params, metrics)
+    def show(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call ``log_image``, ``log_graph`` or ``log_result`` with the logger."""
+        self._call(function, self.logger, *args)
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.logger is None:

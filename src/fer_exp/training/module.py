@@ -1,6 +1,5 @@
 """The LightningModule: training step, validation step, and the metrics of an epoch."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from fer_exp.config.targets import accepts
 from fer_exp.data.dataset import normalise
 from fer_exp.errors import UserError, one_line
 from fer_exp.training.epoch_metrics import EpochMetrics
@@ -68,7 +68,7 @@ class Classifier(L.LightningModule):
         self.network = network.to(memory_format=self.memory_format)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self._steps_with_optimizer = scheduler is not None and spans_run(scheduler)
+        self._steps_with_optimizer = scheduler is not None and accepts(scheduler, "total_steps")
         self.monitor = monitor
         self.num_classes = num_classes
         self.loss = loss or nn.CrossEntropyLoss()
@@ -225,8 +225,10 @@ def monitored_value(trainer: L.Trainer, monitor: str) -> float:
     return float(metrics[monitor])
 
 
-def parameter_groups(network: nn.Module, weight_decay_exclude_1d: bool, head: nn.Module | None = None) -> list[Any]:
-    """The trainable parameters.
+def parameter_groups(
+    network: nn.Module, weight_decay_exclude_1d: bool, head: nn.Module | None = None
+) -> list[dict[str, Any]]:
+    """The groups of the trainable parameters, for an optimizer.
 
     Args:
         network: the network.
@@ -234,14 +236,12 @@ def parameter_groups(network: nn.Module, weight_decay_exclude_1d: bool, head: nn
         head: the last layer, which then has groups of its own. They come first: ``lr`` is the learning rate of the
             first group. The groups of the other layers have the entry ``is_backbone``.
     """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": parameters}]
+    own = [parameter for parameter in (head or network).parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": own}]
     if head is not None:
-        backbone = backbone_parameters(network, head)
-        own = [parameter for parameter in head.parameters() if parameter.requires_grad]
-        groups = [{"params": own}, {"params": backbone, "is_backbone": True}]
+        groups.append({"params": backbone_parameters(network, head), "is_backbone": True})
     if not weight_decay_exclude_1d:
-        return groups if head is not None else parameters
+        return groups
     split = []
     for group in groups:
         kernels = [parameter for parameter in group["params"] if parameter.dim() > 1]
@@ -269,8 +269,3 @@ def find_head(network: nn.Module, num_classes: int) -> nn.Module:
         f"{type(network).__name__} has no last layer with {num_classes} outputs, which head_epochs and "
         "backbone_lr_factor need"
     )
-
-
-def spans_run(make_scheduler: Callable[..., Any]) -> bool:
-    """Whether a schedule spans the whole run: its class takes ``total_steps``, as torch's OneCycleLR does."""
-    return "total_steps" in inspect.signature(make_scheduler).parameters

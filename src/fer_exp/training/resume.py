@@ -6,12 +6,12 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from fer_exp.config.targets import accepts
 from fer_exp.errors import UserError
 from fer_exp.runs.checkpoint import load_checkpoint
 from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
 from fer_exp.runs.folder import is_run_of
 from fer_exp.runs.record import SUMMARY
-from fer_exp.training.module import spans_run
 from fer_exp.training.schedules import is_constant_until
 
 # Keys whose effect is compared by the data's fingerprint or by the precision that was chosen.
@@ -74,7 +74,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any], epochs: int) -> 
     configs = (before["config"], now["config"])
     ignored = {*NEUTRAL_KEYS, *_COMPARED_BY_EFFECT, "callbacks"}
     scheduler = now["config"].get("scheduler")
-    if not scheduler or not spans_run(get_object(scheduler["_target_"])):
+    if not scheduler or not accepts(get_object(scheduler["_target_"]), "total_steps"):
         ignored.add("trainer.max_epochs")
     elif all(epochs <= is_constant_until(config) for config in configs):
         ignored |= _LENGTH

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
@@ -49,11 +48,9 @@ class TensorBoardLogger(Logger):
         """Lightning's number of a run; there is none."""
         return ""
 
-    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: ``log_result`` writes hyper-parameters once, with the final metrics."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write the metrics of an epoch, or those that a callback logs at its own step."""
         epoch = int(metrics["epoch"]) + 1 if "epoch" in metrics else step

@@ -108,23 +108,16 @@ class HistoryCallback(callbacks.Checkpoint):
     def _describe_divergence(self, trainer: L.Trainer, row: Row) -> str:
         classifier = trainer.lightning_module
         assert isinstance(classifier, Classifier)
-        before = self.rows[-2] if len(self.rows) > 1 else None
         step = row["step"]
         if not math.isfinite(row["train_loss"]):
             what = "the training loss"
             finite_steps = int(classifier.train_metrics.finite_batches) // trainer.accumulate_grad_batches
-            step = min(step, (before["step"] if before else 0) + finite_steps + 1)
+            step = min(step, (self.rows[-2]["step"] if len(self.rows) > 1 else 0) + finite_steps + 1)
         else:
             what = "the validation loss" if classifier.is_finite() else "a weight"
-        last = (
-            f"epoch {before['epoch']} was the last with finite metrics: loss {before['train_loss']:.4f}, "
-            f"val_loss {before['val_loss']:.4f}, val_acc {format_value('val_acc', before['val_acc'])}"
-            if before
-            else "no epoch had finite metrics"
-        )
         return (
-            f"{what} became infinite or NaN in epoch {row['epoch']} (step {step}, learning rate {row['lr']:.1e}); "
-            f"{last}. Try a smaller optimizer.lr"
+            f"{what} became infinite or NaN in epoch {row['epoch']} (step {step}, learning rate {row['lr']:.1e}). "
+            "Try a smaller optimizer.lr"
         )
 
     def stopped_by(self, trainer: L.Trainer) -> str:

@@ -15,9 +15,8 @@ from fer_exp.plots.images import augmentation_figure, samples_figure
 from fer_exp.plots.run import confusion_figure, curves_figure, model_figure
 from fer_exp.plots.style import save_plot
 from fer_exp.training.callbacks.history import HistoryCallback
-from fer_exp.training.loggers import RunLogger, hyper_parameters
+from fer_exp.training.loggers import RunLogger, hyper_parameters, log_graph, log_image, log_result
 from fer_exp.training.module import Classifier
-from fer_exp.training.report import optimizer_name
 
 _VERSIONS = 8  # of each image in the plot of the augmentation
 
@@ -39,7 +38,7 @@ class PlotCallback(L.Callback):
         self.logger = logger
         self.layers = layers
         self.theme = theme
-        self.title = optimizer_name(history.record.summary["config"])
+        self.title = history.record.optimizer
         self._is_first_epoch = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -57,7 +56,7 @@ class PlotCallback(L.Callback):
         self._draw("model", lambda: model_figure(self.layers, shape, name))
         if pl_module.augmentation is not None or pl_module.mixup is not None:
             self._draw("augmentation", lambda: _augmentation_figure(pl_module, dataset))
-        self.logger.show_graph(pl_module.network, shape)
+        self.logger.show(log_graph, pl_module.network, torch.zeros(1, *shape, device=pl_module.device))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the curves."""
@@ -84,14 +83,14 @@ class PlotCallback(L.Callback):
         title = f"Validation images, {weights}"
         self._draw("confusion_matrix", lambda: confusion_figure(confusion, classes, title, self.title))
         metrics = {name: value for name, value in (self.history.best or {}).items() if name.startswith("val_")}
-        self.logger.show_result(hyper_parameters(self.history.record.summary), metrics)
+        self.logger.show(log_result, hyper_parameters(self.history.record.summary), metrics)
 
     def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
         path = self.history.record.folder / f"{name}.png"
         if not save_plot(path, draw, self.theme):
             self.history.record.add("missing", path.name)
             return
-        self.logger.show_image(name, path, len(self.history.rows))
+        self.logger.show(log_image, name, path, len(self.history.rows))
 
 
 def _augmentation_figure(classifier: Classifier, dataset: ImageDataset) -> Figure:
