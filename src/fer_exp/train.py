@@ -69,7 +69,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
         # Build.
         hardware = choose_hardware(cfg)
         datamodule = build_datamodule(cfg, verbose)
-        data = describe_data(config["data"], datamodule.train_set, datamodule.val_set, datamodule.skipped)
+        data = describe_data(config["data"], datamodule)
         image_shape = tuple(datamodule.train_set.images.shape[1:])
         description = describe_run(config, find_run_id(folder), data, image_shape, hardware.precision)
         if resume:
@@ -93,7 +93,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     log_result(record)
     if verbose:
         log_next_steps(record)
-    return float("nan") if history.best is None else float(history.best["val_acc"])
+    return read_result(folder)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")

@@ -14,9 +14,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from fer_exp.errors import UserError
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.models.resnet import ResNet18
-from fer_exp.models.summary import count_parameters, eval_mode, list_layers
+from fer_exp.models.summary import count_parameters, eval_mode, list_layers, output_shape
 from fer_exp.models.timm_model import TimmNetwork
 from fer_exp.models.vgg import VGG
 
@@ -175,17 +176,19 @@ def test_timm_network_computes_what_timm_computes(name, channels):
         (VGG, {"widths": [8, 8]}, "widths=[8, 8]"),
         (VGG, {"widths": [1] * 6, "convolutions": [1] * 6}, "1 to 5 blocks"),
         (VGG, {"dropout": 1.0}, "dropout=1.0"),
-        (ResNet18, {"width": 0}, "width=0"),
-        (ResNet18, {"stem_stride": 3}, "stem_stride=3"),
         (TimmNetwork, {"name": "mobilenetv3_smal_100"}, "mobilenetv3_small_100"),
         (TimmNetwork, {"name": 5}, "name=5"),
-        (TimmNetwork, {"name": "halonet26t"}, "halonet26t"),  # needs larger images
         (TimmNetwork, {"name": "ghostnet_050", "drop_path": 0.1}, "ghostnet_050"),  # has no such setting
     ],
 )
 def test_impossible_settings_are_refused_by_name(network, settings, named):
     with pytest.raises(ValueError, match=re.escape(named)):
         network(**settings)
+
+
+def test_a_network_that_needs_larger_images_is_refused():
+    with pytest.raises(UserError, match=r"TimmNetwork, called with images of shape \(N, 1, 48, 48\)"):
+        output_shape(TimmNetwork("halonet26t"), (1, 48, 48))
 
 
 def test_without_timm_the_message_names_the_command(monkeypatch):
@@ -234,8 +237,8 @@ def test_weights_of_a_transformer_fit_another_image_size(tmp_path):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (lambda: timm.create_model("test_efficientnet").state_dict(), "missing"),
-        (lambda: {"fc.weight": torch.zeros(3)}, "missing"),
+        (lambda: timm.create_model("test_efficientnet").state_dict(), "Missing"),
+        (lambda: {"fc.weight": torch.zeros(3)}, "Missing"),
         (lambda: {"network": nn.Linear(1, 1)}, "weights.pt"),
         (lambda: [1, 2], "weights.pt"),
     ],

@@ -18,19 +18,12 @@ class ResNet18(nn.Module):
         width: channels of the first stage; each further stage doubles them.
         stem_stride: stride of the first convolution; 2 means a quarter of the work.
         dropout: fraction of the pooled features that are dropped before the last layer.
-
-    Raises:
-        ValueError: ``width`` is below 1, or ``stem_stride`` is neither 1 nor 2.
     """
 
     def __init__(
         self, num_classes: int = 7, in_channels: int = 1, width: int = 64, stem_stride: int = 1, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"width={width}: expected an integer of at least 1")
-        if stem_stride not in (1, 2):
-            raise ValueError(f"stem_stride={stem_stride}: expected 1 or 2")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["conv1"] = nn.Conv2d(in_channels, width, kernel_size=3, stride=stem_stride, padding=1, bias=False)
         layers["bn1"] = nn.BatchNorm2d(width)

@@ -75,7 +75,7 @@ def output_shape(network: nn.Module, image_shape: Sequence[int]) -> tuple[int, .
     try:
         with eval_mode(network), torch.no_grad():
             output = network(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         hint = "; it needs data.color=rgb" if image_shape[0] == 1 and "3 channels" in str(error) else ""
         raise UserError(f"{given} fails: {error}{hint}") from error
     if not isinstance(output, Tensor):

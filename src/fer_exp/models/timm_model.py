@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
+from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fer_exp.errors import join_first, one_line
+from fer_exp.errors import one_line
 from fer_exp.files import expand_path, printable
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class TimmNetwork(nn.Module):
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm has no such model, the model does not accept these settings or images, or the weights cannot be
+        ValueError: timm has no such model, the model does not accept these settings, or the weights cannot be
             downloaded or do not fit.
     """
 
@@ -61,12 +62,15 @@ class TimmNetwork(nn.Module):
         drop_path: float | None = None,
     ) -> None:
         super().__init__()
-        timm = _import_timm()
+        try:
+            import timm
+        except ModuleNotFoundError as error:
+            raise ImportError(f'timm cannot be imported ({error}): pip install "fer_exp[timm]"') from None
         if not timm.is_model(str(name)):
             close = get_close_matches(str(name), timm.list_models(), n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the names"
             raise ValueError(f"name={name}: timm {timm.__version__} has no such model; {hint}")
-        pretrained_cfg = timm.get_pretrained_cfg(name)
+        pretrained_cfg: Any = timm.get_pretrained_cfg(name)
         try:
             self.network: nn.Module = timm.create_model(
                 name,
@@ -81,25 +85,10 @@ class TimmNetwork(nn.Module):
             raise ValueError(f"timm's {name} cannot be built with these settings ({_reason(error)})") from None
         self.register_buffer("mean", _per_channel("mean", mean or pretrained_cfg.mean, in_channels))
         self.register_buffer("std", _per_channel("std", std or pretrained_cfg.std, in_channels))
-        self._check_shapes(name, (in_channels, image_size, image_size), num_classes)
         if weights is not None:
             load_weights(self.network, expand_path(weights), in_channels)
         elif pretrained:
             load_weights(self.network, download_weights(name, pretrained_cfg), in_channels)
-
-    def _check_shapes(self, name: str, image_shape: tuple[int, ...], num_classes: int) -> None:
-        """Fail now, not after the data are loaded, if the model needs larger images."""
-        self.eval()
-        try:
-            with torch.no_grad():
-                shape = tuple(self(torch.zeros(1, *image_shape)).shape)
-        except Exception as error:
-            raise ValueError(
-                f"timm's {name} does not accept images of shape {image_shape} ({_reason(error)})"
-            ) from None
-        if shape != (1, num_classes):
-            raise ValueError(f"timm's {name} returns shape {shape} for one image; expected {(1, num_classes)}")
-        self.train()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, image_size, image_size) in [0, 1] to logits (N, num_classes)."""
@@ -137,18 +126,16 @@ def load_weights(network: nn.Module, file: Path, in_channels: int) -> None:
         weight = state.get(f"{name}.weight")
         if weight is not None and weight.shape[1] == 3 != in_channels:
             state[f"{name}.weight"] = timm.adapt_input_conv(in_channels, weight)
-    head = tuple(f"{name}." for name in _names(config["classifier"]))
-    own = {key: value for key, value in network.state_dict().items() if not key.startswith(head)}
+    own, head = network.state_dict(), tuple(f"{name}." for name in _names(config["classifier"]))
     state = {key: value for key, value in state.items() if not key.startswith(head)}
-    problems = {
-        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{len(keys)} {what} ({join_first(keys, 3)})" for what, keys in problems.items() if keys)
-        raise ValueError(f"weights={printable(file)}: its weights are not those of {config['architecture']}: {found}")
-    network.load_state_dict(state, strict=False)
+    state |= {key: value for key, value in own.items() if key.startswith(head)}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        found = shorten(one_line(error), 300, placeholder=" ...")  # torch lists all weights
+        raise ValueError(
+            f"weights={printable(file)}: its weights are not those of {config['architecture']}: {found}"
+        ) from None
     log.info("Weights: %s. The last layer starts untrained.", printable(file))
 
 
@@ -196,14 +183,6 @@ def _per_channel(key: str, values: Sequence[float], channels: int) -> Tensor:
     if len(values) != channels:
         raise ValueError(f"{key}={list(values)}: expected {channels} numbers, one per channel")
     return torch.tensor(values).view(1, -1, 1, 1)
-
-
-def _import_timm() -> Any:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ImportError(f'timm cannot be imported ({error}): pip install "fer_exp[timm]"') from None
-    return timm
 
 
 def _reason(error: Exception) -> str:

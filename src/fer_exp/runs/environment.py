@@ -11,27 +11,20 @@ from typing import TYPE_CHECKING, Any
 from fer_exp.files import expand_path
 
 if TYPE_CHECKING:
-    from fer_exp.data.dataset import ImageDataset
+    from fer_exp.data.datamodule import ImageDataModule
 
 _PACKAGES = ("fer_exp", "torch", "torchvision", "lightning", "hydra-core", "numpy")
 
 
-def describe_data(
-    config: Mapping[str, Any],
-    train: "ImageDataset",
-    validation: "ImageDataset",
-    skipped: Mapping[str, Mapping[str, int]],
-) -> dict[str, Any]:
+def describe_data(config: Mapping[str, Any], datamodule: "ImageDataModule") -> dict[str, Any]:
     """The ``data`` entry of the summary.
 
     Args:
         config: the resolved ``data`` group.
-        train: training images.
-        validation: validation images.
-        skipped: for each split the number of files that were not used, by reason.
+        datamodule: its images.
     """
-    soft_labels = train.soft_labels
-    root = config.get("root")
+    train, validation = datamodule.train_set, datamodule.val_set
+    soft_labels, root = train.soft_labels, config.get("root")
     return {
         "root": None if root is None else str(expand_path(root).absolute()),
         "source": config.get("_target_"),
@@ -42,7 +35,7 @@ def describe_data(
             "train": [int(count) for count in train.counts],
             "validation": [int(count) for count in validation.counts],
         },
-        "skipped": {split: dict(counts) for split, counts in skipped.items()},
+        "skipped": {split: dict(counts) for split, counts in datamodule.skipped.items()},
         "fingerprint": {"train": train.fingerprint, "validation": validation.fingerprint},
         "soft_labels": None if soft_labels is None else hashlib.sha256(soft_labels.numpy().tobytes()).hexdigest(),
     }
