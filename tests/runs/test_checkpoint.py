@@ -1,4 +1,5 @@
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +116,14 @@ def test_nothing_inside_the_network_s_settings_is_called(checkpoint, tmp_path, k
     assert not (tmp_path / "written").exists()
 
 
+class Evil:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
 def test_files_that_are_no_checkpoints_are_refused(checkpoint, tmp_path):
     whole = checkpoint().read_bytes()
     damaged = bytearray(whole)
@@ -126,9 +135,10 @@ def test_files_that_are_no_checkpoints_are_refused(checkpoint, tmp_path):
         other.write_bytes(content)
         with pytest.raises(UserError, match="not a checkpoint"):
             load_checkpoint(other)
-    for content in ({"epoch": print}, {"epoch": 1}, [1]):  # code, an incomplete checkpoint, something else
+    for content in ({"epoch": Evil(tmp_path / "code was run")}, {"epoch": 1}, [1]):
         torch.save(content, other)
         with pytest.raises(UserError, match="not a checkpoint"):
             load_checkpoint(other)
+    assert not (tmp_path / "code was run").exists()
     with pytest.raises(UserError, match="no such file"):
         load_checkpoint(tmp_path / "nowhere.ckpt")

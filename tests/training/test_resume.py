@@ -34,11 +34,17 @@ def last(folder):
     return f"resume={folder}/checkpoints/last.ckpt"
 
 
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory):
+    return tmp_path_factory.mktemp("one_epoch") / "run"
+
+
 @pytest.fixture
-def resumable(tiny, tmp_path):
+def resumable(tiny, tmp_path, one_epoch):
     """The folder of a run of one epoch."""
-    train(tiny("trainer.max_epochs=1", folder=tmp_path / "resumable"))
-    return tmp_path / "resumable"
+    if not one_epoch.exists():
+        train(tiny("trainer.max_epochs=1", folder=one_epoch))
+    return Path(shutil.copytree(one_epoch, tmp_path / "resumable"))
 
 
 def test_run_with_more_epochs_in_a_new_folder_equals_a_whole_run(tiny, tmp_path):
@@ -102,29 +108,6 @@ def test_other_settings_are_refused(tiny, tmp_path, resumable, override, key):
     assert not (tmp_path / "run").exists()
 
 
-class Evil:
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return (Path.touch, (self.file,))
-
-
-def test_files_that_are_not_checkpoints_are_refused(tiny, tmp_path, resumable):
-    file = resumable / "checkpoints/last.ckpt"
-    whole = file.read_bytes()
-    middle = len(whole) // 2
-    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    for content in (b"", b"not a checkpoint", whole[:1000], whole[:-1], flipped):
-        file.write_bytes(content)
-        with pytest.raises(UserError, match="not a checkpoint"):
-            train(tiny(last(resumable)))
-    torch.save({"epoch": 0, "hyper_parameters": Evil(tmp_path / "code was run")}, file)
-    with pytest.raises(UserError, match="not a checkpoint"):
-        train(tiny(last(resumable)))
-    assert not (tmp_path / "code was run").exists()
-
-
 def test_damaged_checkpoint_is_refused_or_unchanged(tmp_path):
     config = {"trainer": {"max_epochs": 9}, "model": {}}
     hyper_parameters = {"config": config, "classes": ["a"], "image_shape": [1, 48, 48]}
@@ -141,7 +124,7 @@ def test_damaged_checkpoint_is_refused_or_unchanged(tmp_path):
         place.map(lambda end: whole[:end]), cut.map(lambda c: whole[: c[0]] + c[2] + whole[sum(c[:2]) :])
     )
 
-    @settings(derandomize=True, deadline=None, max_examples=200)
+    @settings(derandomize=True, deadline=None, max_examples=100)
     @given(damaged)
     def check(data):
         path.write_bytes(data)
