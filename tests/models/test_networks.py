@@ -111,14 +111,6 @@ def test_eval_mode_restores_the_mode_of_each_module():
     assert [module for module in network.modules() if not module.training] == [frozen]
 
 
-def test_channels_last_computes_the_same():
-    torch.manual_seed(0)
-    network, x = VGG(**SMALL).eval(), torch.rand(4, 1, 48, 48)
-    expected = network(x)
-    network.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(network(x.to(memory_format=torch.channels_last)), expected, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     "plan", [((64, 128, 256, 512), (2, 2, 2, 2), (256,)), ((4, 8), (1, 2), ()), ((4, 8), (1, 2), (16, 8))]
 )

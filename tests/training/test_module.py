@@ -106,13 +106,6 @@ def test_schedule_spans_the_steps_taken_if_accumulation_changes(tiny, tmp_path):
     assert rows[-1]["lr"] == pytest.approx(1e-3 * (1 + math.cos(math.pi * 12 / 13)) / 2)
 
 
-def test_ema_validates_and_saves_the_average(tiny, tmp_path):
-    train(tiny("ema=default", "ema.decay=0.5", "trainer.max_epochs=1"))
-    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
-    key = "network.layers.conv1_1.weight"
-    assert not torch.equal(checkpoint["state_dict"][key], checkpoint["current_model_state"][key])
-
-
 @pytest.mark.parametrize("retain", [True, False])
 def test_memory_is_retained_as_set(tiny, monkeypatch, retain):
     calls = []

@@ -225,10 +225,8 @@ def check_empty_dir(folder: Path, log_file: str) -> None:
         log_file: name of the log file, which may exist.
 
     Raises:
-        UserError: ``folder`` is a file, or holds other files.
+        UserError: ``folder`` holds other files.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another hydra.run.dir.")
     if folder.is_dir() and {path.name for path in folder.iterdir()} - {log_file}:
         raise UserError(f"{folder} holds other files: choose another hydra.run.dir, or remove it.")
 
@@ -242,11 +240,8 @@ def remove_empty_run_dir(folder: Path) -> None:
     """Remove the files that Hydra wrote for a run that did not begin. A folder with other files is left as it is."""
     if not folder.is_dir() or _is_locked(folder) or not all(is_hydra_file(path) for path in folder.iterdir()):
         return
-    for handler in list(logging.getLogger().handlers):
+    for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
-            with suppress(OSError):  # a full disk
-                handler.close()  # Windows does not remove open files
-            logging.getLogger().removeHandler(handler)
             Path(handler.baseFilename).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir():
