@@ -22,13 +22,12 @@ from fer_exp.models.summary import Layer, count_parameters, output_shape
 from fer_exp.runs.environment import describe_environment
 from fer_exp.runs.record import RunRecord
 from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
-from fer_exp.training.callbacks.freeze_backbone import FreezeBackbone
 from fer_exp.training.callbacks.history import HistoryCallback
 from fer_exp.training.callbacks.plots import PlotCallback
 from fer_exp.training.callbacks.progress_bar import ProgressBar
 from fer_exp.training.hardware import Hardware
 from fer_exp.training.loggers import RunLogger
-from fer_exp.training.module import Classifier
+from fer_exp.training.module import Classifier, FreezeBackbone
 
 
 def build_datamodule(cfg: DictConfig, verbose: bool) -> ImageDataModule:

@@ -1,4 +1,4 @@
-"""The LightningModule: training step, validation step, and the metrics of an epoch."""
+"""The LightningModule: training and validation step, metrics of an epoch, and how the last layer is trained."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -248,6 +248,35 @@ def parameter_groups(
         vectors = [parameter for parameter in group["params"] if parameter.dim() <= 1]
         split += [group | {"params": kernels}, group | {"params": vectors, "weight_decay": 0.0}]
     return split
+
+
+class FreezeBackbone(L.Callback):
+    """Freezes all layers but the last one in the first epochs.
+
+    Frozen layers are in evaluation mode: their weights and the statistics of batch norm do not change. (Lightning's
+    BackboneFinetuning adds the layers to the optimizer later; schedules that span the run do not know such groups.)
+
+    Args:
+        epochs: number of epochs.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find the last layer and the parameters to train."""
+        assert isinstance(pl_module, Classifier)
+        self._head = find_head(pl_module.network, pl_module.num_classes)
+        self._backbone = backbone_parameters(pl_module.network, self._head)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Freeze or unfreeze by the number of the epoch, so that a resumed run does the same."""
+        assert isinstance(pl_module, Classifier)
+        is_frozen = trainer.current_epoch < self.epochs
+        pl_module.network.train(not is_frozen)
+        self._head.train()
+        for parameter in self._backbone:
+            parameter.requires_grad_(not is_frozen)
 
 
 def backbone_parameters(network: nn.Module, head: nn.Module) -> list[nn.Parameter]:
