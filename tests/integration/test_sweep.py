@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from fer_exp.config.schema import CONFIG_DIR
-from fer_exp.runs.folder import lock_run_dir
 from fer_exp.runs.record import read_history, read_summary
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -122,7 +122,8 @@ def test_folders_of_jobs_may_have_other_names(command, quick, tmp_path):
 
 def test_a_folder_is_used_by_one_sweep(command, quick, tmp_path):
     sweep = ("-m", "hydra.sweep.dir=swept", "seed=0", *quick)
-    with lock_run_dir(tmp_path / "swept"):  # by another process, in effect: the lock is of another file handle
+    (tmp_path / "swept/.hydra").mkdir(parents=True)
+    with FileLock(tmp_path / "swept/.hydra/lock"):  # by another process, in effect: the lock is of another file handle
         status, printed = command(*sweep)
     assert status == 1
     assert "another process" in printed
@@ -130,7 +131,7 @@ def test_a_folder_is_used_by_one_sweep(command, quick, tmp_path):
     assert command(*sweep)[0] == 0
     summary = (tmp_path / "swept/0/summary.json").read_text().replace("completed", "running")
     (tmp_path / "swept/0/summary.json").write_text(summary)
-    with lock_run_dir(tmp_path / "swept/0"):  # a worker of a killed sweep
+    with FileLock(tmp_path / "swept/0/.hydra/lock"):  # a worker of a killed sweep
         status, printed = command(*sweep)
     assert status == 1
     assert "another process" in printed
