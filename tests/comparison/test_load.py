@@ -156,7 +156,7 @@ def test_missing_jobs_and_damaged_sweeps_are_reported(make_run, tmp_path):
     sweep = {"overrides": [], "sweeper": {}, "jobs": 4, "swept": ["optimizer"], "tuned": [], "winners": {}}
     (tmp_path / "runs/sweep.json").write_text(json.dumps(sweep))
     records = find_records([tmp_path])
-    assert records.sweeps[0].swept == ("optimizer",)
+    assert records.sweeps[0].swept == ["optimizer"]
     assert "3 of 4" in records.messages[0]
     for text in ("", "{", json.dumps({**sweep, "swept": 3}), json.dumps({**sweep, "arms": {"a": 1}})):
         (tmp_path / "runs/sweep.json").write_text(text)

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from fer_exp.comparison.analysis import compare
-from fer_exp.comparison.load import Records
-from fer_exp.comparison.sweeps import Arm, Sweep
+from fer_exp.comparison.load import Arm, Records
 from fer_exp.comparison.tuning import is_boundary, tune
+from fer_exp.runs.sweep_record import Sweep
 
-STUDY = Sweep(Path("study"), overrides=(), swept=("optimizer",), tuned=("optimizer.lr",), arms={}, jobs=None)
+STUDY = Sweep(Path("study"), swept=["optimizer"], tuned=["optimizer.lr"])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ def test_keys_are_replaced_one_by_one(tmp_path):
     write_sweep(tmp_path / "new", overrides=["optimizer=adam,sgd"], jobs=2, sweeper={}, swept=["optimizer"])
     write_sweep(tmp_path / "new", jobs=3)
     sweep = read_sweep(tmp_path / "new")
-    assert (sweep["overrides"], sweep["jobs"], sweep["arms"]) == (["optimizer=adam,sgd"], 3, {})
+    assert (sweep.overrides, sweep.jobs, sweep.arms) == (["optimizer=adam,sgd"], 3, {})
 
 
 @pytest.mark.parametrize(

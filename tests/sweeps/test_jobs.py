@@ -70,4 +70,4 @@ def test_a_sweep_replaces_the_record_of_a_refused_study(tmp_path):
     finally:
         SweepCallback.unlock()
     sweep = read_sweep(tmp_path)
-    assert (sweep["jobs"], sweep["swept"], sweep["tuned"], sweep["arms"]) == (2, ["model"], [], {})
+    assert (sweep.jobs, sweep.swept, sweep.tuned, sweep.arms) == (2, ["model"], [], {})

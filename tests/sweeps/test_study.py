@@ -89,8 +89,8 @@ def test_all_arms_get_the_same_budget(study, tmp_path):
         assert of_arm[0] == {"data": "folders", "optimizer": name, "data.val_fraction": 0.1, "seed": 0}
     assert len({t["optimizer.lr"] for t in trials}) > 8
     sweep = read_sweep(tmp_path)
-    assert (sweep["jobs"], sweep["swept"]) == (len(trials) + len(finals), ["optimizer"])
-    assert sweep["tuned"] == ["optimizer.lr", "optimizer.momentum"]
+    assert (sweep.jobs, sweep.swept) == (len(trials) + len(finals), ["optimizer"])
+    assert sweep.tuned == ["optimizer.lr", "optimizer.momentum"]
 
 
 def test_winners_are_trained_on_new_seeds(study):
@@ -129,7 +129,7 @@ def test_an_arm_without_a_result_is_excluded(study, caplog, tmp_path):
     trials, finals = study(lambda s: "failed" if s["optimizer"] == "adam" else 0.3)
     assert {f["optimizer"] for f in finals} == {"sgd"}
     assert [record.message.split(":")[0] for record in caplog.records if record.levelname == "ERROR"] == ["adam"]
-    assert read_sweep(tmp_path)["jobs"] == len(trials) + len(finals)
+    assert read_sweep(tmp_path).jobs == len(trials) + len(finals)
     # The places of its runs stay free.
     numbers = sorted(int(path.name) for path in tmp_path.iterdir() if path.is_dir())
     assert numbers == [*range(16), 19, 20, 21]
@@ -156,7 +156,7 @@ def test_no_winner_is_chosen_if_trials_were_refused(study, tmp_path, capsys):
         study(refusing)
     assert ended.value.code == 1
     assert "1 of the 16 trials" in capsys.readouterr().err
-    assert read_sweep(tmp_path)["winners"] == {}
+    assert read_sweep(tmp_path).winners == {}
 
 
 def test_a_choice_is_final(study, tmp_path, caplog):
@@ -186,8 +186,8 @@ def test_arms_with_the_same_fixed_settings(study, tmp_path):
     }
     trials, finals = study(lambda s: 0.3 + s["optimizer.lr"] / 10, arms=arms, trials=3, seeds=2)
     sweep = read_sweep(tmp_path)
-    assert (sweep["swept"], sweep["tuned"]) == (["optimizer"], ["optimizer.lr"])
-    assert sweep["arms"] == {"low": [0, 1, 2, 9, 10], "high": [3, 4, 5, 11, 12], "default": [6, 7, 8, 13, 14]}
+    assert (sweep.swept, sweep.tuned) == (["optimizer"], ["optimizer.lr"])
+    assert sweep.arms == {"low": [0, 1, 2, 9, 10], "high": [3, 4, 5, 11, 12], "default": [6, 7, 8, 13, 14]}
     comparison = compare(find_records([tmp_path]), ["arm"])
     assert {group.label for group in comparison.groups} == {*arms}
     chosen = {tuning.label: tuning.winner.value("optimizer.lr") for tuning in comparison.tunings}

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_exp.comparison.settings import Setting, flat_settings, single_values
-from fer_exp.comparison.sweeps import Arm, Sweep, find_arm, find_sweep, missing_jobs
 from fer_exp.errors import UserError
 from fer_exp.files import quote_override
 from fer_exp.metrics import describe
@@ -26,7 +25,7 @@ from fer_exp.runs.record import (
     read_summary,
     record_folders,
 )
-from fer_exp.runs.sweep_record import SWEEP
+from fer_exp.runs.sweep_record import SWEEP, Sweep, read_sweep
 
 Measure = Literal["best", "final"]
 MEASURES: tuple[Measure, Measure] = ("best", "final")
@@ -38,6 +37,14 @@ RESOLVED = {"trainer.accelerator": "environment.device", "trainer.precision": "p
 
 class UnreadableRecordError(Exception):
     """A run record or a sweep file that is damaged or of another schema."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A run's place in a study: the study and the arm's name."""
+
+    study: Sweep
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +190,7 @@ class Records:
     @property
     def missing_jobs(self) -> int:
         """Number of jobs of the sweeps that have no record yet."""
-        return sum(map(missing_jobs, self.sweeps))
+        return sum(sweep.missing_jobs for sweep in self.sweeps)
 
 
 def find_records(places: Iterable[Path]) -> Records:
@@ -204,16 +211,16 @@ def find_records(places: Iterable[Path]) -> Records:
     for folder in folders.values():
         sweep = None
         try:
-            sweep = find_sweep(folder, known)
+            sweep = _find_sweep(folder, known)
         except Exception as error:  # a damaged file can hold anything, and must not stop the others
             found.messages.append(f"{SWEEP} above {folder} is ignored: {_reason(error)}")
         try:
-            found.runs.append(replace(read_run(folder), arm=find_arm(folder, sweep)))
+            found.runs.append(replace(read_run(folder), arm=_find_arm(folder, sweep)))
         except UnreadableRecordError as error:
             found.messages.append(f"{folder} is excluded: {error}")
     found.sweeps.extend({sweep.folder: sweep for sweep in known.values() if sweep}.values())
     for sweep in found.sweeps:
-        if missing := missing_jobs(sweep):
+        if missing := sweep.missing_jobs:
             same_folder = quote_override("hydra.sweep.dir", sweep.folder)
             jobs = f"{missing} of {sweep.jobs} jobs have no record yet"
             found.messages.append(f"{sweep.folder}: {jobs}; the same command with {same_folder} runs them")
@@ -235,6 +242,26 @@ def read_run(folder: Path) -> Run:
         return _read_run(folder)
     except Exception as error:  # as above
         raise UnreadableRecordError(_reason(error)) from error
+
+
+def _find_sweep(folder: Path, known: dict[Path, Sweep | None]) -> Sweep | None:
+    """Return the sweep that a folder lies in; ``known`` remembers the folders that were looked at."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if place not in known:
+            known[place] = None  # a damaged file is reported once
+            if (place / SWEEP).is_file():
+                known[place] = read_sweep(place)
+        if sweep := known[place]:
+            return sweep
+    return None
+
+
+def _find_arm(folder: Path, sweep: Sweep | None) -> Arm | None:
+    """Return the study's arm that a run belongs to."""
+    if sweep is None or not folder.name.isdecimal():
+        return None
+    name = next((name for name, jobs in sweep.arms.items() if int(folder.name) in jobs), None)
+    return Arm(sweep, name) if name is not None else None
 
 
 def _read_run(folder: Path) -> Run:

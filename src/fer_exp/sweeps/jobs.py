@@ -139,11 +139,11 @@ def check_sweep_dir(folder: Path, overrides: Sequence[str], sweeper: Mapping[str
     if not (folder / SWEEP).exists():
         raise UserError(f"{folder} holds other files: choose another hydra.sweep.dir, or remove it.")
     before = read_sweep(folder)
-    if before["overrides"] == list(overrides) and before["sweeper"] == sweeper:
+    if before.overrides == list(overrides) and before.sweeper == sweeper:
         return False
-    command = " ".join(before["overrides"])
-    if before["overrides"] == list(overrides):
-        command = f"with other settings of hydra.sweeper, {json.dumps(before['sweeper'])}"
+    command = " ".join(before.overrides)
+    if before.overrides == list(overrides):
+        command = f"with other settings of hydra.sweeper, {json.dumps(before.sweeper)}"
     raise UserError(
         f"{folder} holds another sweep ({command}). Repeat that command to resume it, or choose another "
         f"hydra.sweep.dir. To compare sweeps in two folders: python -m fer_exp.compare DIR DIR"
@@ -207,7 +207,7 @@ def _train_or_fail(cfg: DictConfig, train: Callable[..., float], folder: Path, s
         duplicate = duplicate_job(cfg, sweep, hydra_cfg.job.num)
         if duplicate is not None:
             log.warning("Warning: same settings as job %d: a swept key has no effect.", duplicate)
-        share_cores(parallel_jobs(hydra_cfg.launcher, read_sweep(sweep)["jobs"], available_cores()))
+        share_cores(parallel_jobs(hydra_cfg.launcher, read_sweep(sweep).jobs, available_cores()))
         return train(cfg, verbose=False)
     except UserError as error:
         log.error("Error: %s", error)
@@ -281,7 +281,7 @@ def end_sweep(folder: Path) -> int:
         print(f"Error: {error}", file=sys.stderr)
         status = EXIT_FAILED
     statuses = Counter(job_statuses(folder))
-    missing = (read_sweep(folder)["jobs"] or 0) - statuses.total()
+    missing = (read_sweep(folder).jobs or 0) - statuses.total()
     counts = [f"{count} {name}" for name, count in statuses.most_common()]
     print(f"Jobs: {', '.join(counts + [f'{missing} not begun'] * (missing > 0))}. All in {folder}")
     if refused := refusals(folder):

@@ -92,7 +92,7 @@ def format_job(folder: Path, summary: Mapping[str, Any], sweep_folder: Path, lau
 
     sweep = read_sweep(sweep_folder)
     values = {**flatten(summary["config"]), **summary["choices"]}
-    keys = [key for key in dict.fromkeys([*sweep["swept"], *sweep["tuned"], "seed"]) if key in values]
+    keys = [key for key in dict.fromkeys([*sweep.swept, *sweep.tuned, "seed"]) if key in values]
     result, best = str(summary["error"]), summary["best"]
     if best:
         metrics = [name for name in dict.fromkeys(["val_acc", summary["monitor"]]) if best.get(name) is not None]
@@ -102,7 +102,7 @@ def format_job(folder: Path, summary: Mapping[str, Any], sweep_folder: Path, lau
     line = f"Job {folder.relative_to(sweep_folder)} ({settings}) {summary['status']}: {result}."
     summaries = [each for _, each in read_summaries(sweep_folder)]
     done = sum(each["status"] != "running" for each in summaries)
-    jobs = sweep["jobs"]
+    jobs = sweep.jobs
     if jobs:
         line += f" {done} of {jobs} done."
     left = max((jobs or 0) - done, 0)

@@ -97,7 +97,7 @@ class Study(Sweeper):
                 )
             )
         # A choice is final: a failed trial that succeeds in a later attempt does not change what was reported.
-        chosen = read_sweep(folder)["winners"]
+        chosen = read_sweep(folder).winners
         winners = {**self._choose(points, trials, chosen), **chosen}
         write_sweep(folder, winners=winners, jobs=len(jobs) + len(winners) * self.seeds)
         seeds = [seed + i for i in range(1, self.seeds + 1)]
