@@ -121,7 +121,7 @@ def test_summary_follows_the_epochs(tmp_path):
     assert summary["seconds"] == {"train": 91.5, "validation": 4.5, "total": 100.0}
     assert (summary["status"], summary["stopped_by"]) == ("completed", "max_epochs")
     assert summary["warnings"] == ["few images"]
-    assert summary["run_id"] == first["run_id"] != RunRecord(tmp_path, {}).run_id
+    assert summary["run_id"] == first["run_id"] != RunRecord(tmp_path, {}).summary["run_id"]
     assert summary.keys() == first.keys()
     mark_failed(tmp_path, {}, "out of memory")
     assert read_summary(tmp_path) | {"updated": 0} == summary | {

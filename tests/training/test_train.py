@@ -159,7 +159,7 @@ def test_same_seed_same_history(tiny, tmp_path):
         (["cuda_graph=true"], "cuda_graph=true"),
         (["im2col_weight_grad=true"], "im2col_weight_grad=true"),
         (["scheduler=one_cycle", "scheduler.pct_start=0.1", "trainer.limit_train_batches=5"], "scheduler: .* 10 steps"),
-        (["+callbacks.again={_target_:fer_exp.training.callbacks.checkpoints.Checkpoints,folder:a}"], "callbacks: "),
+        (["+callbacks.again=${callbacks.early_stopping}"], "callbacks: "),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_reported_and_nothing_is_written(tiny, tmp_path, overrides, key):

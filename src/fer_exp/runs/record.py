@@ -81,11 +81,6 @@ class RunRecord:
         self.summary: dict[str, Any] = {**empty, "run_id": uuid.uuid4().hex, "started": _now(), **facts}
 
     @property
-    def run_id(self) -> str:
-        """Identifies the run in its checkpoints."""
-        return str(self.summary["run_id"])
-
-    @property
     def optimizer(self) -> str:
         """The class of the optimizer: ``Adam``."""
         return str(self.summary["config"]["optimizer"]["_target_"]).rpartition(".")[2]

@@ -95,11 +95,10 @@ def log_result(record: RunRecord) -> None:
         summary["seconds"]["total"],
     )
     if best := summary["best"]:
-        metrics = [f"{name} {format_value(name, best[name])}" for name in METRICS if name.startswith("val_")]
-        if summary["monitor"] not in METRICS:
-            metrics.append(f"{summary['monitor']} {format_value(summary['monitor'], best[summary['monitor']])}")
+        names = dict.fromkeys([*(name for name in METRICS if name.startswith("val_")), summary["monitor"]])
+        metrics = ", ".join(f"{name} {format_value(name, best[name])}" for name in names)
         better = "lowest" if describe(summary["monitor"]).direction == "min" else "highest"
-        log.info("Best epoch (%s %s): %d: %s", better, summary["monitor"], best["epoch"], ", ".join(metrics))
+        log.info("Best epoch (%s %s): %d: %s", better, summary["monitor"], best["epoch"], metrics)
     if summary["missing"]:
         log.info("Not written because of errors: %s. See the warnings above.", ", ".join(summary["missing"]))
 

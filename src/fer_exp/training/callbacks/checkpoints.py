@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -44,7 +43,7 @@ class Checkpoints(callbacks.Checkpoint):
         A file beside the resumed one may belong to another run, or to a later epoch of the same run.
         """
         best = self.folder / "best.ckpt"
-        run_id, wanted = history.record.run_id, history.best_epoch
+        run_id, wanted = history.record.summary["run_id"], history.best_epoch
         if wanted is None or _identity(best) == (run_id, wanted):
             return
         resumed_run, _ = _identity(resumed) or (None, 0)
@@ -98,10 +97,6 @@ class Checkpoints(callbacks.Checkpoint):
                 os.link(source, draft)  # files are replaced and never written to, so two names may share one
             except OSError:  # not on every file system
                 shutil.copyfile(source, draft)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing; but Lightning refuses two callbacks of this class because it is not empty."""
-        return {"folder": "checkpoints"}
 
 
 def _history(trainer: L.Trainer) -> HistoryCallback:
