@@ -163,7 +163,7 @@ def describe_machine(load: float | None) -> dict[str, Any]:
     capabilities = torch.cpu.get_capabilities()
     found = {"avx2": "AVX2", "avx512_f": "AVX512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
     return {
-        "device": device_name(choose_accelerator("auto")[0]),
+        "device": device_name(choose_accelerator("auto")),
         "cores": available_cores(),
         "instructions": [name for key, name in found.items() if capabilities.get(key)],
         "versions": {

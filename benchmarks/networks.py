@@ -62,8 +62,8 @@ def measure(networks: Mapping[str, "nn.Module"], batch_size: int, rounds: int) -
         retain_memory,
     )
 
-    accelerator, _ = choose_accelerator("auto")
-    precision, _ = choose_precision("auto", accelerator)
+    accelerator = choose_accelerator("auto")
+    precision = choose_precision("auto", accelerator)
     if accelerator == "cpu":
         retain_memory()
     images = torch.rand(batch_size, *SHAPE, device=accelerator).contiguous(memory_format=torch.channels_last)

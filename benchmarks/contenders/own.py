@@ -44,7 +44,7 @@ class Own:
             self.cfg = compose("train", [*run, f"trainer.precision={precision}", *overrides])
         self.cfg.data.root = root
         self.facts = {
-            "precision": choose_precision(self.cfg.trainer.precision, choose_accelerator("auto")[0])[0],
+            "precision": choose_precision(self.cfg.trainer.precision, choose_accelerator("auto")),
             "threads": torch.get_num_threads(),
             "versions": {},
         }

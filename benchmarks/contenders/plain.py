@@ -42,9 +42,9 @@ class Plain:
         cuda_graph: bool = False,
         **others: Any,
     ) -> None:
-        accelerator = choose_accelerator("auto")[0]
+        accelerator = choose_accelerator("auto")
         self.device, self.seed, self.cuda_graph = torch.device(accelerator), seed, cuda_graph
-        self.precision = choose_precision(precision, accelerator)[0]
+        self.precision = choose_precision(precision, accelerator)
         self.im2col_weight_grad = choose_im2col("auto", accelerator, self.precision)
         if accelerator == "cpu":
             retain_memory()

@@ -83,7 +83,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
         trainer = build_trainer(cfg, hardware, history, layers)
 
         # Fit.
-        log_start(record, classifier.network, layers if verbose else [], hardware.reasons)
+        log_start(record, classifier.network, layers if verbose else [])
         for warning in config_warnings(cfg):
             log.warning("Warning: %s", warning)
         folder.mkdir(parents=True, exist_ok=True)

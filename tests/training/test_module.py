@@ -53,7 +53,7 @@ def test_weight_decay_excludes_parameters_with_one_axis(tiny, tmp_path, initial)
 
 
 def test_clipping_with_a_fused_optimizer_in_float16_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr("fer_exp.training.hardware.choose_precision", lambda *_: ("16-mixed", "as set"))
+    monkeypatch.setattr("fer_exp.training.hardware.choose_precision", lambda *_: "16-mixed")
     with pytest.raises(UserError, match=r"optimizer\.fused=false"):
         train(tiny("trainer.gradient_clip_val=1"))
 

@@ -34,16 +34,15 @@ def load_model(path: Path, accelerator: str, precision: str) -> tuple[LoadedMode
     Raises:
         UserError: the device or precision is not available, or the checkpoint cannot be read.
     """
-    accelerator, accelerator_reason = choose_accelerator(accelerator)
-    precision, precision_reason = choose_precision(precision, accelerator)
+    accelerator = choose_accelerator(accelerator)
+    precision = choose_precision(precision, accelerator)
     if accelerator == "cpu":
         retain_memory()
     if accelerator == "cuda" and precision == "32-true":
         torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: 10 bits of mantissa instead of 23
     model = replace(read_checkpoint(path), precision=precision)
     model.network.to(accelerator)
-    device = device_name(accelerator)
-    return model, f"Device: {device} ({accelerator_reason}). Precision: {precision} ({precision_reason})."
+    return model, f"Device: {device_name(accelerator)}. Precision: {precision}."
 
 
 def predict_dataset(model: LoadedModel, dataset: ImageDataset, tta: str, batch_size: int) -> Tensor:

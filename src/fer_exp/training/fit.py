@@ -44,10 +44,10 @@ def collect_warnings() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def log_start(record: RunRecord, network: nn.Module, layers: Sequence[Layer], device: str) -> None:
+def log_start(record: RunRecord, network: nn.Module, layers: Sequence[Layer]) -> None:
     """Log the network, the optimizer and the device; the layers in a table if there are any."""
     summary = record.summary
-    params = summary["params"]
+    params, environment = summary["params"], summary["environment"]
     log.info(
         "Model: %s, %s trainable and %s non-trainable parameters.",
         type(network).__name__,
@@ -57,7 +57,7 @@ def log_start(record: RunRecord, network: nn.Module, layers: Sequence[Layer], de
     if layers:
         log.info("%s", format_layers(layers))
     log.info("Optimizer: %s. Seed: %d.", record.optimizer, summary["seed"])
-    log.info("%s", device)
+    log.info("Device: %s. Precision: %s.", environment["device"], environment["precision"])
 
 
 def fit(

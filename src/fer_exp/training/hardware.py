@@ -1,6 +1,7 @@
 """The machine: its devices, and the precision and speed options that follow from them."""
 
 import ctypes
+import logging
 import os
 import platform
 import sys
@@ -11,6 +12,8 @@ import torch
 from omegaconf import DictConfig
 
 from fer_exp.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Memory blocks below this size are retained: more than any tensor of a step on a CPU. Older glibcs take at most 32 MiB.
@@ -28,7 +31,6 @@ class Hardware:
         im2col: whether weight gradients on small maps use im2col.
         device: name of the device.
         threads: number of CPU threads.
-        reasons: why, for the log.
     """
 
     accelerator: str
@@ -36,7 +38,6 @@ class Hardware:
     im2col: bool
     device: str
     threads: int
-    reasons: str
 
 
 def choose_hardware(cfg: DictConfig) -> Hardware:
@@ -45,8 +46,8 @@ def choose_hardware(cfg: DictConfig) -> Hardware:
     Raises:
         UserError: the machine does not have what is set.
     """
-    accelerator, why_accelerator = choose_accelerator(cfg.trainer.accelerator)
-    precision, why_precision = choose_precision(cfg.trainer.precision, accelerator)
+    accelerator = choose_accelerator(cfg.trainer.accelerator)
+    precision = choose_precision(cfg.trainer.precision, accelerator)
     im2col = choose_im2col(cfg.im2col_weight_grad, accelerator, precision)
     if precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused"):
         raise UserError(
@@ -57,42 +58,37 @@ def choose_hardware(cfg: DictConfig) -> Hardware:
         raise UserError(f"cuda_graph=true: expected a CUDA device, got {accelerator}; set cuda_graph=false.")
     if cfg.retain_memory and accelerator == "cpu":
         retain_memory()
-    device = device_name(accelerator)
-    reasons = f"Device: {device} ({why_accelerator}). Precision: {precision} ({why_precision})."
     if accelerator == "cpu" and (threads := os.environ.get("OMP_NUM_THREADS")):
-        reasons += f"\nOMP_NUM_THREADS={threads}: another number of threads gives slightly different results."
-    return Hardware(accelerator, precision, im2col, device, torch.get_num_threads(), reasons)
+        log.info("OMP_NUM_THREADS=%s: another number of threads gives slightly different results.", threads)
+    return Hardware(accelerator, precision, im2col, device_name(accelerator), torch.get_num_threads())
 
 
-def choose_accelerator(wanted: str) -> tuple[str, str]:
-    """Resolve ``trainer.accelerator``.
-
-    Returns:
-        The accelerator for Lightning ("cpu", "cuda", "mps") and the reason.
+def choose_accelerator(wanted: str) -> str:
+    """Resolve ``trainer.accelerator`` to "cpu", "cuda" or "mps".
 
     Raises:
         UserError: there is no such device.
     """
     found = [name for name, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if backend.is_available()]
     if wanted in ("auto", "gpu") and found:
-        return found[0], f"{'a CUDA device' if found[0] == 'cuda' else 'an Apple GPU'} was found"
-    if wanted == "auto":
-        return "cpu", "no GPU was found"
-    if wanted == "cpu" or wanted in found:
-        return wanted, "as set"
+        return found[0]
+    if wanted in ("auto", "cpu"):
+        return "cpu"
+    if wanted in found:
+        return wanted
     raise UserError(
         f"trainer.accelerator={wanted}: torch finds no such device here "
         f"({'only ' + found[0] if found else 'no GPU'}). trainer.accelerator=auto uses what is available."
     )
 
 
-def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
-    """Resolve ``trainer.precision``: bfloat16 autocast on hardware with bfloat16 instructions.
+def choose_precision(wanted: str, accelerator: str) -> str:
+    """Resolve ``trainer.precision``: ``auto`` is bfloat16 autocast on hardware with bfloat16 instructions.
 
     Without them bfloat16 on a CPU is emulated and slower than float32.
 
     Returns:
-        The precision for Lightning ("bf16-mixed", "32-true", ...) and the reason.
+        The precision for Lightning: "bf16-mixed", "32-true", ...
 
     Raises:
         UserError: the accelerator does not support the precision.
@@ -100,17 +96,13 @@ def choose_precision(wanted: str, accelerator: str) -> tuple[str, str]:
     if wanted == "16-mixed" and accelerator == "cpu":
         raise UserError("trainer.precision=16-mixed: needs a GPU; on a CPU, use auto, 32-true or bf16-mixed.")
     if wanted != "auto":
-        return wanted, "as set"
+        return wanted
     if accelerator == "cuda":
-        if torch.cuda.get_device_capability() >= (8, 0):
-            return "bf16-mixed", "the GPU has bfloat16 units"
-        return "32-true", "the GPU has no bfloat16 units"
-    if accelerator == "cpu":
-        found = [name for name in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(name)]
-        if found:
-            return "bf16-mixed", f"the processor has {found[0].upper().replace('_', '-')}"
-        return "32-true", "the processor has no bfloat16 instructions"
-    return "32-true", f"the default on {accelerator}"
+        has_bfloat16 = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        capabilities = torch.cpu.get_capabilities() if accelerator == "cpu" else {}
+        has_bfloat16 = bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return "bf16-mixed" if has_bfloat16 else "32-true"
 
 
 def choose_im2col(wanted: bool | str, accelerator: str, precision: str) -> bool:
