@@ -19,3 +19,8 @@ def one_line(error: BaseException) -> str:
 def join_first(items: Sequence[str], most: int = 5, separator: str = ", ", rest: str = " and {} more") -> str:
     """Join the first ``most`` items, and append how many more there are: ``a, b and 3 more``."""
     return separator.join(items[:most]) + (rest.format(len(items) - most) if len(items) > most else "")
+
+
+def plural(n: int, word: str) -> str:
+    """A count with its noun: ``1 run``, ``2 runs``."""
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"

@@ -104,8 +104,6 @@ def _compute(
     ledger: Ledger | None,
 ) -> "Evaluation":
     """Run the network on the images, and compute metrics and caveats."""
-    import torch
-
     from fer_exp.evaluation.calibration import fit_temperature
     from fer_exp.evaluation.content import Evaluation
     from fer_exp.evaluation.images import find_caveats
@@ -143,7 +141,7 @@ def _compute(
         scores=scores,
         resamples=cfg.resamples,
         seed=cfg.seed,
-        environment=describe_environment(device_name(model.device.type), model.precision, torch.get_num_threads()),
+        environment=describe_environment(device_name(model.device.type), model.precision),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison
 from fer_exp.comparison.load import Run
-from fer_exp.errors import join_first
+from fer_exp.errors import join_first, plural
 from fer_exp.metrics import describe
 from fer_exp.runs.record import FINISHED
 
@@ -94,7 +94,7 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[str]:
         because = f" ({join_first(reasons, separator='; ')})" if reasons else ""
         if some:
             folders = join_first([str(run.folder) for run in some])
-            yield f"{formats.plural(len(some), 'run')} {sentence}{because}: {folders}"
+            yield f"{plural(len(some), 'run')} {sentence}{because}: {folders}"
 
 
 def _empty_classes(runs: Sequence[Run]) -> Iterator[str]:

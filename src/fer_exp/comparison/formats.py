@@ -35,11 +35,6 @@ def setting(value: Setting) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def plural(n: int, word: str) -> str:
-    """A count with its noun: ``1 run``, ``2 runs``."""
-    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
-
-
 def number_range(numbers: set[int]) -> str:
     """The lowest and highest of some numbers: ``3`` or ``2 to 4``."""
     low, high = min(numbers), max(numbers)

@@ -18,6 +18,7 @@ from fer_exp.comparison.settings import differing_keys
 from fer_exp.comparison.statistics import ALPHA, holm, summarize
 from fer_exp.comparison.tables import Section, Table, group_tables
 from fer_exp.comparison.verdict import Verdict, made_by, make_verdict, next_steps
+from fer_exp.errors import plural
 from fer_exp.plots.svg import Figure
 
 
@@ -127,7 +128,7 @@ def _provenance(comparison: Comparison) -> Iterator[str]:
     runs = comparison.runs
     seeds = {run.seed for run in runs}
     counts = {"run": len(runs), "group": len(comparison.groups), "seed": len(seeds)}
-    yield ", ".join(formats.plural(n, word) for word, n in counts.items())
+    yield ", ".join(plural(n, word) for word, n in counts.items())
     if epochs := {run.epochs for run in comparison.counted}:
         yield f"{formats.number_range(epochs)} epoch{'s' * (epochs != {1})}"
     images = [runs[0].value(f"data.{split}") for split in ("train", "validation")]
@@ -311,7 +312,7 @@ def _method(comparison: Comparison) -> Section:
         lines.append(
             "Runs with the same seed share initial weights and data order, so differences are paired by seed. Each "
             f"group is compared with {comparison.reference.label}: mean difference with its 95 % t interval, and a "
-            f"paired t-test. The p values are corrected for {formats.plural(tests, 'comparison')} (Holm), the "
+            f"paired t-test. The p values are corrected for {plural(tests, 'comparison')} (Holm), the "
             f"intervals are not. A difference is significant if the corrected p is below {ALPHA}."
         )
     if not math.isnan(comparison.chance):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison, RankedGroup
 from fer_exp.comparison.statistics import MAX_SEEDS
-from fer_exp.errors import join_first
+from fer_exp.errors import join_first, plural
 from fer_exp.files import quote_override
 
 TRAIN = ("python", "-m", "fer_exp.train", "-m")
@@ -40,7 +40,7 @@ def make_verdict(comparison: Comparison) -> Verdict:
     better, worse, open_ = _by_outcome(comparison)
     if comparison.has_baseline:
         headline = f"The baseline {reference.label} reaches {reached}: "
-        headline += f"{formats.plural(len(better), 'group')} better, {len(worse)} worse"
+        headline += f"{plural(len(better), 'group')} better, {len(worse)} worse"
     elif not worse:
         headline = f"{lead}, but no difference to another group is significant"
     elif not open_:

@@ -41,13 +41,15 @@ def describe_data(config: Mapping[str, Any], datamodule: "ImageDataModule") -> d
     }
 
 
-def describe_environment(device: str, precision: str, threads: int) -> dict[str, Any]:
+def describe_environment(device: str, precision: str) -> dict[str, Any]:
     """The ``environment`` entry of the summary: versions, host, device, precision, threads and git commit."""
+    import torch
+
     return {
         "versions": {name: version(name) for name in _PACKAGES},
         "host": platform.node(),
         "device": device,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "precision": precision,
         "git_commit": git_commit(Path(__file__)),
     }

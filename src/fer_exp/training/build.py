@@ -95,7 +95,7 @@ def build_record(
     """The record of a run that has not started, with what is known about it."""
     config = classifier.hparams["config"]
     trainable, non_trainable = count_parameters(classifier.network)
-    environment = describe_environment(hardware.device, hardware.precision, hardware.threads)
+    environment = describe_environment(hardware.device, hardware.precision)
     speed = {"cuda_graph": config["cuda_graph"], "im2col_weight_grad": hardware.im2col}
     facts = {
         "run_id": classifier.hparams["run_id"],

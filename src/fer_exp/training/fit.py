@@ -11,7 +11,7 @@ import lightning as L
 from torch import nn
 
 from fer_exp.data.datamodule import ImageDataModule
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, plural
 from fer_exp.files import quote_override
 from fer_exp.metrics import METRICS, describe, format_value
 from fer_exp.models.summary import Layer, format_layers
@@ -48,12 +48,8 @@ def log_start(record: RunRecord, network: nn.Module, layers: Sequence[Layer]) ->
     """Log the network, the optimizer and the device; the layers in a table if there are any."""
     summary = record.summary
     params, environment = summary["params"], summary["environment"]
-    log.info(
-        "Model: %s, %s trainable and %s non-trainable parameters.",
-        type(network).__name__,
-        f"{params['trainable']:,}",
-        f"{params['non_trainable']:,}",
-    )
+    counts = f"{params['trainable']:,} trainable and {params['non_trainable']:,} non-trainable parameters"
+    log.info("Model: %s, %s.", type(network).__name__, counts)
     if layers:
         log.info("%s", format_layers(layers))
     log.info("Optimizer: %s. Seed: %d.", record.optimizer, summary["seed"])
@@ -84,16 +80,10 @@ def fit(
 def log_result(record: RunRecord) -> None:
     """Log how the training ended, and the metrics of the best epoch."""
     summary = record.summary
-    epochs, reason = summary["epochs"], summary["stopped_by"].replace("_", " ")
+    status, reason = summary["status"].capitalize(), summary["stopped_by"].replace("_", " ")
+    epochs, seconds = plural(summary["epochs"], "epoch"), summary["seconds"]["total"]
     log.info("")
-    log.info(
-        "%s after %d epoch%s (%s) in %.0f s.",
-        summary["status"].capitalize(),
-        epochs,
-        "" if epochs == 1 else "s",
-        reason,
-        summary["seconds"]["total"],
-    )
+    log.info("%s after %s (%s) in %.0f s.", status, epochs, reason, seconds)
     if best := summary["best"]:
         names = dict.fromkeys([*(name for name in METRICS if name.startswith("val_")), summary["monitor"]])
         metrics = ", ".join(f"{name} {format_value(name, best[name])}" for name in names)
@@ -127,10 +117,9 @@ def _record_failures(history: HistoryCallback) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as error:
         with suppress(OSError):  # on a full disk the record stays as it was after the last epoch
             record.finish("interrupted", history.seconds)
-        epochs = len(history.rows)
         last = folder / "checkpoints/last.ckpt"
         hint = f" Resume with {quote_override('resume', last)}" if last.exists() else ""
-        log.info("Interrupted after %d epoch%s.%s", epochs, "" if epochs == 1 else "s", hint)
+        log.info("Interrupted after %s.%s", plural(len(history.rows), "epoch"), hint)
         # 128 + signal, as a shell reports it. Lightning exits with 1 after Ctrl-C and without a code after SIGTERM.
         raise SystemExit(128 + (signal.SIGINT if error.args == (1,) else signal.SIGTERM)) from error
     except Exception as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, plural
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,12 @@ class Hardware:
         precision: for Lightning: ``bf16-mixed``, ``32-true``, ...
         im2col: whether weight gradients on small maps use im2col.
         device: name of the device.
-        threads: number of CPU threads.
     """
 
     accelerator: str
     precision: str
     im2col: bool
     device: str
-    threads: int
 
 
 def choose_hardware(cfg: DictConfig) -> Hardware:
@@ -60,7 +58,7 @@ def choose_hardware(cfg: DictConfig) -> Hardware:
         retain_memory()
     if accelerator == "cpu" and (threads := os.environ.get("OMP_NUM_THREADS")):
         log.info("OMP_NUM_THREADS=%s: another number of threads gives slightly different results.", threads)
-    return Hardware(accelerator, precision, im2col, device_name(accelerator), torch.get_num_threads())
+    return Hardware(accelerator, precision, im2col, device_name(accelerator))
 
 
 def choose_accelerator(wanted: str) -> str:
@@ -152,8 +150,7 @@ def device_name(accelerator: str) -> str:
     if accelerator == "cuda":
         return torch.cuda.get_device_name()
     if accelerator == "cpu":
-        threads = torch.get_num_threads()
-        return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+        return f"{_cpu_name()}, {plural(torch.get_num_threads(), 'thread')}"
     return accelerator
 
 

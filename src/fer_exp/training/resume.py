@@ -7,7 +7,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from fer_exp.config.targets import accepts
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, plural
 from fer_exp.runs.checkpoint import load_checkpoint
 from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
 from fer_exp.runs.folder import is_run_of
@@ -66,8 +66,9 @@ def check_resume(path: str, now: Mapping[str, Any], folder: Path) -> None:
         raise UserError(f"resume={path}: another run than the one in {folder} wrote this checkpoint.")
     max_epochs = now["config"]["trainer"]["max_epochs"]
     if epochs > max_epochs or (epochs == max_epochs and not in_place):
-        trained = f"{epochs} epoch{'' if epochs == 1 else 's'}"
-        raise UserError(f"resume={path}: that run trained {trained}; expected trainer.max_epochs above {epochs}.")
+        raise UserError(
+            f"resume={path}: that run trained {plural(epochs, 'epoch')}; expected trainer.max_epochs above {epochs}."
+        )
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], epochs: int) -> list[str]:

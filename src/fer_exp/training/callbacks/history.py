@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.trainer.states import TrainerFn
 
+from fer_exp.errors import plural
 from fer_exp.metrics import METRICS, format_value
 from fer_exp.runs.record import Row, RunRecord, best_row, is_finite
 from fer_exp.training.callbacks.early_stopping import EarlyStopping
@@ -101,8 +102,8 @@ class HistoryCallback(callbacks.Checkpoint):
         if by_epochs and (lr := trainer.optimizers[0].param_groups[0]["lr"]) < row["lr"]:
             events.append(f"Learning rate reduced to {lr:.1e}")
         if stopping := _stopped(trainer):
-            epochs = "epoch" if stopping.patience == 1 else "epochs"
-            events.append(f"Early stopping: {stopping.monitor} has not improved for {stopping.patience} {epochs}")
+            patience = plural(stopping.patience, "epoch")
+            events.append(f"Early stopping: {stopping.monitor} has not improved for {patience}")
         return events
 
     def _describe_divergence(self, trainer: L.Trainer, row: Row) -> str:
