@@ -101,8 +101,6 @@ def _recorded_choices(checkpoint: Path, run_id: str) -> dict[str, str]:
 
 
 def _set_choices(recorded: Mapping[str, str], given: list[str]) -> None:
-    if not HydraConfig.initialized():
-        return
     choices: Any = HydraConfig.get().runtime.choices
     with read_write(choices), open_dict(choices):
         for group in choices:

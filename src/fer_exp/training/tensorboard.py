@@ -33,20 +33,12 @@ class TensorBoardLogger(Logger):
         run_name: the name that TensorBoard shows, ``RUN`` above; modules before a class name are cut off.
     """
 
+    name = version = ""  # Lightning's name for a group of runs, and number of a run
+
     def __init__(self, save_dir: str | Path, run_name: str) -> None:
         super().__init__()
         self._folder = Path(save_dir) / "tensorboard" / run_name.rpartition(".")[2]
         self._writers: dict[str, SummaryWriter] = {}
-
-    @property
-    def name(self) -> str:
-        """Lightning's name for a group of runs; there is none."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Lightning's number of a run; there is none."""
-        return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: ``log_result`` writes hyper-parameters once, with the final metrics."""
