@@ -107,6 +107,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a checkpoint in the checkpoints/ folder of a run")
     try:
+        path.open("rb").close()  # a file that may not be read is not a damaged one
         if not is_intact(path):
             raise ValueError("it is damaged")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -114,7 +115,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         _ = int(content["epoch"]), content["state_dict"].items(), settings["run_id"]
         _ = settings["config"]["model"].items(), tuple(settings["classes"]), tuple(settings["image_shape"])
     except Exception as error:  # readers of a file with any content can raise anything
-        reason = str(error) if isinstance(error, ValueError) else type(error).__name__  # torch's messages do not help
+        readable = isinstance(error, OSError | ValueError)
+        reason = str(error) if readable else type(error).__name__  # torch's messages do not help
         raise UserError(f"{path}: not a checkpoint of a run of this version ({reason})") from error
     return content
 
