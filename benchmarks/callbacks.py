@@ -1,4 +1,4 @@
-"""Callbacks and a network for the benchmarks: ``+callbacks.NAME._target_=benchmarks.callbacks.CLASS``."""
+"""Callbacks for the benchmarks: ``+callbacks.NAME._target_=benchmarks.callbacks.CLASS``."""
 
 import json
 import os
@@ -10,10 +10,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from benchmarks.measuring import START
-from fer_exp.models.notebook_cnn import NotebookCNN
 
 PROBE = "probe.json"
 WATCHED = range(5, 15)  # steps of the first epoch in which host synchronisations are counted
@@ -77,13 +75,3 @@ class Probe(L.Callback):
             "peak_mib": peak,
         }
         Path(trainer.default_root_dir, PROBE).write_text(json.dumps(values) + "\n", encoding="utf-8")
-
-
-class UncapturableNetwork(NotebookCNN):
-    """The notebook's network with a forward pass that reads a value on the host, which a CUDA graph cannot capture."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes); raises a ValueError for values that are not finite."""
-        if not bool(x.isfinite().all()):
-            raise ValueError("expected finite values")
-        return super().forward(x)

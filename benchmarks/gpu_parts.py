@@ -17,7 +17,6 @@ from benchmarks.networks import build_network, describe
 
 GPU_TESTS = "tests/training"
 PROBE = "+callbacks.probe._target_=benchmarks.callbacks.Probe"
-UNCAPTURABLE = "model._target_=benchmarks.callbacks.UncapturableNetwork"
 MAX_EPOCHS = 300  # of a long run: published recipes for FER2013 take 150 to 300
 MIN_EPOCHS = 4  # the warm-up of experiment=strong takes 500 steps
 START_AND_EVALUATION = 60  # seconds of a long run beside its epochs
@@ -164,7 +163,7 @@ def matrix_product_flops(session: Session) -> float:
 
 
 def graph_results(session: Session) -> dict[str, Any]:
-    """Whether CUDA graphs give the same losses, and whether a failed capture falls back."""
+    """Whether CUDA graphs give the same losses."""
     graphs = graph_values(session)
     common = ("experiment=notebook", "callbacks=fixed_budget", epochs(session, 2), "trainer.limit_train_batches=50")
     exact = ("model.dropout=0", "trainer.precision=32-true")
@@ -172,15 +171,7 @@ def graph_results(session: Session) -> dict[str, Any]:
     losses = [[epoch["train_loss"] for epoch in read_history(run)] for run in runs.values()]
     difference = max(abs(a / b - 1) for a, b in zip(*losses, strict=True)) if len(losses) == 2 else None
     rows.append(row("largest relative difference of train_loss", difference, "", "below 0.01"))
-    folder = session.empty_folder("graph_fallback")
-    graph = f"cuda_graph={graphs[-1]}"
-    status, output = session.train(*common, UNCAPTURABLE, graph, f"hydra.run.dir={folder}", check=False)
-    rows += [
-        row("network that cannot be captured: exit status", status, "", "0"),
-        row("network that cannot be captured: run", problem(folder) or "completed", "", "completed"),
-    ]
-    lines = [line for line in output.splitlines() if re.search("captur|CUDA graph", line)]
-    return {"rows": rows, "output": "\n".join(lines)}
+    return {"rows": rows}
 
 
 def optimizers(session: Session) -> dict[str, Any]:

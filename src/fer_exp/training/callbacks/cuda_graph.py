@@ -1,7 +1,6 @@
 """CUDA graphs: forward and backward pass of the network, each launched as a whole."""
 
 import gc
-import logging
 from contextlib import AbstractContextManager
 
 import lightning as L
@@ -10,22 +9,20 @@ from torch import nn
 
 from fer_exp.errors import UserError, one_line
 
-log = logging.getLogger(__name__)
-
 
 class CudaGraphCallback(L.Callback):
     """Captures the network before the first training step.
 
-    Loss, augmentation and the optimizer's step stay outside, so any optimizer and schedule works. A network that cannot
-    be captured, because it waits for a value, is reported and trains without. A network that counts its calls, or draws
-    random numbers outside torch, would do so only once: it needs ``cuda_graph=false``.
+    Loss, augmentation and the optimizer's step stay outside, so any optimizer and schedule works. A network that waits
+    for a value cannot be captured. A network that counts its calls, or draws random numbers outside torch, would do so
+    only once: it needs ``cuda_graph=false``.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Capture the network: by now its weights stay in place, and those of a resumed run are loaded.
 
         Raises:
-            UserError: the capture failed, and torch cannot continue after it.
+            UserError: the network cannot be captured.
         """
         network = pl_module.network
         assert isinstance(network, nn.Module)
@@ -34,14 +31,9 @@ class CudaGraphCallback(L.Callback):
         try:
             capture(network, batch, trainer.precision_plugin.forward_context())
         except (RuntimeError, AssertionError) as error:
-            log.warning("Warning: training without CUDA graphs: the network cannot be captured (%s).", one_line(error))
-            try:
-                torch.rand(1, device=pl_module.device)  # torch 2.11 may have left its generator in the capture
-            except RuntimeError as broken:
-                raise UserError(
-                    f"cuda_graph=true: the network cannot be captured ({one_line(error)}), and torch "
-                    f"{torch.__version__} cannot continue after the attempt; use cuda_graph=false."
-                ) from broken
+            raise UserError(
+                f"cuda_graph=true: the network cannot be captured ({one_line(error)}); set cuda_graph=false."
+            ) from error
 
 
 def capture(network: nn.Module, batch: tuple[int, ...], precision: AbstractContextManager[None]) -> None:
@@ -57,7 +49,7 @@ def capture(network: nn.Module, batch: tuple[int, ...], precision: AbstractConte
         precision: context to train in; autocast must have no cache.
 
     Raises:
-        RuntimeError, AssertionError: the network cannot be captured, and is unchanged.
+        RuntimeError, AssertionError: the network cannot be captured.
     """
     # Passes before the capture warm up kernels, and change the statistics of batch norm.
     statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
@@ -69,6 +61,6 @@ def capture(network: nn.Module, batch: tuple[int, ...], precision: AbstractConte
             torch.cuda.make_graphed_callables(network, (images,))
     finally:
         gc.enable()
-        with torch.no_grad():
-            for buffer, before in statistics:
-                buffer.copy_(before)  # in place: a graph knows its tensors by their addresses
+    with torch.no_grad():
+        for buffer, before in statistics:
+            buffer.copy_(before)  # in place: a graph knows its tensors by their addresses
