@@ -79,9 +79,7 @@ def run_of(checkpoint: str | Path) -> Path:
 
 def is_run_of(checkpoint: str | Path, folder: Path) -> bool:
     """Whether ``folder`` is the run's folder of a checkpoint; the folder or its ``checkpoints/`` may be links."""
-    run = run_of(checkpoint)
-    pairs = ((folder, run), (folder / CHECKPOINTS, run / CHECKPOINTS))
-    return any(a.exists() and b.exists() and a.samefile(b) for a, b in pairs)
+    return (run_of(checkpoint) / CHECKPOINTS).resolve() == (folder / CHECKPOINTS).resolve()
 
 
 def find_resume_state(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path | None]:
