@@ -167,10 +167,11 @@ class Classifier(L.LightningModule):
     ) -> None:
         """Clip the gradients, also with a fused optimizer.
 
-        Lightning refuses that under any mixed precision. Only float16, which scales gradients, has a reason to:
-        ``choose_hardware`` refuses it there. Otherwise the gradients are unscaled by now.
+        Lightning refuses that under any mixed precision; only float16, which scales gradients, has a reason to.
         """
-        if gradient_clip_val:
+        if self.trainer.precision == "16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
             clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
             clip(self.network.parameters(), gradient_clip_val)
 
