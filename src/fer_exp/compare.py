@@ -69,7 +69,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def run() -> None:
     """Compare the runs that the command line names; with ``--watch``, until all have ended."""
     given = parse_arguments(sys.argv[1:])
-    from fer_exp.comparison.folders import compare_folders
+    from fer_exp.comparison.report import compare_folders
 
     if given.output is None:
         is_sweep = len(given.places) == 1 and (given.places[0] / SWEEP).exists()

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from fer_exp.comparison.analysis import compare
-from fer_exp.comparison.latex import escape
 from fer_exp.comparison.load import Records, find_records
-from fer_exp.comparison.report import render_html, render_markdown, render_text, write_report
+from fer_exp.comparison.report import latex_escape, render_html, render_markdown, render_text, write_report
 from fer_exp.comparison.sections import make_report
 
 HOSTILE = [
@@ -103,7 +102,7 @@ def test_hostile_names_are_text_in_every_format(make_run, tmp_path):
 
 
 def test_latex_special_characters_are_escaped():
-    assert escape(r"a_b & 5 % $x$ {y} #1 ~ ^ \z") == (
+    assert latex_escape(r"a_b & 5 % $x$ {y} #1 ~ ^ \z") == (
         r"a\_b \& 5 \% \$x\$ \{y\} \#1 \textasciitilde{} \textasciicircum{} \textbackslash{}z"
     )
 

@@ -1,7 +1,9 @@
 """Metrics of a user's own code, early stopping, plots and loggers that fail."""
 
 import csv
+import errno
 import logging
+import threading
 
 import pytest
 import torch
@@ -103,6 +105,18 @@ def test_logger_that_fails_does_not_end_the_run(tiny, tmp_path, own_code, logger
     assert (summary["status"], summary["epochs"]) == ("completed", 2)
     assert summary["missing"] == [logger]
     assert sum("no network" in warning for warning in summary["warnings"]) == 1
+
+
+def test_tensorboard_on_a_full_disk_does_not_end_the_run(tiny, tmp_path, monkeypatch, capfd):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", fail)  # runs in a thread
+    monkeypatch.setattr("threading.excepthook", threading.__excepthook__)
+    train(tiny("logger=tensorboard"))
+    summary = read_summary(tmp_path / "run")
+    assert (summary["status"], summary["missing"]) == ("completed", ["TensorBoardLogger"])
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_plot_that_fails_does_not_end_the_run(small, tmp_path, monkeypatch):

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 
-from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison
 from fer_exp.comparison.load import Run
+from fer_exp.comparison.score import format_setting
 from fer_exp.errors import join_first, plural
 from fer_exp.metrics import describe
 from fer_exp.runs.record import FINISHED
@@ -48,7 +48,7 @@ def _at_chance(comparison: Comparison) -> Iterator[str]:
 def _tuning(comparison: Comparison) -> Iterator[str]:
     rates: dict[str, set[str]] = {}
     for run in comparison.counted:
-        rates.setdefault(str(run.value("optimizer")), set()).add(formats.setting(run.value("optimizer.lr")))
+        rates.setdefault(str(run.value("optimizer")), set()).add(format_setting(run.value("optimizer.lr")))
     if len(rates) > 1 and not comparison.tunings and all(len(values) == 1 for values in rates.values()):
         listed = join_first([f"{name} {value}" for name, values in rates.items() for value in values])
         yield f"Each optimizer ran at one untuned learning rate ({listed})"

@@ -11,10 +11,9 @@ from html import escape
 
 import numpy as np
 
-from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison, RankedGroup
 from fer_exp.comparison.load import Floats, Run
-from fer_exp.comparison.score import Score
+from fer_exp.comparison.score import Score, format_p, format_setting
 from fer_exp.comparison.statistics import t_interval
 from fer_exp.plots import svg
 from fer_exp.plots.svg import Figure, Scale
@@ -47,7 +46,7 @@ def forest(comparison: Comparison) -> Figure | None:
         top = ROW * row
         if group.test:
             note = score.difference(group.test.mean)
-            note += "" if math.isnan(group.p_adjusted) else f", p {formats.p_value(group.p_adjusted)}"
+            note += "" if math.isnan(group.p_adjusted) else f", p {format_p(group.p_adjusted)}"
         else:
             note = f"{comparison.reference_name}, {score.text(group.summary.mean)}"
         bold = "b" if group is reference or group.is_significant else None
@@ -212,7 +211,7 @@ def learning_rates(comparison: Comparison) -> Figure | None:
 def _tuned(comparison: Comparison) -> Iterator[tuple[str, int, Run]]:
     places = {group.label: group.place for group in comparison.groups}
     for number, tuning in enumerate(comparison.tunings):
-        name = f"{tuning.label}: {formats.setting(tuning.winner.value('optimizer.lr'))} chosen" if tuning.winner else ""
+        name = f"{tuning.label}: {format_setting(tuning.winner.value('optimizer.lr'))} chosen" if tuning.winner else ""
         name += ", at the end of the range" if "optimizer.lr" in tuning.boundary_hits else ""
         for run in tuning.trials:
             yield name or tuning.label, places.get(tuning.label, len(places) + number), run

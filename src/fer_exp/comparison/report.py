@@ -1,20 +1,24 @@
-"""Write a comparison: on the terminal, as Markdown, as one HTML page, as CSV, as SVG figures, and as LaTeX."""
+"""Compare the runs in folders, and write the report: text, Markdown, one HTML page, CSV, SVG figures, LaTeX."""
 
 import base64
 import csv
 import hashlib
 import io
 import math
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from fer_exp.comparison.analysis import Comparison
-from fer_exp.comparison.latex import latex
+from fer_exp.comparison.analysis import Comparison, compare
+from fer_exp.comparison.grouping import default_keys
+from fer_exp.comparison.load import Measure, find_records
 from fer_exp.comparison.sections import Report, make_report
 from fer_exp.comparison.tables import Section
+from fer_exp.errors import UserError
 from fer_exp.files import csv_cell, markdown_text, printable, replacing
 from fer_exp.plots import svg
 from fer_exp.plots.pages import page_templates
@@ -22,6 +26,63 @@ from fer_exp.plots.tables import markdown_table, text_table
 
 MARKDOWN, CSV, HTML, LATEX, FIGURES = "comparison.md", "comparison.csv", "report.html", "comparison.tex", "figures"
 MAX_CAVEATS = 4  # on the terminal and on the first screen
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+}
+
+
+def compare_folders(
+    places: Sequence[Path],
+    output: Path,
+    group_by: Sequence[str] | None = None,
+    target: float | None = None,
+    baseline: str | None = None,
+    measure: Measure | None = None,
+    metric: str = "val_acc",
+    title: str | None = None,
+    latex: bool = False,
+    reload_seconds: int | None = None,
+) -> bool:
+    """Compare all runs in and below ``places``, print the answer, and write the report to ``output``.
+
+    Args:
+        places: folders of runs, of sweeps, or above them.
+        output: the report's folder.
+        group_by: keys whose values make the groups; None for the arms of studies, or what the sweeps swept, and the
+            optimizer otherwise.
+        target: the score of time-to-target, a fraction; None for one that suits the runs.
+        baseline: label of the group that the others are compared with; None for the best.
+        measure: ``best`` or ``final``, the epoch that scores are from; None for the one that suits the runs.
+        metric: name of the metric that is the score.
+        title: of the report.
+        latex: also write a table and a paragraph on methods for a paper.
+        reload_seconds: interval at which a browser loads the page again while runs are unfinished; None for never.
+
+    Returns:
+        Whether runs are unfinished or jobs of a sweep are missing.
+
+    Raises:
+        UserError: there are no runs, no such key or group, or the report cannot be written.
+    """
+    if target is not None and not 0 < target <= 1:
+        raise UserError(f"target={target}: expected a fraction in (0, 1], e.g. target=0.6")
+    records = find_records(places)
+    is_unfinished = records.missing_jobs > 0 or any(run.status == "running" for run in records.runs)
+    comparison = compare(records, group_by or default_keys(records), target, baseline, measure, metric)
+    try:
+        report, written = write_report(comparison, output, title, latex, reload_seconds if is_unfinished else None)
+    except OSError as error:
+        raise UserError(
+            f"{output}: cannot write the report ({error.strerror or error}); choose another --output"
+        ) from error
+    print(render_text(report, shutil.get_terminal_size((100, 24)).columns))
+    others = ", ".join(path.name for path in written if path.parent == output and path.name != HTML)
+    print(f"\nReport: {output / HTML} (also {others}, figures/)")
+    return is_unfinished
 
 
 def write_report(
@@ -50,7 +111,7 @@ def write_report(
     contents = {MARKDOWN: render_markdown(report), CSV: render_csv(report), HTML: render_html(report, refresh)}
     contents |= {f"{FIGURES}/{figure.name}.svg": figure.file(report.groups) for figure in report.figures}
     if with_latex:
-        contents[LATEX] = latex(report)
+        contents[LATEX] = render_latex(report)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
     for old in (folder / FIGURES).glob("*.svg"):
         if f"{FIGURES}/{old.name}" not in contents:
@@ -155,3 +216,33 @@ def render_html(report: Report, refresh: int | None = None) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def render_latex(report: Report) -> str:
+    """Return a LaTeX table (package booktabs) and a paragraph that says how it was measured."""
+    methods = [f"Compared: {'; '.join(report.provenance)}.", *report.sections[-1].paragraphs]
+    header, *rows = [" & ".join(map(latex_escape, row[1:-1])) for row in (report.ranking.header, *report.ranking.rows)]
+    caption = f"{report.verdict.headline} Mean ± standard deviation over n seeds; difference with 95 % t interval; "
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{latex_escape(caption + 'p values with the correction of Holm.')}}}",
+            r"  \begin{tabular}{lrrrr}",
+            r"  \toprule",
+            f"  {header} \\\\",
+            r"  \midrule",
+            *(f"  {row} \\\\" for row in rows),
+            r"  \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+            r"\paragraph{Methods.} " + latex_escape(" ".join(methods)),
+            "",
+        ]
+    )
+
+
+def latex_escape(text: str) -> str:
+    """Return text that LaTeX prints as it is."""
+    return re.sub(r"[\\~^±∞]|[&%$#_{}]", lambda sign: _SPECIAL.get(sign[0], "\\" + sign[0]), printable(text))

@@ -1,13 +1,15 @@
-"""The score of a comparison: a metric at the best or at the last epoch, and how its values are shown."""
+"""The score of a comparison: a metric at the best or at the last epoch; and how a report shows values."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fer_exp.comparison.formats import NO_VALUE
 from fer_exp.comparison.load import Measure, Run
+from fer_exp.comparison.settings import Setting
 from fer_exp.comparison.statistics import PairedTest, Summary, summarize
 from fer_exp.metrics import describe
+
+NO_VALUE = "\u2013"  # for no value
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,37 @@ class Score:
         """A mean difference with its 95 % interval, without the unit."""
         interval = f" [{self.difference(test.low)}, {self.difference(test.high)}]"
         return self.difference(test.mean) + ("" if math.isnan(test.low) else interval)
+
+
+def format_p(value: float) -> str:
+    """A p value to three decimals."""
+    return NO_VALUE if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def format_count(value: float) -> str:
+    """A number of epochs or steps; infinity is a target that was not reached."""
+    if not math.isfinite(value):
+        return NO_VALUE if math.isnan(value) else "not reached"
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds in the unit that suits; infinity is a target that was not reached."""
+    if not math.isfinite(seconds):
+        return format_count(seconds)
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def format_setting(value: Setting) -> str:
+    """A setting as a config file writes it."""
+    if value is None:
+        return NO_VALUE
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def number_range(numbers: set[int]) -> str:
+    """The lowest and highest of some numbers: ``3`` or ``2 to 4``."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"

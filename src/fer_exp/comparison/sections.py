@@ -8,12 +8,20 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from fer_exp.comparison import figures, formats
+from fer_exp.comparison import figures
 from fer_exp.comparison.analysis import Comparison, paired_test
 from fer_exp.comparison.caveats import find_caveats
 from fer_exp.comparison.classes import class_sections
 from fer_exp.comparison.load import MEASURES
-from fer_exp.comparison.score import Score
+from fer_exp.comparison.score import (
+    NO_VALUE,
+    Score,
+    format_count,
+    format_duration,
+    format_p,
+    format_setting,
+    number_range,
+)
 from fer_exp.comparison.settings import differing_keys
 from fer_exp.comparison.statistics import ALPHA, holm, summarize
 from fer_exp.comparison.tables import Section, Table, group_tables
@@ -105,7 +113,7 @@ def _ranking(comparison: Comparison) -> Table:
             str(len(group.counted)),
             score.mean_std(group.summary),
             score.estimate(group.test) if group.test else "",
-            formats.p_value(group.p_adjusted) if group.test else "",
+            format_p(group.p_adjusted) if group.test else "",
             comparison.result(group),
         )
         for group in comparison.groups
@@ -130,7 +138,7 @@ def _provenance(comparison: Comparison) -> Iterator[str]:
     counts = {"run": len(runs), "group": len(comparison.groups), "seed": len(seeds)}
     yield ", ".join(plural(n, word) for word, n in counts.items())
     if epochs := {run.epochs for run in comparison.counted}:
-        yield f"{formats.number_range(epochs)} epoch{'s' * (epochs != {1})}"
+        yield f"{number_range(epochs)} epoch{'s' * (epochs != {1})}"
     images = [runs[0].value(f"data.{split}") for split in ("train", "validation")]
     if all(isinstance(count, int) for count in images):
         yield f"{_data_name(comparison)}: {images[0]:,} training and {images[1]:,} validation images"
@@ -141,7 +149,7 @@ def _provenance(comparison: Comparison) -> Iterator[str]:
     yield f"fer_exp {runs[0].value('environment.versions.fer_exp') or ''} {commit[:7]}{dirty}".strip()
     if spans := [run.span for run in runs if run.span]:
         yield f"{max(end for _, end in spans):%Y-%m-%d}"
-    yield f"{formats.duration(sum(run.total_seconds for run in runs))} in all"
+    yield f"{format_duration(sum(run.total_seconds for run in runs))} in all"
 
 
 def _data_name(comparison: Comparison) -> str:
@@ -185,7 +193,7 @@ def _cost(comparison: Comparison) -> Section | None:
         times = [run.to_target(comparison.score.metric, comparison.target) for run in group.counted]
         epochs, steps, seconds = (summarize([time[unit] for time in times]).median for unit in times[0])
         reached = f"{sum(math.isfinite(time['epochs']) for time in times)} of {len(times)}"
-        rows.append((group.label, reached, formats.count(epochs), formats.count(steps), formats.duration(seconds)))
+        rows.append((group.label, reached, format_count(epochs), format_count(steps), format_duration(seconds)))
     target = f"{comparison.score.metric} {comparison.score.text(comparison.target)}"
     notes = (note, f"Time to {target}: medians over seeds; a miss counts as infinite.")
     header = ("group", "reached it", "epochs", "steps", "time")
@@ -200,7 +208,7 @@ def _pairs(comparison: Comparison) -> Section | None:
         return None
     adjusted = holm([test.p_value for _, test in tests])
     rows = [
-        (pair, str(test.n), score.estimate(test), formats.p_value(test.p_value), formats.p_value(p))
+        (pair, str(test.n), score.estimate(test), format_p(test.p_value), format_p(p))
         for (pair, test), p in zip(tests, adjusted, strict=True)
         if test.n
     ]
@@ -226,15 +234,15 @@ def _metrics(comparison: Comparison) -> Section | None:
 def _trials(comparison: Comparison) -> Section | None:
     rows = []
     for each in comparison.tunings:
-        values = [f"{key}={formats.setting(each.winner.value(key))}" for key in each.varied] if each.winner else []
+        values = [f"{key}={format_setting(each.winner.value(key))}" for key in each.varied] if each.winner else []
         rows.append(
             (
                 each.label,
                 f"{sum(trial.counts for trial in each.trials)} of {len(each.trials)}",
-                ", ".join(values) or formats.NO_VALUE,
-                each.score.text(each.score.of(each.winner)) if each.winner else formats.NO_VALUE,
-                ", ".join(each.boundary_hits) or formats.NO_VALUE,
-                formats.duration(sum(trial.total_seconds for trial in each.trials)),
+                ", ".join(values) or NO_VALUE,
+                each.score.text(each.score.of(each.winner)) if each.winner else NO_VALUE,
+                ", ".join(each.boundary_hits) or NO_VALUE,
+                format_duration(sum(trial.total_seconds for trial in each.trials)),
             )
         )
     header = ("group", "trials with a result", "chosen", "score", "at the end of its range", "time")
@@ -246,10 +254,10 @@ def _settings(comparison: Comparison) -> Section:
     examples = [max(group.runs, key=lambda run: run.counts) for group in comparison.groups]
     differing = differing_keys(examples)
     labels = [group.label for group in comparison.groups]
-    rows = [(key, *(formats.setting(run.value(key)) for run in examples)) for key in differing]
+    rows = [(key, *(format_setting(run.value(key)) for run in examples)) for key in differing]
     tables = group_tables("setting that differs", labels, rows, "l") if rows else ()
     shared = {key: value for run in examples for key, value in run.settings.items() if key not in differing}
-    rows = [(key, formats.setting(value)) for key, value in sorted(shared.items()) if value is not None]
+    rows = [(key, format_setting(value)) for key, value in sorted(shared.items()) if value is not None]
     return Section("Settings", (), (*tables, Table(("setting of all groups", "value"), rows, "ll")), is_folded=True)
 
 
@@ -259,8 +267,8 @@ def _runs(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> Section:
     columns = ["group", "seed", "status", "counted", "lr", "best_epoch", best, final, "epochs"]
     columns += ["epochs_to_target", "train_seconds", "folder"]
     formatters: dict[str, Callable[[Any], str]] = {best: score.number, final: score.number}
-    formatters |= {"epochs_to_target": formats.count, "train_seconds": formats.duration}
-    cells = [[formatters.get(name, formats.setting)(row[name]) for name in columns] for row in rows]
+    formatters |= {"epochs_to_target": format_count, "train_seconds": format_duration}
+    cells = [[formatters.get(name, format_setting)(row[name]) for name in columns] for row in rows]
     table = Table([name.replace("_", " ") for name in columns], cells, "lrllrrrrrrrl", is_sortable=True)
     return Section("Runs", (), (table,), is_folded=True)
 

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fer_exp.comparison import formats
 from fer_exp.comparison.analysis import Comparison, RankedGroup
+from fer_exp.comparison.score import format_p, number_range
 from fer_exp.comparison.statistics import MAX_SEEDS
 from fer_exp.errors import join_first, plural
 from fer_exp.files import quote_override
@@ -70,7 +70,7 @@ def next_steps(comparison: Comparison) -> tuple[list[str], str]:
     needed = sorted((group.seeds_needed, group.label) for group in open_ if group.seeds_needed)
     steps = []
     if needed:
-        now = formats.number_range({len(group.counted) for group in comparison.counted_groups})
+        now = number_range({len(group.counted) for group in comparison.counted_groups})
         listed = join_first([f"{n} for {label}" for n, label in needed])
         steps.append(
             f"Train more seeds; each group has {now} now. Seeds per group in total for a significant "
@@ -107,8 +107,8 @@ def _closest(comparison: Comparison) -> str:
     seeds = [test.n for _, test in tests if test.n > 1]
     correction = f", Holm-corrected for {len(seeds)} comparisons" if len(seeds) > 1 else ""
     return (
-        f"Closest: {closest.label}, {score.estimate(test)}{score.points}, p = {formats.p_value(closest.p_adjusted)}. "
-        f"Paired t-tests over {formats.number_range(set(seeds))} seeds{correction}."
+        f"Closest: {closest.label}, {score.estimate(test)}{score.points}, p = {format_p(closest.p_adjusted)}. "
+        f"Paired t-tests over {number_range(set(seeds))} seeds{correction}."
     )
 
 

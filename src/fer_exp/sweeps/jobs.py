@@ -271,7 +271,7 @@ def end_sweep(folder: Path) -> int:
     Returns:
         The exit status: 0 if all jobs have a result, 3 if one diverged, 1 if one failed or has none.
     """
-    from fer_exp.comparison.folders import compare_folders
+    from fer_exp.comparison.report import compare_folders
 
     status = 0
     try:

@@ -163,8 +163,7 @@ class Study(Sweeper):
         self, points: Sequence[tuple[str, Job]], returned: Sequence[JobReturn], chosen: Mapping[str, Job]
     ) -> dict[str, Job]:
         """The overrides of the best trial of each arm that is not in ``chosen``, read from the trials' records."""
-        from fer_exp.comparison.grouping import default_measure
-        from fer_exp.comparison.tuning import tune
+        from fer_exp.comparison.grouping import default_measure, tune
 
         # The launcher reports the folders of its jobs, wherever they ran.
         runs = [_read_trial(Path(job.hydra_cfg.hydra.runtime.output_dir)) for job in returned]  # type: ignore[union-attr]

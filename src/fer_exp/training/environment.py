@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import warnings
 
 # Lightning and torch read the rank of a process and defaults of the Trainer from these. A run has one process.
@@ -30,3 +31,10 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")  # Lightning calls torch by an old name
     warnings.filterwarnings("ignore", message=r".*``compute`` method .* before the ``update`` method.*")
+    threading.excepthook = _report_thread
+
+
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread; not of TensorBoard's, whose errors the next call of the logger raises again."""
+    if not type(failed.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(failed)

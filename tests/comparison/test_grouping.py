@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from fer_exp.comparison.analysis import compare
+from fer_exp.comparison.grouping import is_boundary, tune
 from fer_exp.comparison.load import Arm, Records
-from fer_exp.comparison.tuning import is_boundary, tune
 from fer_exp.runs.sweep_record import Sweep
 
 STUDY = Sweep(Path("study"), swept=["optimizer"], tuned=["optimizer.lr"])
