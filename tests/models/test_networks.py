@@ -229,8 +229,9 @@ def test_weights_of_a_transformer_fit_another_image_size(tmp_path):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (lambda: timm.create_model("test_efficientnet").state_dict(), "Missing"),
-        (lambda: {"fc.weight": torch.zeros(3)}, "Missing"),
+        (lambda: timm.create_model("test_efficientnet").state_dict(), "missing"),
+        (lambda: {"fc.weight": torch.zeros(3)}, "missing"),
+        (lambda: timm.create_model("test_resnet").state_dict() | {"zz.weight": torch.zeros(3)}, r"1 unexpected .zz\.w"),
         (lambda: {"network": nn.Linear(1, 1)}, "weights.pt"),
         (lambda: [1, 2], "weights.pt"),
     ],

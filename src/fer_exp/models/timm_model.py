@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
-from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fer_exp.errors import one_line
+from fer_exp.errors import join_first, one_line
 from fer_exp.files import expand_path, printable
 
 log = logging.getLogger(__name__)
@@ -126,16 +125,18 @@ def load_weights(network: nn.Module, file: Path, in_channels: int) -> None:
         weight = state.get(f"{name}.weight")
         if weight is not None and weight.shape[1] == 3 != in_channels:
             state[f"{name}.weight"] = timm.adapt_input_conv(in_channels, weight)
-    own, head = network.state_dict(), tuple(f"{name}." for name in _names(config["classifier"]))
+    head = tuple(f"{name}." for name in _names(config["classifier"]))
+    own = {key: value for key, value in network.state_dict().items() if not key.startswith(head)}
     state = {key: value for key, value in state.items() if not key.startswith(head)}
-    state |= {key: value for key, value in own.items() if key.startswith(head)}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        found = shorten(one_line(error), 300, placeholder=" ...")  # torch lists all weights
-        raise ValueError(
-            f"weights={printable(file)}: its weights are not those of {config['architecture']}: {found}"
-        ) from None
+    problems = {
+        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{len(keys)} {what} ({join_first(keys, 3)})" for what, keys in problems.items() if keys)
+        raise ValueError(f"weights={printable(file)}: its weights are not those of {config['architecture']}: {found}")
+    network.load_state_dict(state, strict=False)
     log.info("Weights: %s. The last layer starts untrained.", printable(file))
 
 
