@@ -6,7 +6,7 @@ from fer_exp.errors import UserError
 from fer_exp.files import DRAFT
 from fer_exp.runs.record import RunRecord
 from fer_exp.runs.sweep_record import read_sweep, write_sweep
-from fer_exp.sweeps.jobs import SweepCallback, check_sweep_dir, duplicate_job, plan_sweep
+from fer_exp.sweeps.jobs import SweepCallback, check_sweep_dir, close_sweep, duplicate_job, plan_sweep
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -68,6 +68,6 @@ def test_a_sweep_replaces_the_record_of_a_refused_study(tmp_path):
     try:
         SweepCallback().on_multirun_start(OmegaConf.create({"hydra": hydra}))
     finally:
-        SweepCallback.unlock()
+        close_sweep(1)
     sweep = read_sweep(tmp_path)
     assert (sweep.jobs, sweep.swept, sweep.tuned, sweep.arms) == (2, ["model"], [], {})

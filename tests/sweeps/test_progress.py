@@ -3,7 +3,7 @@ import pytest
 from fer_exp.runs.record import RunRecord, read_summary
 from fer_exp.runs.sweep_record import write_sweep
 from fer_exp.sweeps import progress
-from fer_exp.sweeps.progress import JobReporter, format_job, format_seconds, job_statuses, parallel_jobs
+from fer_exp.sweeps.progress import JobReporter, format_job, job_statuses, parallel_jobs
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 LOCAL = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"
@@ -34,14 +34,6 @@ def test_number_of_jobs_that_share_the_cores(launcher, jobs, parallel):
     assert parallel_jobs(launcher, jobs, cores=8) == parallel
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(8.6, "9 s"), (99, "99 s"), (100, "2 min"), (5399, "90 min"), (6000, "1.7 h"), (36000, "10.0 h")],
-)
-def test_durations(seconds, text):
-    assert format_seconds(seconds) == text
-
-
 @pytest.fixture
 def sweep(tmp_path):
     """A sweep of four jobs; ``sweep(0, "completed", 60.0)`` writes the record of one."""
@@ -67,7 +59,7 @@ def test_line_of_an_ended_job(sweep, tmp_path):
     assert "Job 0 (optimizer=sgd optimizer.lr=0.5 seed=0) completed" in line
     assert "val_acc 51.23 %" in line
     assert "2 of 4" in line
-    assert "3 min" in line
+    assert "3.0 min" in line
     assert "loss is NaN" in format_job(*second, tmp_path, {"n_jobs": 2})
 
 

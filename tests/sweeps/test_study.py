@@ -12,7 +12,7 @@ from fer_exp.comparison.analysis import compare
 from fer_exp.comparison.load import find_records
 from fer_exp.errors import UserError
 from fer_exp.runs.record import RunRecord
-from fer_exp.runs.sweep_record import read_sweep
+from fer_exp.runs.sweep_record import read_sweep, write_sweep
 from fer_exp.sweeps.jobs import note_refusal
 from fer_exp.sweeps.study import Study, parse_arm, trial_points
 
@@ -67,6 +67,7 @@ def study(tmp_path):
     """Run a study; returns the settings of its trials and of its finals."""
 
     def run(outcome=lambda settings: 0.5, arguments=("data=folders",), arms=ARMS, trials=8, seeds=3, seed=0, **changes):
+        write_sweep(tmp_path)
         study = Study(OmegaConf.create(arms), trials, seeds, val_fraction=0.1, sampler_seed=0)
         study.__dict__ |= changes
         study.config = OmegaConf.create({"seed": seed, "hydra": {"sweep": {"dir": str(tmp_path)}}})
@@ -128,11 +129,13 @@ def test_an_arm_whose_trials_all_diverged_is_reported(study):
 def test_an_arm_without_a_result_is_excluded(study, caplog, tmp_path):
     trials, finals = study(lambda s: "failed" if s["optimizer"] == "adam" else 0.3)
     assert {f["optimizer"] for f in finals} == {"sgd"}
+    assert read_sweep(tmp_path).arms == {"adam": [*range(8)], "sgd": [*range(8, 19)]}
     assert [record.message.split(":")[0] for record in caplog.records if record.levelname == "ERROR"] == ["adam"]
     assert read_sweep(tmp_path).jobs == len(trials) + len(finals)
-    # The places of its runs stay free.
-    numbers = sorted(int(path.name) for path in tmp_path.iterdir() if path.is_dir())
-    assert numbers == [*range(16), 19, 20, 21]
+    # If a later attempt has a result, the runs of the other arms stay where they are.
+    finals = study(lambda s: 0.3)[1]
+    assert [f["optimizer"] for f in finals] == ["sgd"] * 3 + ["adam"] * 3
+    assert read_sweep(tmp_path).arms == {"adam": [*range(8), 19, 20, 21], "sgd": [*range(8, 19)]}
 
 
 def test_a_trial_without_a_record_is_excluded(study, tmp_path, caplog):

@@ -45,13 +45,12 @@ class SweepCallback(Callback):
     """Hydra's callback around runs and sweeps; ``conf/train.yaml`` names it.
 
     Attributes:
-        sweep: folder of the sweep that this process started.
-        reporter: logs the jobs of that sweep.
+        reporter: logs the jobs of the sweep that this process started.
+        lock: of that sweep's folder.
     """
 
-    sweep: ClassVar[Path | None] = None
     reporter: ClassVar[JobReporter | None] = None
-    _lock: ClassVar[ExitStack] = ExitStack()
+    lock: ClassVar[ExitStack] = ExitStack()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse the folder of another run before Hydra writes its config and log there."""
@@ -81,7 +80,7 @@ class SweepCallback(Callback):
         sweeper: Any = for_json(OmegaConf.to_container(config.hydra.sweeper))
         try:
             is_new = check_sweep_dir(folder, overrides, sweeper)
-            self._lock.enter_context(lock_run_dir(folder, "choose another hydra.sweep.dir"))
+            self.lock.enter_context(lock_run_dir(folder, "choose another hydra.sweep.dir"))
             if is_new:
                 print(f"Sweep in {folder}")
                 jobs, swept = plan_sweep(config)
@@ -96,7 +95,6 @@ class SweepCallback(Callback):
         except (OSError, ValueError, HydraException) as error:  # Hydra would continue after a warning
             refuse(UserError(f"the sweep cannot start in {folder}: {error}"))
         shutil.rmtree(folder / _REFUSED, ignore_errors=True)
-        SweepCallback.sweep = folder
         SweepCallback.reporter = JobReporter(folder, config.hydra.launcher)
         if not str(config.hydra.launcher.get("_target_")).endswith(".BasicLauncher"):
             SweepCallback.reporter.start()
@@ -105,18 +103,6 @@ class SweepCallback(Callback):
         """Log the result of a job that ran in this process."""
         if SweepCallback.reporter is not None:
             SweepCallback.reporter.report()
-
-    @classmethod
-    def stop_reporting(cls) -> None:
-        """Report the jobs that ended last."""
-        if cls.reporter is not None:
-            cls.reporter.stop()
-
-    @classmethod
-    def unlock(cls) -> None:
-        """Unlock the sweep's folder."""
-        cls._lock.close()
-        cls.sweep = cls.reporter = None
 
 
 def check_sweep_dir(folder: Path, overrides: Sequence[str], sweeper: Mapping[str, Any]) -> bool:
@@ -247,22 +233,24 @@ def close_sweep(status: int) -> int:
     Returns:
         The exit status of the command.
     """
-    sweep = SweepCallback.sweep
+    reporter = SweepCallback.reporter
     try:
-        SweepCallback.stop_reporting()
-        if sweep is not None and status >= 128:
-            print(f"The same command with {quote_override('hydra.sweep.dir', sweep)} resumes this sweep.")
-        elif sweep is not None and (_was_launched(sweep) or refusals(sweep)):
-            sweep_status = end_sweep(sweep)
-            status = status or sweep_status
+        if reporter is not None:
+            reporter.stop()
+            if status >= 128:
+                print(f"The same command with {quote_override('hydra.sweep.dir', reporter.sweep)} resumes this sweep.")
+            elif _was_launched(reporter.sweep):
+                sweep_status = end_sweep(reporter.sweep)
+                status = status or sweep_status
     finally:
-        SweepCallback.unlock()
+        SweepCallback.lock.close()
+        SweepCallback.reporter = None
     return status
 
 
 def _was_launched(sweep: Path) -> bool:
-    """Whether a job was started; it may have been killed before it wrote a record."""
-    return any(path.name not in _OWN_FILES and path.is_dir() for path in sweep.glob("*"))
+    """Whether a job was started or refused; it may have been killed before it wrote a record."""
+    return any(path.is_dir() and path.name != ".hydra" for path in sweep.iterdir())
 
 
 def end_sweep(folder: Path) -> int:

@@ -88,6 +88,7 @@ def job_statuses(sweep: Path) -> Iterator[str]:
 
 def format_job(folder: Path, summary: Mapping[str, Any], sweep_folder: Path, launcher: Mapping[str, Any]) -> str:
     """One line about an ended job: its settings, its result, the jobs done and the time left."""
+    from fer_exp.comparison.score import format_duration
     from fer_exp.training.hardware import available_cores
 
     sweep = read_sweep(sweep_folder)
@@ -102,15 +103,14 @@ def format_job(folder: Path, summary: Mapping[str, Any], sweep_folder: Path, lau
     line = f"Job {folder.relative_to(sweep_folder)} ({settings}) {summary['status']}: {result}."
     summaries = [each for _, each in read_summaries(sweep_folder)]
     done = sum(each["status"] != "running" for each in summaries)
-    jobs = sweep.jobs
-    if jobs:
-        line += f" {done} of {jobs} done."
-    left = max((jobs or 0) - done, 0)
+    if sweep.jobs:
+        line += f" {done} of {sweep.jobs} done."
+    left = max((sweep.jobs or 0) - done, 0)
     seconds = [each["seconds"]["total"] for each in summaries if each["status"] in FINISHED]
     if not left or not seconds:
         return line
     parallel = parallel_jobs(launcher, left, available_cores())
-    time_left = format_seconds(left * sum(seconds) / len(seconds) / parallel)
+    time_left = format_duration(left * sum(seconds) / len(seconds) / parallel)
     return f"{line} About {time_left} left."
 
 
@@ -126,10 +126,3 @@ def parallel_jobs(launcher: Mapping[str, Any], jobs: int | None, cores: int) -> 
     else:
         parallel = jobs or 1 if str(launcher.get("_target_")).endswith(".LocalLauncher") else 1
     return min(parallel, jobs or parallel)
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration in seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

@@ -15,7 +15,7 @@ It is a Hydra sweeper, so any launcher runs its jobs.
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,9 @@ class Study(Sweeper):
         except UserError as error:
             refuse(error)
         folder, seed = Path(self.config.hydra.sweep.dir).absolute(), self.config.seed
-        self._write_plan(folder, arms)
+        # A choice is final: a failed trial that succeeds in a later attempt does not change what was reported.
+        winners = read_sweep(folder).winners
+        self._write_plan(folder, arms, winners)
         points = [
             (name, point) for name, arm in arms.items() for point in trial_points(arm, self.trials, self.sampler_seed)
         ]
@@ -96,42 +98,33 @@ class Study(Sweeper):
                     f"chosen. Fix that, or choose another hydra.sweep.dir."
                 )
             )
-        # A choice is final: a failed trial that succeeds in a later attempt does not change what was reported.
-        chosen = read_sweep(folder).winners
-        winners = {**self._choose(points, trials, chosen), **chosen}
+        winners |= self._choose(points, trials, winners)
+        self._write_plan(folder, arms, winners)
         write_sweep(folder, winners=winners, jobs=len(jobs) + len(winners) * self.seeds)
         seeds = [seed + i for i in range(1, self.seeds + 1)]
         log.info("Study: training the winners with the seeds %s.", ", ".join(map(str, seeds)))
-        return [*trials, *self._run_winners(arguments, winners, seeds, len(jobs))]
+        finals = [
+            [*arguments, *point, "data.val_fraction=0.0", f"seed={seed}"]
+            for point in winners.values()
+            for seed in seeds
+        ]
+        return [*trials, *(self.launcher.launch(finals, len(jobs)) if finals else ())]
 
-    def _write_plan(self, folder: Path, arms: Mapping[str, Sequence[Override]]) -> None:
+    def _write_plan(self, folder: Path, arms: Mapping[str, Sequence[Override]], winners: Mapping[str, Job]) -> None:
+        """Record the jobs: the trials of each arm, then the runs of each winner in the order they were chosen."""
         keys = [(override.key_or_group, override.is_sweep_override()) for arm in arms.values() for override in arm]
         tuned = list(dict.fromkeys(key for key, is_space in keys if is_space))
-        first = len(arms) * self.trials  # number of the first run of a winner
+        numbers = {name: list(range(i * self.trials, (i + 1) * self.trials)) for i, name in enumerate(arms)}
+        for i, name in enumerate(winners):
+            first = len(arms) * self.trials + i * self.seeds
+            numbers[name] += range(first, first + self.seeds)
         write_sweep(
             folder,
-            jobs=first + len(arms) * self.seeds,
+            jobs=len(arms) * (self.trials + self.seeds),
             swept=list(dict.fromkeys(key for key, _ in keys if key not in tuned)),
             tuned=tuned,
-            arms={name: [*_numbers(0, i, self.trials), *_numbers(first, i, self.seeds)] for i, name in enumerate(arms)},
+            arms=numbers,
         )
-
-    def _run_winners(
-        self, arguments: list[str], winners: Mapping[str, Job], seeds: Sequence[int], first: int
-    ) -> Iterator[JobReturn]:
-        """Train the winners on new seeds. Each arm has its own job numbers, with or without a winner."""
-        batches: list[tuple[int, list[Job]]] = []
-        for i, name in enumerate(self.arms):
-            if name not in winners:
-                continue
-            number = _numbers(first, i, self.seeds).start
-            finals = [[*arguments, *winners[name], "data.val_fraction=0.0", f"seed={seed}"] for seed in seeds]
-            if batches and batches[-1][0] + len(batches[-1][1]) == number:
-                batches[-1][1].extend(finals)
-            else:
-                batches.append((number, finals))
-        for number, finals in batches:
-            yield from self.launcher.launch(finals, number)
 
     def _check(self, arguments: Sequence[str]) -> None:
         for name, value in (("trials", self.trials), ("seeds", self.seeds)):
@@ -187,11 +180,6 @@ class Study(Sweeper):
                 keys = ", ".join(tuning.boundary_hits)
                 log.warning("Warning: %s: the best %s is at the edge of its range. Use a wider range.", name, keys)
         return winners
-
-
-def _numbers(first: int, arm: int, count: int) -> range:
-    """The job numbers of an arm if each arm has ``count`` jobs, starting at ``first``."""
-    return range(first + arm * count, first + (arm + 1) * count)
 
 
 def _read_trial(folder: Path) -> "Run | None":
