@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_exp.data import cache
+from fer_exp.data import cache, decode
 from fer_exp.data.cache import default_cache_dir, load_split
 from fer_exp.data.dataset import MemmapImages
 from fer_exp.data.decode import ImageFormat
@@ -35,13 +35,13 @@ def store(tmp_path):
 def decoded(monkeypatch):
     """The number of images in each decoding."""
     counts = []
-    map_chunks = cache.decode_in_chunks.__globals__["map_chunks"]
+    map_chunks = decode.map_chunks
 
     def counting(function, items, n, progress=None):
         counts.append(n)
         return map_chunks(function, items, n, progress)
 
-    monkeypatch.setitem(cache.decode_in_chunks.__globals__, "map_chunks", counting)
+    monkeypatch.setattr(decode, "map_chunks", counting)
     return counts
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import imagehash
@@ -117,44 +118,32 @@ def inspect_images(
     inputs: Iterable[ImageInput], n: int, image_format: ImageFormat, progress: Progress | None = None
 ) -> Inspection:
     """Decode and hash ``n`` images on all available cores."""
-    inspect_chunk = partial(_inspect_chunk, image_format=image_format)
-    parts = [inspect_chunk([]), *map_chunks(inspect_chunk, inputs, n, progress)]
-    unreadable: dict[int, str] = {}
-    start = 0
-    for part in parts:
-        unreadable |= {start + i: reason for i, reason in part.unreadable.items()}
-        start += len(part.modes)
-    return Inspection(
-        np.concatenate([part.thumbnails for part in parts]),
-        np.concatenate([part.hashes for part in parts]),
-        tuple(digest for part in parts for digest in part.digests),
-        np.concatenate([part.sizes for part in parts]),
-        tuple(mode for part in parts for mode in part.modes),
-        unreadable,
-    )
+    chunks = map_chunks(partial(_inspect_chunk, image_format=image_format), inputs, n, progress)
+    thumbnails, hashes, digests, sizes, modes, reasons = zip(*chain.from_iterable(chunks), strict=True)
+    unreadable = {i: reason for i, reason in enumerate(reasons) if reason}
+    return Inspection(np.stack(thumbnails), np.stack(hashes), digests, np.array(sizes), modes, unreadable)
 
 
-def _inspect_chunk(inputs: Sequence[ImageInput], image_format: ImageFormat) -> Inspection:
-    n, (channels, size, _) = len(inputs), image_format.shape
+def _inspect_chunk(inputs: Sequence[ImageInput], image_format: ImageFormat) -> list[tuple[Any, ...]]:
+    return [_inspect(source, image_format) for source in inputs]
+
+
+def _inspect(source: ImageInput, image_format: ImageFormat) -> tuple[Any, ...]:
+    """Thumbnail, hash, digest, size and mode of an image, as in ``Inspection``, and why it is unreadable, if it is."""
+    channels, size, _ = image_format.shape
     side = min(size, THUMBNAIL_SIZE)
-    thumbnails = np.zeros((n, channels, side, side), np.uint8)
-    hashes, sizes = np.zeros((n, 64), np.bool_), np.zeros((n, 2), np.int64)
-    digests, modes, unreadable = [b""] * n, [""] * n, {}
-    for i, source in enumerate(inputs):
-        try:
-            with open_image(source) as image:
-                original_size, mode = image.size, image.mode
-                pixels = decode_image(image, image_format)
-        except Exception as error:  # Pillow's readers raise many types; report all unreadable images at once
-            unreadable[i] = failure_reason(error)
-            continue
-        sizes[i], modes[i] = original_size, mode
-        digests[i] = hashlib.sha256(pixels.tobytes()).digest()
-        shown = Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        hashes[i] = imagehash.phash(shown).hash.ravel()
-        reduced = np.asarray(shown.resize((side, side), Image.Resampling.BILINEAR))
-        thumbnails[i] = reduced if channels == 1 else reduced.transpose(2, 0, 1)
-    return Inspection(thumbnails, hashes, tuple(digests), sizes, tuple(modes), unreadable)
+    try:
+        with open_image(source) as image:
+            original_size, mode = image.size, image.mode
+            pixels = decode_image(image, image_format)
+    except Exception as error:  # Pillow's readers raise many types; report all unreadable images at once
+        blank = np.zeros((channels, side, side), np.uint8)
+        return blank, np.zeros(64, np.bool_), b"", (0, 0), "", failure_reason(error)
+    shown = Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    reduced = np.asarray(shown.resize((side, side), Image.Resampling.BILINEAR))
+    thumbnail = reduced[None] if channels == 1 else reduced.transpose(2, 0, 1)
+    digest = hashlib.sha256(pixels.tobytes()).digest()
+    return thumbnail, imagehash.phash(shown).hash.ravel(), digest, original_size, mode, ""
 
 
 def audit_images(

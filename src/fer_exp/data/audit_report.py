@@ -1,9 +1,9 @@
 """The findings of an audit as a table, as JSON, as a list of exclusions, and as sheets of images."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,50 +19,16 @@ from fer_exp.plots.tables import text_table
 MAX_GROUPS, MAX_TILES, TILES_PER_ROW = 60, 6, 8  # of a sheet, of a group, of a row
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """The images with duplicates in a dataset.
-
-    Attributes:
-        other_split: images with a duplicate in the other split.
-        other_label: images with a duplicate of another class.
-        repeated: images with an earlier duplicate in the same split.
-    """
-
-    other_split: set[int]
-    other_label: set[int]
-    repeated: set[int]
-
-
-def find_duplicates(audit: Audit, groups: Iterable[Group]) -> Duplicates:
-    """Collect the images of groups of duplicates by what is wrong with them."""
-    found = Duplicates(set(), set(), set())
-    for group in groups:
-        if audit.across_splits(group):
-            found.other_split.update(group)
-        if audit.contradictory(group):
-            found.other_label.update(group)
-        first = {bool(audit.is_validation[i]): i for i in reversed(group)}
-        found.repeated.update(set(group) - set(first.values()))
-    return found
-
-
 def findings_table(audit: Audit) -> dict[str, tuple[int, int]]:
     """Return finding -> number of training and of validation images."""
-    exact = find_duplicates(audit, audit.exact)
-    near = find_duplicates(audit, [*audit.exact, *(found.images for found in audit.near)])
     modes = audit.inspection.modes
     usual = Counter(mode for mode in modes if mode).most_common(1)
     rows: dict[str, Collection[int]] = {
         "unreadable": audit.inspection.unreadable,
         "constant": audit.constant,
         "mostly one gray level": audit.one_gray,
-        "exact duplicate in the other split": exact.other_split,
-        "exact duplicate with another label": exact.other_label,
-        "exact duplicate of an earlier image of the split": exact.repeated,
-        "exact or near duplicate in the other split": near.other_split,
-        "exact or near duplicate with another label": near.other_label,
-        "exact or near duplicate of an earlier image of the split": near.repeated,
+        **_duplicates(audit, "exact duplicate", audit.exact),
+        **_duplicates(audit, "exact or near duplicate", [*audit.exact, *(found.images for found in audit.near)]),
         "smaller than data.image_size": audit.small,
         "far from square": audit.oblong,
         "unusual color mode": [i for i, mode in enumerate(modes) if mode and mode != usual[0][0]],
@@ -72,6 +38,17 @@ def findings_table(audit: Audit) -> dict[str, tuple[int, int]]:
         validation = int(audit.is_validation[list(images)].sum()) if images else 0
         counts[row] = (len(images) - validation, validation)
     return counts
+
+
+def _duplicates(audit: Audit, kind: str, groups: Sequence[Group]) -> dict[str, set[int]]:
+    """Finding -> the images of groups of duplicates that have it."""
+    firsts = [{bool(audit.is_validation[i]): i for i in reversed(group)}.values() for group in groups]
+    repeated = ([i for i in group if i not in first] for group, first in zip(groups, firsts, strict=True))
+    return {
+        f"{kind} in the other split": {i for group in groups if audit.across_splits(group) for i in group},
+        f"{kind} with another label": {i for group in groups if audit.contradictory(group) for i in group},
+        f"{kind} of an earlier image of the split": set(chain.from_iterable(repeated)),
+    }
 
 
 def class_counts(audit: Audit) -> NDArray[np.int64]:
@@ -183,10 +160,6 @@ def finding_sheets(audit: Audit) -> Iterator[tuple[str, partial[Figure]]]:
     gray = sorted(audit.one_gray, key=lambda i: -audit.one_gray[i])
     empty = dict.fromkeys(audit.constant, "constant") | {i: f"{100 * audit.one_gray[i]:.0f} % one level" for i in gray}
 
-    def sheet(title: str, groups: Sequence[Group], note: dict[Any, str]) -> partial[Figure]:
-        # Groups with several classes first: they are the worst.
-        return partial(_sheet, audit, title, sorted(groups, key=lambda g: not audit.contradictory(g)), note)
-
     kinds: list[tuple[str, str, Sequence[Group], dict[Any, str]]] = [
         ("unreadable", "Unreadable images", [(i,) for i in sorted(inspection.unreadable)], inspection.unreadable),
         ("empty", "Constant images, and images of mostly one gray level", [(i,) for i in empty], empty),
@@ -197,8 +170,8 @@ def finding_sheets(audit: Audit) -> Iterator[tuple[str, partial[Figure]]]:
         ("sizes", "Images that are enlarged or far from square", [(i,) for i in sizes], sizes),
     ]
     for name, title, groups, note in kinds:
-        if groups:
-            yield name, sheet(title, groups, note)
+        if groups:  # those with several classes first: they are the worst
+            yield name, partial(_sheet, audit, title, sorted(groups, key=lambda g: not audit.contradictory(g)), note)
 
 
 def _sheet(audit: Audit, title: str, groups: Sequence[Group], notes: dict[Any, str]) -> Figure:

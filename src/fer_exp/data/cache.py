@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from fer_exp.data.dataset import MemmapImages, hash_images, select_images
-from fer_exp.data.decode import Decoded, ImageFormat, Progress, decode_images, decode_in_chunks
+from fer_exp.data.decode import Decoded, ImageFormat, Progress, decode_images
 from fer_exp.data.sources.base import Entries, Split
 from fer_exp.errors import UserError
 from fer_exp.files import printable, replacing
@@ -208,30 +208,22 @@ def _decode_to_disk(
     if size > free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     digests: list[np.ndarray] = []
-    unreadable: dict[int, str] = {}
-    originals: Counter[tuple[int, int, str]] = Counter()
     # Images get a name of their own, so that the JSON file never describes images of another version.
     with replacing(_images_file(path, key)) as draft, draft.open("xb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
-        for part in decode_in_chunks(entries.inputs, n, image_format, progress):
-            start = sum(map(len, digests))
-            unreadable |= {start + i: reason for i, reason in part.unreadable.items()}
-            originals += part.originals
-            digests.append(hash_images(torch.from_numpy(part.images)))
-            file.write(part.images.data)
-    decoded = Decoded(np.empty((0, *shape), np.uint8), unreadable, originals)
-    _write_details(path, _describe(key, split, entries, np.concatenate(digests), decoded))
 
+        def write(images: np.ndarray) -> None:
+            digests.append(hash_images(torch.from_numpy(images)))
+            file.write(images.data)
 
-def _write_details(path: Path, details: dict[str, Any]) -> None:
-    """Write the JSON file, then delete the images that it described before."""
+        decoded = decode_images(entries.inputs, n, image_format, progress, write)
+    details = _describe(key, split, entries, np.concatenate(digests), decoded)
     with replacing(path) as draft:
         draft.write_text(json.dumps(details))
-    for file in path.parent.glob(f"{glob.escape(path.stem)}-*.npy"):
-        if file != _images_file(path, details["key"]):
-            with suppress(OSError):  # another process reads it (Windows)
-                file.unlink()
+    for outdated in {*path.parent.glob(f"{glob.escape(path.stem)}-*.npy")} - {_images_file(path, key)}:
+        with suppress(OSError):  # another process reads it (Windows)
+            outdated.unlink()
 
 
 def _images_file(path: Path, key: str) -> Path:

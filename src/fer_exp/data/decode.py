@@ -94,7 +94,7 @@ class Decoded:
     """Decoded images.
 
     Attributes:
-        images: (N, C, S, S) uint8; zeros where an image is unreadable.
+        images: (N, C, S, S) uint8, zeros where an image is unreadable; (0, C, S, S) if they were written elsewhere.
         unreadable: index -> reason.
         originals: number of images of each original (width, height, Pillow mode).
     """
@@ -223,26 +223,27 @@ def failure_reason(error: Exception) -> str:
 
 
 def decode_images(
-    sources: Iterable[ImageInput], n: int, image_format: ImageFormat, progress: Progress | None = None
+    sources: Iterable[ImageInput],
+    n: int,
+    image_format: ImageFormat,
+    progress: Progress | None = None,
+    write: Callable[[np.ndarray], None] | None = None,
 ) -> Decoded:
-    """Decode ``n`` images into memory, on all available cores."""
-    images = np.zeros((n, *image_format.shape), np.uint8)
+    """Decode ``n`` images on all available cores, into memory; or pass them to ``write`` chunk by chunk, in order."""
+    images = np.zeros((0 if write else n, *image_format.shape), np.uint8)
     unreadable: dict[int, str] = {}
     originals: Counter[tuple[int, int, str]] = Counter()
     start = 0
-    for part in decode_in_chunks(sources, n, image_format, progress):
-        images[start : start + len(part.images)] = part.images
+    for part in map_chunks(partial(_decode_chunk, image_format=image_format), sources, n, progress):
+        end = start + len(part.images)
+        if write:
+            write(part.images)
+        else:
+            images[start:end] = part.images
         unreadable |= {start + i: reason for i, reason in part.unreadable.items()}
         originals += part.originals
-        start += len(part.images)
+        start = end
     return Decoded(images, unreadable, originals)
-
-
-def decode_in_chunks(
-    sources: Iterable[ImageInput], n: int, image_format: ImageFormat, progress: Progress | None = None
-) -> Iterator[Decoded]:
-    """Decode ``n`` images on all available cores, and yield them in chunks, in order."""
-    yield from map_chunks(partial(_decode_chunk, image_format=image_format), sources, n, progress)
 
 
 def _decode_chunk(sources: Sequence[ImageInput], image_format: ImageFormat) -> Decoded:
