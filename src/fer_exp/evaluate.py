@@ -104,11 +104,10 @@ def _compute(
     ledger: Ledger | None,
 ) -> "Evaluation":
     """Run the network on the images, and compute metrics and caveats."""
-    from fer_exp.evaluation.calibration import fit_temperature
     from fer_exp.evaluation.content import Evaluation
     from fer_exp.evaluation.images import find_caveats
     from fer_exp.evaluation.inference import predict_dataset
-    from fer_exp.evaluation.scores import score
+    from fer_exp.evaluation.scores import fit_temperature, score
     from fer_exp.runs.environment import describe_environment
     from fer_exp.training.hardware import device_name
 

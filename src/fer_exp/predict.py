@@ -38,8 +38,7 @@ def predict(cfg: DictConfig) -> None:
     import torch
 
     from fer_exp.data.decode import ImageFormat, decode_images
-    from fer_exp.evaluation.inference import log_probabilities
-    from fer_exp.evaluation.predictions import write_predictions
+    from fer_exp.evaluation.inference import log_probabilities, write_predictions
     from fer_exp.plots.terminal import progress_bar
 
     if cfg.top > len(model.classes):

@@ -1,5 +1,6 @@
-"""Load a trained network and compute its log-probabilities, averaged over test-time augmentation (TTA)."""
+"""Load a trained network, predict with test-time augmentation (TTA), and write predictions as CSV."""
 
+import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from torchvision.transforms.v2.functional import ten_crop
 from fer_exp.data.dataset import ImageDataset, normalise
 from fer_exp.data.loaders import ValidationBatches
 from fer_exp.errors import UserError
+from fer_exp.files import csv_cell, replacing
 from fer_exp.plots.terminal import progress_bar
 from fer_exp.runs.checkpoint import LoadedModel, read_checkpoint
 from fer_exp.training.hardware import choose_accelerator, choose_precision, device_name, retain_memory
@@ -106,3 +108,30 @@ def log_probabilities(
             f"diverge{hint}."
         )
     return result
+
+
+def write_predictions(
+    path: Path, classes: Sequence[str], names: Sequence[object], probabilities: Tensor, labels: Tensor | None = None
+) -> None:
+    """Write one row per image: file, true class if known, predicted class, and the probability of each class.
+
+    Args:
+        path: the CSV file.
+        classes: C names.
+        names: N names of images.
+        probabilities: (N, C).
+        labels: (N,) true classes; None if unknown.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    cells = [csv_cell(name) for name in classes]
+    columns = {"file": map(csv_cell, names)}
+    if labels is not None:
+        columns["label"] = map(cells.__getitem__, labels.tolist())
+    columns["predicted"] = map(cells.__getitem__, probabilities.argmax(dim=1).tolist())
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*columns, *cells])
+        for *texts, row in zip(*columns.values(), probabilities.tolist(), strict=True):
+            writer.writerow([*texts, *(f"{value:.6f}" for value in row)])

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer_exp.errors import UserError
-from fer_exp.evaluation.calibration import BINS
 from fer_exp.evaluation.content import LABELS, Evaluation, class_table, format_estimate, overall_table, undefined_notes
+from fer_exp.evaluation.inference import write_predictions
 from fer_exp.evaluation.pictures import Draw, Sheets, make_plots, make_sheets
-from fer_exp.evaluation.predictions import write_predictions
-from fer_exp.evaluation.scores import LEVEL, Scores
+from fer_exp.evaluation.scores import BINS, LEVEL, Scores
 from fer_exp.files import markdown_text, printable, replacing
 from fer_exp.plots.evaluation import inline_svg
 from fer_exp.plots.images import sheet_figure

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer_exp.data.dataset import normalise
-from fer_exp.evaluation.gradcam import gradcam_maps
+from fer_exp.evaluation.pictures import gradcam_maps
 from fer_exp.models.notebook_cnn import NotebookCNN
 
 SPLIT = 5  # of the small network: its last convolution is the layer before
