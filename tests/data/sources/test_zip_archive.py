@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from fer_exp.data.sources import zip_archive
+from fer_exp.data.sources import class_folders
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.errors import UserError
 
@@ -61,7 +61,7 @@ def test_unreadable_members_are_listed(data_root, tmp_path, monkeypatch):
     content = archive.read_bytes()
     damaged = members["train/fear/001.png"]
     archive.write_bytes(content.replace(damaged, damaged[:100] + b"?" + damaged[101:]))
-    monkeypatch.setattr(zip_archive, "MAX_IMAGE_BYTES", 10**5)
+    monkeypatch.setattr(class_folders, "MAX_IMAGE_BYTES", 10**5)
     with pytest.raises(UserError, match=r"(?s)2 images cannot be read.*fear/001\.png.*CRC.*bomb\.png: too large"):
         load(archive, val_fraction=0.34)
     assert load(archive, val_fraction=0.34, on_unreadable="skip").skipped["train"]["unreadable"] == 2
