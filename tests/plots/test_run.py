@@ -87,7 +87,7 @@ class TestConfusion:
         assert "Validation, epoch 3" in drawn
         assert any("83.33 %" in text and "90 images" in text for text in drawn)
 
-    @pytest.mark.parametrize(("classes", "theme_name"), [(2, "light"), (20, "dark"), (21, "light"), (100, "dark")])
+    @pytest.mark.parametrize(("classes", "theme_name"), [(2, "light"), (20, "dark"), (100, "light")])
     def test_any_number_of_classes(self, classes, theme_name, png):
         confusion = np.diag(np.full(classes, 50))
         pixels = png(lambda: confusion_figure(confusion, [f"class {i}" for i in range(classes)], "All"), theme_name)
@@ -110,7 +110,7 @@ class TestModel:
         SimpleNamespace(name="act", kind="ReLU", output_shape=(64, 48, 48), parameters=0, buffers=0),
     )
 
-    @pytest.mark.parametrize("repeats", [1, 10, 30])
+    @pytest.mark.parametrize("repeats", [1, 10])
     def test_one_row_per_call_in_order(self, repeats):
         with use_theme("light"):
             axes = model_figure(self.LAYERS * repeats, (1, 48, 48), "Network").axes[0]

@@ -66,7 +66,7 @@ def as_dict(job):
 def study(tmp_path):
     """Run a study; returns the settings of its trials and of its finals."""
 
-    def run(outcome=lambda settings: 0.5, arguments=("data=folders",), arms=ARMS, trials=8, seeds=3, seed=0, **changes):
+    def run(outcome=lambda settings: 0.5, arguments=("data=folders",), arms=ARMS, trials=4, seeds=3, seed=0, **changes):
         write_sweep(tmp_path)
         study = Study(OmegaConf.create(arms), trials, seeds, val_fraction=0.1, sampler_seed=0)
         study.__dict__ |= changes
@@ -80,36 +80,21 @@ def study(tmp_path):
     return run
 
 
-def test_all_arms_get_the_same_budget(study, tmp_path):
-    trials, finals = study()
-    assert [[t["optimizer"] for t in trials].count(name) for name in ARMS] == [8, 8]
+def test_arms_have_one_budget_and_their_winners_are_trained_on_new_seeds(study, tmp_path):
+    trials, finals = study(lambda s: 0.5 - 0.1 * abs(math.log10(s["optimizer.lr"] / 0.01)), seed=5)
+    assert [trial["optimizer"] for trial in trials] == ["adam"] * 4 + ["sgd"] * 4
+    assert len({t["optimizer.lr"] for t in trials}) > 4
     # Between trials of one arm nothing differs but what its space says.
     for name, varied in (("adam", {"optimizer.lr"}), ("sgd", {"optimizer.lr", "optimizer.momentum"})):
-        of_arm = [{k: v for k, v in t.items() if k not in varied} for t in trials if t["optimizer"] == name]
-        assert all(t == of_arm[0] for t in of_arm)
-        assert of_arm[0] == {"data": "folders", "optimizer": name, "data.val_fraction": 0.1, "seed": 0}
-    assert len({t["optimizer.lr"] for t in trials}) > 8
+        of_arm = [t for t in trials if t["optimizer"] == name]
+        shared = {"data": "folders", "optimizer": name, "data.val_fraction": 0.1, "seed": 5}
+        assert all({k: v for k, v in t.items() if k not in varied} == shared for t in of_arm)
+        best = min(of_arm, key=lambda t: abs(math.log(t["optimizer.lr"] / 0.01)))
+        expected = [best | {"data.val_fraction": 0.0, "seed": seed} for seed in (6, 7, 8)]
+        assert [f for f in finals if f["optimizer"] == name] == expected
     sweep = read_sweep(tmp_path)
     assert (sweep.jobs, sweep.swept) == (len(trials) + len(finals), ["optimizer"])
     assert sweep.tuned == ["optimizer.lr", "optimizer.momentum"]
-
-
-def test_winners_are_trained_on_new_seeds(study):
-    trials, finals = study(lambda s: 0.5 - 0.1 * abs(math.log10(s["optimizer.lr"] / 0.01)), seed=5)
-    for name in ARMS:
-        of_arm = [f for f in finals if f["optimizer"] == name]
-        closest = min(
-            (t for t in trials if t["optimizer"] == name), key=lambda t: abs(math.log(t["optimizer.lr"] / 0.01))
-        )
-        assert {f["optimizer.lr"] for f in of_arm} == {closest["optimizer.lr"]}
-        assert [f["seed"] for f in of_arm] == [6, 7, 8]
-    assert {t["seed"] for t in trials} == {5}
-
-
-def test_only_trials_are_validated_on_training_images(study):
-    trials, finals = study()
-    assert {t["data.val_fraction"] for t in trials} == {0.1}
-    assert {f["data.val_fraction"] for f in finals} == {0.0}
 
 
 def test_a_diverged_trial_counts_and_does_not_win(study, caplog):
@@ -117,7 +102,7 @@ def test_a_diverged_trial_counts_and_does_not_win(study, caplog):
     stopping = {"callbacks.early_stopping.patience": 3}
     arms = {name: {**arm, **stopping} for name, arm in ARMS.items()}
     trials, finals = study(lambda s: "diverged" if s["optimizer.lr"] > 1e-3 else 0.3, arms=arms)
-    assert len(trials) == 16
+    assert len(trials) == 8
     assert all(f["optimizer.lr"] <= 1e-3 for f in finals)
 
 
@@ -129,13 +114,13 @@ def test_an_arm_whose_trials_all_diverged_is_reported(study):
 def test_an_arm_without_a_result_is_excluded(study, caplog, tmp_path):
     trials, finals = study(lambda s: "failed" if s["optimizer"] == "adam" else 0.3)
     assert {f["optimizer"] for f in finals} == {"sgd"}
-    assert read_sweep(tmp_path).arms == {"adam": [*range(8)], "sgd": [*range(8, 19)]}
+    assert read_sweep(tmp_path).arms == {"adam": [*range(4)], "sgd": [*range(4, 11)]}
     assert [record.message.split(":")[0] for record in caplog.records if record.levelname == "ERROR"] == ["adam"]
     assert read_sweep(tmp_path).jobs == len(trials) + len(finals)
     # If a later attempt has a result, the runs of the other arms stay where they are.
     finals = study(lambda s: 0.3)[1]
     assert [f["optimizer"] for f in finals] == ["sgd"] * 3 + ["adam"] * 3
-    assert read_sweep(tmp_path).arms == {"adam": [*range(8), 19, 20, 21], "sgd": [*range(8, 19)]}
+    assert read_sweep(tmp_path).arms == {"adam": [*range(4), 11, 12, 13], "sgd": [*range(4, 11)]}
 
 
 def test_a_trial_without_a_record_is_excluded(study, tmp_path, caplog):
@@ -143,7 +128,7 @@ def test_a_trial_without_a_record_is_excluded(study, tmp_path, caplog):
         (tmp_path / "0/summary.json").unlink(missing_ok=True)  # when the second job begins
         return 0.9 if settings["optimizer.lr"] == first else 0.3
 
-    first = as_dict(trial_points(parse_arm("adam", ARMS["adam"]), 8, 0)[0])["optimizer.lr"]
+    first = as_dict(trial_points(parse_arm("adam", ARMS["adam"]), 4, 0)[0])["optimizer.lr"]
     finals = study(outcome)[1]
     assert str(tmp_path / "0") in caplog.text
     assert sorted(f["optimizer"] for f in finals) == ["adam"] * 3 + ["sgd"] * 3
@@ -158,7 +143,7 @@ def test_no_winner_is_chosen_if_trials_were_refused(study, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         study(refusing)
     assert ended.value.code == 1
-    assert "1 of the 16 trials" in capsys.readouterr().err
+    assert "1 of the 8 trials" in capsys.readouterr().err
     assert read_sweep(tmp_path).winners == {}
 
 
