@@ -136,7 +136,7 @@ def test_closed_streams_are_no_error(tmp_path, redirection):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train", "compare"])
 def test_a_reader_may_close_the_output_early(tmp_path, command):
     with subprocess.Popen(
         [sys.executable, "-m", f"fer_exp.{command}", "--help"],

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from fer_exp.cli import call, carry_out
 from fer_exp.config.schema import CONFIG_DIR, EvaluateConfig, plain, resolve
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import SPLITS, TTA, Ledger, Provenance, choose_protocol, describe_protocol
+from fer_exp.evaluation.protocol import SPLITS, Ledger, Provenance, choose_protocol, describe_protocol
 from fer_exp.evaluation.source import Source, find_source
 from fer_exp.files import expand_path, printable
 from fer_exp.runs.folder import check_empty_dir, lock_run_dir
@@ -80,18 +80,10 @@ def validate(cfg: DictConfig, folder: Path) -> Source:
     """
     resolve(cfg, None)  # missing keys of data are those of the run
     source = find_source(cfg, EvaluateConfig)
-    names = tta_names(cfg)
-    if not names or {*names} - {*TTA} or len({*names}) < len(names):
-        raise UserError(f"tta={cfg.tta}: expected one or more of {', '.join(TTA)}, for example tta=[none,flip]")
     if cfg.split not in SPLITS and not expand_path(cfg.split).is_dir():
         raise UserError(f"split={printable(cfg.split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
     check_empty_dir(folder, LOG)
     return source
-
-
-def tta_names(cfg: DictConfig) -> list[str]:
-    """The value of ``tta`` as a list."""
-    return [str(name) for name in (cfg.tta if isinstance(cfg.tta, ListConfig) else [cfg.tta])]
 
 
 def _compute(
@@ -112,7 +104,7 @@ def _compute(
     from fer_exp.training.hardware import device_name
 
     predictions, scores, split = {}, {}, images.split
-    for tta in tta_names(cfg):
+    for tta in cfg.tta if isinstance(cfg.tta, ListConfig) else [cfg.tta]:
         predictions[tta] = predict_dataset(model, images.evaluated, tta, cfg.batch_size)
         temperature = None
         if images.selection is not None:

@@ -15,7 +15,6 @@ from fer_exp.cli import call
 from fer_exp.config.schema import CONFIG_DIR, PredictConfig, resolve
 from fer_exp.data.folders import SUFFIXES, walk_images
 from fer_exp.errors import UserError
-from fer_exp.evaluation.protocol import TTA
 from fer_exp.evaluation.source import Source, find_source
 from fer_exp.files import expand_path, printable
 
@@ -79,8 +78,6 @@ def validate(cfg: DictConfig) -> Source:
     """
     resolve(cfg, {"images": "Give a file, a folder, or a list of both, for example images=face.jpg"})
     source = find_source(cfg, PredictConfig)
-    if cfg.tta not in TTA:
-        raise UserError(f"tta={cfg.tta}: expected one of {', '.join(TTA)}")
     if cfg.output is not None and expand_path(cfg.output).exists():
         raise UserError(f"output={printable(cfg.output)} exists: choose another file, or remove it")
     return source

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fer_exp.errors import UserError
-from fer_exp.evaluation.export import FORMATS, export_model
+from fer_exp.evaluation.export import export_model
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.models.resnet import ResNet18
 
@@ -38,21 +38,17 @@ READERS = {"onnx": run_onnx, "torchscript": lambda file, images: torch.jit.load(
 
 
 @pytest.mark.parametrize("format_name", READERS)
-@pytest.mark.parametrize("count", [1, 5])
-def test_exported_models_take_pixels_and_return_probabilities(network, tmp_path, format_name, count):
-    images = make_images(count, (3, 20, 20))
+def test_exported_models_take_pixels_and_return_probabilities(network, tmp_path, format_name):
     file = export_model(network, (3, 20, 20), format_name, tmp_path, FACTS)
-    with torch.no_grad():
-        expected = network(images.float() / 255).softmax(dim=1)
-        torch.testing.assert_close(READERS[format_name](file, images), expected, atol=1e-5, rtol=1e-4)
+    for count in (1, 5):
+        images = make_images(count, (3, 20, 20))
+        with torch.no_grad():
+            expected = network(images.float() / 255).softmax(dim=1)
+            torch.testing.assert_close(READERS[format_name](file, images), expected, atol=1e-5, rtol=1e-4)
     assert {path.name for path in tmp_path.iterdir()} == {file.name, "model.json"}
     assert json.loads((tmp_path / "model.json").read_text()) == {**FACTS, "file": file.name}
-
-
-def test_an_onnx_file_holds_classes_and_provenance(network, tmp_path):
-    file = export_model(network, (3, 20, 20), "onnx", tmp_path, FACTS)
-    metadata = {item.key: json.loads(item.value) for item in onnx.load(file).metadata_props}
-    assert metadata == FACTS
+    if format_name == "onnx":
+        assert {item.key: json.loads(item.value) for item in onnx.load(file).metadata_props} == FACTS
 
 
 @pytest.mark.parametrize("make", [NotebookCNN, ResNet18])
@@ -77,17 +73,6 @@ class Irregular(nn.Module):
     def forward(self, images):
         logits = self.linear(images.flatten(1))
         return logits if images.shape[0] == 2 else 10 * logits
-
-
-@pytest.mark.parametrize("format_name", FORMATS)
-def test_a_file_with_other_outputs_is_not_left(tmp_path, format_name, monkeypatch):
-    suffix, write = FORMATS[format_name]
-    monkeypatch.setitem(FORMATS, format_name, (suffix, lambda *args: lambda images: write(*args)(images).flip(1)))
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
-    with pytest.raises(UserError, match=f"format={format_name}"):
-        export_model(network, (1, 2, 2), format_name, tmp_path, FACTS)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_that_a_format_cannot_hold_is_refused(tmp_path):

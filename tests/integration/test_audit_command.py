@@ -139,12 +139,3 @@ def test_earlier_findings_are_not_overwritten(run_audit, faces, tmp_path):
     status, printed = run_audit(f"data.root={faces}", "hydra.run.dir=found")
     assert (status, "hydra.run.dir" in printed) == (1, True)
     assert (tmp_path / "found/exclude.txt").read_text() == "edited by hand\n"
-
-
-def test_help_does_not_import_torch(child, tmp_path):
-    program = "import sys; from fer_exp.audit import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
-    done = child("-c", program, "--help", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "python -m fer_exp.audit data.root=DIR" in done.stdout
-    assert "near_distance: 8" in done.stdout
-    assert list(tmp_path.iterdir()) == []

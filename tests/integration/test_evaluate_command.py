@@ -340,12 +340,3 @@ def test_a_mistake_in_an_export_gets_one_message(run_main, trained, tmp_path, mo
     status, printed = run_main(export.main, *(argument.format(run=trained / "plain") for argument in arguments))
     assert (status, part in printed, printed.count("Error: ")) == (1, True, 1)
     assert [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()] == []
-
-
-@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
-def test_help_does_not_import_torch(child, tmp_path, command):
-    program = f"import sys; from fer_exp.{command} import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
-    done = child("-c", program, "--help", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"python -m fer_exp.{command} run=RUN" in done.stdout
-    assert list(tmp_path.iterdir()) == []

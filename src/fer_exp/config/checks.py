@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
@@ -10,7 +9,7 @@ from hydra.utils import get_class, get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_exp.config.paths import INPUT_PATHS
+from fer_exp.config.paths import check_paths
 from fer_exp.config.schema import (
     BASE_CLASSES,
     CONFIG_DIR,
@@ -27,7 +26,6 @@ from fer_exp.config.schema import (
 )
 from fer_exp.config.targets import accepts, check_arguments, check_target, describe_type
 from fer_exp.errors import UserError
-from fer_exp.files import expand_path, printable
 from fer_exp.metrics import METRICS, describe
 
 log = logging.getLogger(__name__)
@@ -47,8 +45,9 @@ def check_config(cfg: DictConfig) -> None:
         raise UserError(f"{', '.join(absent)}: a choice is required; add for example {' '.join(examples)}")
     _report([f"{group}={as_typed(cfg[group])}: {_NODE}" for group in GROUPS if not _is_node(cfg.get(group))])
     resolve(cfg, {"data.root": ROOT_HINT})
+    paths = list(check_paths(cfg))  # first: the next check converts numbers to text
     problems = _schema_problems(cfg, TrainConfig)
-    if paths := list(_check_paths(cfg)):
+    if paths:
         _report([*problems, *paths])
     log.info("Loading torch and lightning ...")
     _report([*problems, *_check_directions(cfg), *_check_targets(cfg)])
@@ -60,7 +59,8 @@ def check_values(cfg: DictConfig, schema: type) -> None:
     Raises:
         UserError: lists every problem.
     """
-    _report([*_schema_problems(cfg, schema), *_check_paths(cfg)])
+    paths = list(check_paths(cfg))  # first: the next check converts numbers to text
+    _report([*_schema_problems(cfg, schema), *paths])
 
 
 def _report(problems: list[str]) -> None:
@@ -119,22 +119,9 @@ def _check_constraints(cfg: DictConfig) -> Iterator[str]:
         if not _has(cfg, key) or OmegaConf.is_missing(*_parent(cfg, key)):
             continue
         value = OmegaConf.select(cfg, key)
-        items = value if isinstance(value, ListConfig) and key.startswith("scheduler.") else [value]
-        if not all(any(item in constraint for constraint in constraints) for item in items):
+        items = value if isinstance(value, ListConfig) and key.startswith(("scheduler.", "tta")) else [value]
+        if not items or not all(any(item in constraint for constraint in constraints) for item in items):
             yield f"{key}={as_typed(value)}: expected {' or '.join(map(str, constraints))}"
-
-
-def _check_paths(cfg: DictConfig) -> Iterator[str]:
-    for key, is_file in INPUT_PATHS.items():
-        value = OmegaConf.select(cfg, key)
-        if value is None or (key, value) == ("resume", "auto") or not isinstance(value, str | int | float):
-            continue
-        if key == "model.weights" and cfg.get("resume"):  # a resumed run does not read them again
-            continue
-        path = expand_path(value)
-        if not (os.path.isfile if is_file else os.path.exists)(path):  # unlike Path's, they accept overlong names
-            kind = "file" if is_file else "file or folder"
-            yield f"{key}={printable(value)}: there is no such {kind}; {path.absolute()} was looked up"
 
 
 def _check_directions(cfg: DictConfig) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """The keys that hold paths. Light imports: commands read this module before torch is imported."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from fer_exp.errors import UserError
-from fer_exp.files import expand_path
+from fer_exp.files import expand_path, printable
 
 # Keys that hold a path, a file name or a list of them. On the command line their values are taken as typed.
 PATH_KEYS = (
@@ -25,25 +25,43 @@ RECORDED_PATHS = (
     "model.weights", "data.root", "data.file", "data.files", "data.exclude", "data.soft_labels", "data.cache_dir",
     "data.ferplus.file", "data.ferplus.fer2013", "resume",
 )  # fmt: skip
+COMMAND_PATHS = ("run", "ckpt", "images", "output", "split")  # of evaluate, predict and export
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:
-    """Replace the relative paths in ``cfg``, so that the record of a run is valid in any working directory.
-
-    Raises:
-        UserError: a path is a number: YAML reads ``1.10`` as 1.1, so the file's name is lost.
-    """
+    """Replace the relative paths in ``cfg``, so that the record of a run is valid in any working directory."""
     for key in RECORDED_PATHS:
         value = OmegaConf.select(cfg, key)
         if value and (key, value) != ("resume", "auto"):
-            OmegaConf.update(cfg, key, _absolute(key, value), merge=False)
+            OmegaConf.update(cfg, key, _absolute(value), merge=False)
 
 
-def _absolute(key: str, value: Any) -> Any:
+def check_paths(cfg: DictConfig) -> Iterator[str]:
+    """Yield the paths that do not exist, and those that are numbers: YAML reads ``1.10`` as 1.1, another name."""
+    for key in (*RECORDED_PATHS, *COMMAND_PATHS):
+        value = OmegaConf.select(cfg, key)
+        for number in (part for part in _parts(value) if isinstance(part, int | float)):
+            yield f"{key}={number}: expected a path; put it in quotes in the YAML file, as in '1.10'"
+        if key not in INPUT_PATHS or not isinstance(value, str) or (key, value) == ("resume", "auto"):
+            continue
+        if key == "model.weights" and cfg.get("resume"):  # a resumed run does not read them again
+            continue
+        path, is_file = expand_path(value), INPUT_PATHS[key]
+        if not (os.path.isfile if is_file else os.path.exists)(path):  # unlike Path's, they accept overlong names
+            kind = "file" if is_file else "file or folder"
+            yield f"{key}={printable(value)}: there is no such {kind}; {path.absolute()} was looked up"
+
+
+def _absolute(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: part and _absolute(key, part) for name, part in value.items()}
-    if isinstance(value, ListConfig):
-        return [_absolute(key, part) for part in value]
-    if isinstance(value, int | float):
-        raise UserError(f"{key}={value}: expected a path; put it in quotes in the YAML file, as in '1.10'")
-    return str(expand_path(value).absolute())
+        return {name: part and _absolute(part) for name, part in value.items()}
+    return [_absolute(part) for part in value] if isinstance(value, ListConfig) else str(expand_path(value).absolute())
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """The values in a mapping or a list, at any depth."""
+    if not isinstance(value, Mapping | ListConfig):
+        yield value
+        return
+    for part in value.values() if isinstance(value, Mapping) else value:
+        yield from _parts(part)

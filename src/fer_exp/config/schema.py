@@ -228,6 +228,7 @@ CONSTRAINTS: Mapping[str, tuple[Interval | Choices, ...]] = {
     "weights": (Choices(("best", "last")),),
     "resamples": (Interval(int, 100),),
     "protocol": (Choices(("auto", "official")),),
+    "tta": (Choices(("none", "flip", "ten_crop")),),
     "batch_size": (Interval(int, 1),),
     "top": (Interval(int, 1),),
     "format": (Choices(("onnx", "torchscript")),),
