@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from fer_exp.comparison.grouping import differing_keys, shorten_keys
 from fer_exp.comparison.load import UnreadableRecordError, find_records, read_run
-from fer_exp.comparison.settings import differing_keys, shorten_keys
 from fer_exp.errors import UserError
 from fer_exp.runs.record import SUMMARY
 

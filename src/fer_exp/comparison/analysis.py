@@ -10,15 +10,16 @@ from fer_exp.comparison.grouping import (
     Tuning,
     constant_guess,
     default_measure,
+    differing_keys,
     make_groups,
     pairs,
+    shorten_keys,
     split_trials,
     tune_arms,
     unlike_keys,
 )
 from fer_exp.comparison.load import Measure, Records, Run
 from fer_exp.comparison.score import Score
-from fer_exp.comparison.settings import differing_keys, shorten_keys
 from fer_exp.comparison.statistics import ALPHA, PairedTest, Summary, holm, paired_t_test, seeds_needed, wilson
 from fer_exp.errors import UserError, join_first
 from fer_exp.runs.sweep_record import Sweep

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fer_exp.comparison.load import RESOLVED, Measure, Records, Run
 from fer_exp.comparison.score import Score
-from fer_exp.comparison.settings import OUTCOMES, Setting, differing_keys, shorten_keys
+from fer_exp.comparison.settings import OUTCOMES, Setting
 from fer_exp.errors import join_first
 from fer_exp.files import printable
 from fer_exp.runs.record import natural
@@ -78,6 +78,28 @@ def default_keys(records: Records) -> list[str]:
         return ["arm"]
     swept = dict.fromkeys(key for sweep in records.sweeps for key in sweep.swept)
     return [key for key in swept if any(run.value(key) is not None for run in records.runs)] or ["optimizer"]
+
+
+def differing_keys(runs: Sequence[Run]) -> list[str]:
+    """Return the settings that differ between runs. An outcome that a failed run did not reach is no difference."""
+    values: dict[str, set[Setting]] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.settings):
+        values[key] = {run.settings.get(key) for run in runs}
+    for key in OUTCOMES:
+        values.get(key, set()).discard(None)
+    return sorted(key for key, different in values.items() if len(different) > 1)
+
+
+def shorten_keys(keys: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Replace the keys that a group's choice decides by the group: ``scheduler.factor`` etc. by ``scheduler``."""
+    keys = list(keys)
+    for group in sorted({group for run in runs for group in run.choices}):
+        own = [key for key in keys if (key == group or key.startswith(f"{group}.")) and key not in OUTCOMES]
+        decided = {(run.choices.get(group), tuple(run.settings.get(key) for key in own)) for run in runs}
+        choices = {choice for choice, _ in decided}
+        if own and None not in choices and 1 < len(choices) == len(decided):
+            keys = sorted({group, *keys} - set(own))
+    return keys
 
 
 def pairs(group: Group, other: Group) -> list[tuple[Run, Run]]:

@@ -140,8 +140,10 @@ class Run:
         """
         if name not in self.history or not self.epochs:
             return np.nan
-        row = self.best_row if measure == "best" and self.status != "diverged" else -1
-        value = float(self.history[name][row])
+        values = self.history[name]
+        at_best = self.history["epoch"] == self.best_epoch
+        is_best = measure == "best" and self.status != "diverged" and at_best.any()
+        value = float(values[at_best.argmax()] if is_best else values[-1])
         worst = np.inf if describe(name).direction == "min" else 0.0
         return value if np.isfinite(value) else worst
 
@@ -149,12 +151,6 @@ class Run:
         """Return a column of the history, (E,), with NaN for infinity."""
         column = self.history[name]
         return np.where(np.isfinite(column), column, np.nan)
-
-    @property
-    def best_row(self) -> int:
-        """Index of the best epoch in ``history``; the last one if no epoch is the best."""
-        rows = np.flatnonzero(self.history["epoch"] == self.best_epoch)
-        return int(rows[0]) if len(rows) else -1
 
     def to_target(self, name: str, target: float) -> dict[str, float]:
         """Return epochs, steps and seconds of training until the metric first reaches the target; infinity for a miss.
@@ -186,11 +182,6 @@ class Records:
     runs: list[Run]
     sweeps: list[Sweep] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
-
-    @property
-    def missing_jobs(self) -> int:
-        """Number of jobs of the sweeps that have no record yet."""
-        return sum(sweep.missing_jobs for sweep in self.sweeps)
 
 
 def find_records(places: Iterable[Path]) -> Records:

@@ -71,7 +71,8 @@ def compare_folders(
     if target is not None and not 0 < target <= 1:
         raise UserError(f"target={target}: expected a fraction in (0, 1], e.g. target=0.6")
     records = find_records(places)
-    is_unfinished = records.missing_jobs > 0 or any(run.status == "running" for run in records.runs)
+    is_unfinished = any(sweep.missing_jobs for sweep in records.sweeps)
+    is_unfinished |= any(run.status == "running" for run in records.runs)
     comparison = compare(records, group_by or default_keys(records), target, baseline, measure, metric)
     try:
         report, written = write_report(comparison, output, title, latex, reload_seconds if is_unfinished else None)

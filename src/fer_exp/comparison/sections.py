@@ -12,6 +12,7 @@ from fer_exp.comparison import figures
 from fer_exp.comparison.analysis import Comparison, paired_test
 from fer_exp.comparison.caveats import find_caveats
 from fer_exp.comparison.classes import class_sections
+from fer_exp.comparison.grouping import differing_keys
 from fer_exp.comparison.load import MEASURES
 from fer_exp.comparison.score import (
     NO_VALUE,
@@ -22,7 +23,6 @@ from fer_exp.comparison.score import (
     format_setting,
     number_range,
 )
-from fer_exp.comparison.settings import differing_keys
 from fer_exp.comparison.statistics import ALPHA, holm, summarize
 from fer_exp.comparison.tables import Section, Table, group_tables
 from fer_exp.comparison.verdict import Verdict, made_by, make_verdict, next_steps

@@ -1,14 +1,11 @@
-"""Settings of runs as flat keys, and which of them differ between runs."""
+"""Settings of a run as flat keys, from its summary."""
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fer_exp.runs.config_diff import NEUTRAL_KEYS, flatten, is_batch_count
-
-if TYPE_CHECKING:
-    from fer_exp.comparison.load import Run
 
 Setting = str | int | float | bool | None
 
@@ -48,25 +45,3 @@ def single_values(node: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
             yield key, f"{value} batches"  # to Python 1 and 1.0 are equal
         else:
             yield key, value if isinstance(value, Setting) else json.dumps(value)
-
-
-def differing_keys(runs: Sequence["Run"]) -> list[str]:
-    """Return the settings that differ between runs. An outcome that a failed run did not reach is no difference."""
-    values: dict[str, set[Setting]] = {}
-    for key in dict.fromkeys(key for run in runs for key in run.settings):
-        values[key] = {run.settings.get(key) for run in runs}
-    for key in OUTCOMES:
-        values.get(key, set()).discard(None)
-    return sorted(key for key, different in values.items() if len(different) > 1)
-
-
-def shorten_keys(keys: Sequence[str], runs: Sequence["Run"]) -> list[str]:
-    """Replace the keys that a group's choice decides by the group: ``scheduler.factor`` etc. by ``scheduler``."""
-    keys = list(keys)
-    for group in sorted({group for run in runs for group in run.choices}):
-        own = [key for key in keys if (key == group or key.startswith(f"{group}.")) and key not in OUTCOMES]
-        decided = {(run.choices.get(group), tuple(run.settings.get(key) for key in own)) for run in runs}
-        choices = {choice for choice, _ in decided}
-        if own and None not in choices and 1 < len(choices) == len(decided):
-            keys = sorted({group, *keys} - set(own))
-    return keys

@@ -25,6 +25,7 @@ from matplotlib.textpath import text_to_path
 
 from fer_exp.errors import one_line
 from fer_exp.files import replacing
+from fer_exp.plots.svg import fit
 
 log = logging.getLogger(__name__)
 
@@ -216,12 +217,5 @@ def wrap(text: str, width: float, size: float, weight: str = "normal", max_lines
 
 
 def shorten(text: str, width: float, size: float, weight: str = "normal") -> str:
-    """Replace the middle of a text that is wider than ``width`` inches with an ellipsis: names differ at their ends."""
-    if text_width(text, size, weight) <= width:
-        return text
-    for letters in range(len(text) - 1, 0, -1):
-        end = letters // 2
-        short = f"{text[: letters - end]}…{text[len(text) - end :]}"
-        if text_width(short, size, weight) <= width:
-            return short
-    return "…"
+    """Replace the middle of a text that is wider than ``width`` inches with an ellipsis."""
+    return fit(text, width, lambda short: text_width(short, size, weight))

@@ -8,7 +8,7 @@ import colorsys
 import html
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 FONT_SIZE = 14
@@ -148,18 +148,19 @@ def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return ticks if len(ticks) <= most else [tick for tick in ticks if math.log10(tick) % 1 < 1e-9]
 
 
-def text_width(text: str, size: float = FONT_SIZE) -> float:
+def text_width(text: str) -> float:
     """Estimate the width of a text in pixels; East Asian characters and emoji are wide."""
-    return size * sum(1.05 if unicodedata.east_asian_width(sign) in "WF" else 0.58 for sign in text)
+    return FONT_SIZE * sum(1.05 if unicodedata.east_asian_width(sign) in "WF" else 0.58 for sign in text)
 
 
-def fit(text: str, width: float, size: float = FONT_SIZE) -> str:
-    """Shorten a text to a width by an ellipsis in its middle: names often differ at their ends."""
-    if text_width(text, size) <= width:
+def fit(text: str, width: float, measure: Callable[[str], float] = text_width) -> str:
+    """Replace the middle of a text that is wider than ``width`` with an ellipsis: names often differ at their ends."""
+    if measure(text) <= width:
         return text
-    for kept in range(len(text) - 1, 1, -1):
-        short = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-        if text_width(short, size) <= width:
+    for letters in range(len(text) - 1, 0, -1):
+        end = letters // 2
+        short = f"{text[: letters - end]}…{text[len(text) - end :]}"
+        if measure(short) <= width:
             return short
     return "…"
 
