@@ -49,13 +49,14 @@ def test_other_spellings_of_a_path_and_other_systems_line_ends(tmp_path):
     assert read_exclusions(tmp_path / "list") == {f"train/{i}.jpg" for i in range(1, 6)}
 
 
-def test_lines_that_match_no_image_are_reported_and_a_list_of_other_data_is_refused(tmp_path):
+def test_lines_that_match_no_image_are_reported_and_a_list_of_other_data_is_refused(tmp_path, caplog):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/other.txt").touch()
     listed = frozenset({"train/1.jpg", "train/2.jpg", "train/other.txt"})
-    assert check_exclusions("data.exclude=list", listed, ["train/1.jpg"], tmp_path) == ["train/2.jpg"]
+    check_exclusions("list", listed, ["train/1.jpg"], tmp_path)
+    assert caplog.messages[0].endswith("data.exclude=list: 1 of 3 lines match no image: train/2.jpg")
     with pytest.raises(UserError, match=r"(?s)data\.exclude=list: none of its 1 lines.*gone\.jpg.*data\.root"):
-        check_exclusions("data.exclude=list", frozenset({"gone.jpg"}), ["train/1.jpg"], tmp_path)
+        check_exclusions("list", frozenset({"gone.jpg"}), ["train/1.jpg"], tmp_path)
     with pytest.raises(UserError, match=r"data\.exclude=.*cannot be read"):
         read_exclusions(tmp_path / "missing")
 
@@ -113,7 +114,7 @@ def test_invalid_soft_labels_are_refused(soft, lines, said):
         soft(*lines)
 
 
-def test_a_missing_or_binary_file_is_refused(tmp_path):
+def test_a_missing_or_binary_file_is_refused(tmp_path, caplog):
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\0\1")
     for name in ("missing.csv", "binary.csv"):
         with pytest.raises(UserError, match="cannot be read"):

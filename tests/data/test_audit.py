@@ -16,7 +16,6 @@ from fer_exp.data.annotations import read_exclusions
 from fer_exp.data.audit import (
     CONSTANT_RANGE,
     audit_images,
-    describe_duplicates,
     inspect_images,
     is_constant,
     near_duplicates,
@@ -159,21 +158,6 @@ def test_exact_duplicates_within_and_across_splits_and_classes(root, put):
     }
     assert [described[f"train/happy/{k}.png"] for k in range(3)] == [(False, False), (False, True), (True, False)]
     assert found.near == []
-
-
-def test_duplicates_are_those_of_a_comparison_of_all_pairs():
-    rng = np.random.default_rng(0)
-    digests = [bytes([value]) for value in rng.integers(0, 60, 120)]
-    labels, n_train = rng.integers(0, 3, 120), 80
-    pairs = [(i, j) for i in range(120) for j in range(120) if i != j and digests[i] == digests[j]]
-    leaked = {i for i, j in pairs if i < n_train <= j}
-    mislabeled = {i for i, j in pairs if i < n_train <= j and labels[i] != labels[j]}
-    contradictory = {i for i, j in pairs if max(i, j) < n_train and labels[i] != labels[j]}
-    text = describe_duplicates(digests, labels, np.zeros(120, bool), n_train, "test")
-    assert text.split()[0] == str(len(leaked))
-    assert f"in test, {len(mislabeled)} of" in text
-    assert f"; {len(contradictory)} training" in text
-    assert describe_duplicates(digests[:1], labels[:1], np.zeros(1, bool), 1) == ""
 
 
 CHANGES = {

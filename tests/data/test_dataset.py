@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from fer_exp.data.dataset import MemmapImages, make_dataset, normalise, split_dataset
+from fer_exp.data.dataset import ImageDataset, MemmapImages, hash_images, normalise, split_dataset
+from fer_exp.data.report import describe_duplicates
 from fer_exp.data.seeding import derive_seed
+
+
+def make_dataset(images, labels, classes, names):
+    return ImageDataset(images, labels, tuple(classes), tuple(names), hash_images(images))
 
 
 def pixels():
@@ -88,3 +93,22 @@ def test_each_stream_has_a_seed_of_its_own():
     assert len(seeds) == 10
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(3, 1, 4) == derive_seed(3, 1, 4)
+
+
+def test_duplicates_are_those_of_a_comparison_of_all_pairs():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 1, 48, 48), np.uint8)[(kinds := rng.integers(0, 60, 120))]
+    labels, n_train = rng.integers(0, 3, 120), 80
+    pairs = [(i, j) for i in range(120) for j in range(120) if i != j and kinds[i] == kinds[j]]
+    leaked = {i for i, j in pairs if i < n_train <= j}
+    mislabeled = {i for i, j in pairs if i < n_train <= j and labels[i] != labels[j]}
+    contradictory = {i for i, j in pairs if max(i, j) < n_train and labels[i] != labels[j]}
+
+    def part(indices):
+        return make_dataset(torch.from_numpy(images[indices]), torch.from_numpy(labels[indices]), "abc", "")
+
+    text = describe_duplicates(part(slice(n_train)), part(slice(n_train, None)), "test")
+    assert text.split()[0] == str(len(leaked))
+    assert f"in test, {len(mislabeled)} of" in text
+    assert f"; {len(contradictory)} training" in text
+    assert describe_duplicates(part(slice(1)), part(slice(1, 2)), "test") == ""

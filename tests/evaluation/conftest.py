@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fer_exp.data.dataset import make_dataset
+from fer_exp.data.dataset import ImageDataset, hash_images
 from fer_exp.evaluation.content import Evaluation
 from fer_exp.evaluation.protocol import EvalSplit, Provenance
 from fer_exp.evaluation.scores import score
@@ -47,7 +47,8 @@ def evaluation(predictions):
     never = torch.full((60, 1), -30.0, dtype=torch.float64)
     log_probabilities = torch.cat([log_probabilities, never], dim=1).log_softmax(1)
     pixels = torch.randint(0, 256, (60, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    images = make_dataset(pixels, labels, CLASSES, [f"@{i}\x1b[31m.png" for i in range(60)])
+    names = tuple(f"@{i}\x1b[31m.png" for i in range(60))
+    images = ImageDataset(pixels, labels, tuple(CLASSES), names, hash_images(pixels))
     return Evaluation(
         provenance=PROVENANCE,
         protocol="folders",

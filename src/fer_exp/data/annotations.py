@@ -7,6 +7,7 @@ reason, ``train/angry/123.jpg  # same pixels as validation/sad/7.jpg``. A name w
 
 import csv
 import json
+import logging
 import math
 import os
 import posixpath
@@ -20,15 +21,19 @@ import numpy as np
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path, printable, replacing
 
+log = logging.getLogger(__name__)
+
 _MAX_NAMED = 20
 
 
-def read_exclusions(file: str | Path) -> frozenset[str]:
-    """Read the names in an exclusion list. Empty lines, and what follows ``#``, are comments.
+def read_exclusions(file: str | Path | None) -> frozenset[str]:
+    """Read the names in an exclusion list; none without one. Empty lines, and what follows ``#``, are comments.
 
     Raises:
         UserError: the list cannot be read.
     """
+    if file is None:
+        return frozenset()
     try:
         text = expand_path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
@@ -40,23 +45,26 @@ def read_exclusions(file: str | Path) -> frozenset[str]:
     return frozenset(_parse_line(line) for line in lines if line and not line.startswith("#"))
 
 
-def check_exclusions(given: str, excluded: frozenset[str], names: Iterable[str], root: Path) -> list[str]:
-    """Return the lines of an exclusion list that match no image.
+def check_exclusions(file: str | Path | None, excluded: frozenset[str], names: Iterable[str], root: Path) -> None:
+    """Warn about names in an exclusion list that are neither in ``names`` nor files in ``root``.
 
-    Lines that name another file in ``root`` are not returned: a list may cover splits that are not loaded.
+    A list may cover splits that are not loaded.
 
     Raises:
-        UserError: no line matches; the list belongs to other data.
+        UserError: no name matches; the list belongs to other data.
     """
-    unmatched = excluded.difference(names)
-    absent = sorted(name for name in unmatched if not os.path.lexists(root / name))
-    if excluded and len(absent) == len(excluded):
-        shown = join_first([f"  {printable(name)}" for name in absent], _MAX_NAMED, "\n", "\n  and {} more")
+    given, unmatched = f"data.exclude={printable(file)}", excluded.difference(names)
+    absent = [printable(name) for name in sorted(unmatched) if not os.path.lexists(root / name)]
+    if not absent:
+        return
+    if len(absent) == len(excluded):
+        shown = join_first([f"  {name}" for name in absent], _MAX_NAMED, "\n", "\n  and {} more")
         raise UserError(
             f"{given}: none of its {len(excluded)} lines names an image in {printable(root)}:\n"
             f"{shown}\nExpected paths relative to data.root. python -m fer_exp.audit writes a list for this data."
         )
-    return absent
+    shown = join_first(absent, _MAX_NAMED)
+    log.warning("Warning: %s: %d of %d lines match no image: %s", given, len(absent), len(excluded), shown)
 
 
 def format_exclusion(name: str) -> str:

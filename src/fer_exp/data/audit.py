@@ -193,8 +193,8 @@ def audit_images(
 
 
 def is_constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(N,): whether the pixels of each image (N, ...) span at most ``CONSTANT_RANGE`` levels in every channel."""
-    pixels = images.reshape(*images.shape[:2], -1) if images.ndim == 4 else images.reshape(len(images), 1, -1)
+    """(N,): whether the pixels of each image (N, C, H, W) span at most ``CONSTANT_RANGE`` levels in every channel."""
+    pixels = images.reshape(*images.shape[:2], -1)
     constant = _is_flat(pixels[:, :, : pixels.shape[2] // 48])  # the first row decides for most images
     constant[constant] = _is_flat(pixels[constant])
     return constant
@@ -278,40 +278,3 @@ def _correlations(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.floa
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     correlations: NDArray[np.float32] = np.einsum("ij,ij->i", x, y) / np.maximum(norms, np.float32(1e-6))
     return correlations
-
-
-def describe_duplicates(
-    digests: NDArray[np.uint8] | Sequence[bytes],
-    labels: NDArray[np.int64],
-    constant: NDArray[np.bool_],
-    n_train: int,
-    val_name: str = "validation",
-) -> str:
-    """Describe exact duplicates and constant images that spoil a training; empty if there are none.
-
-    Args:
-        digests: N hashes of the pixels, training images first.
-        labels: (N,).
-        constant: (N,) whether an image is constant.
-        n_train: number of training images.
-        val_name: what the other images are called.
-    """
-    leaked = mislabeled = contradictory = 0
-    for group in group_equal(map(bytes, digests)):
-        train = [i for i in group if i < n_train]
-        validation_labels = {int(labels[i]) for i in group[len(train) :]}
-        if constant[group[0]] or len(group) == 1:
-            continue
-        if validation_labels:
-            leaked += len(train)
-            mislabeled += sum(validation_labels != {int(labels[i])} for i in train)
-        if len({int(labels[i]) for i in train}) > 1:
-            contradictory += len(train)
-    found = []
-    if leaked:
-        found.append(f"{leaked:,} training images are also in {val_name}, {mislabeled:,} of them with another label")
-    if contradictory:
-        found.append(f"{contradictory:,} training images are exact duplicates of others with another label")
-    if constant.any():
-        found.append(f"{constant.sum():,} images are constant")
-    return "; ".join(found)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
@@ -103,14 +103,6 @@ class ImageDataModule(L.LightningDataModule):
         """
         raise NotImplementedError
 
-    def read_exclusions(self) -> frozenset[str]:
-        """Return the names of the images that ``exclude`` lists.
-
-        Raises:
-            UserError: the list cannot be read.
-        """
-        return frozenset() if self.exclude is None else read_exclusions(self.exclude)
-
     def setup(self, stage: str | None = None) -> None:
         """Load both splits, once: decode them, or read them from the cache.
 
@@ -123,7 +115,8 @@ class ImageDataModule(L.LightningDataModule):
         decoded = {split.name: self._decode(split) for split in splits}
         log_formats([part.originals for part in decoded.values()], self.image_format)
         names = chain.from_iterable((*part.names, *part.unreadable) for part in decoded.values())
-        excluded = self._check_exclusions(source, names)
+        excluded = read_exclusions(self.exclude)
+        check_exclusions(self.exclude, excluded, names, source.root)
         if self._ferplus:
             decoded = {name: self._ferplus.relabel(part, name) for name, part in decoded.items()}
         self._resolved = self.class_map.resolve([name for part in decoded.values() for name in part.label_names])
@@ -136,12 +129,8 @@ class ImageDataModule(L.LightningDataModule):
             raise UserError(f"data.batch_size={self.batch_size}: expected 1 to {len(self.train_set)} (training images)")
         self._add_soft_labels()
         log_class_counts(self.train_set, self.val_set)
-        warn_about_duplicates(
-            self.train_set,
-            self.val_set,
-            "the validation fraction" if self.val_fraction else "validation",
-            self._command(),
-        )
+        val_name = "the validation fraction" if self.val_fraction else "validation"
+        warn_about_duplicates(self.train_set, self.val_set, val_name, self._command())
 
     def read_entries(self) -> AuditEntries:
         """Read the training and validation entries without decoding them, for an audit.
@@ -151,7 +140,8 @@ class ImageDataModule(L.LightningDataModule):
         """
         source, splits = self._open("train", "validation")
         parts = [split.read() for split in splits]
-        excluded = self._check_exclusions(source, chain.from_iterable(part.names for part in parts))
+        excluded = read_exclusions(self.exclude)
+        check_exclusions(self.exclude, excluded, chain.from_iterable(part.names for part in parts), source.root)
         if self._ferplus:
             relabel = self._ferplus.relabel_entries
             parts = [relabel(part, self._decode(split), split.name) for split, part in zip(splits, parts, strict=True)]
@@ -180,7 +170,7 @@ class ImageDataModule(L.LightningDataModule):
         decoded = self._decode(split)
         if self._ferplus:
             decoded = self._ferplus.relabel(decoded, name)
-        return self._make_dataset(split, decoded, frozenset() if name == "test" else self.read_exclusions())
+        return self._make_dataset(split, decoded, frozenset() if name == "test" else read_exclusions(self.exclude))
 
     def load_folder(self, name: str, folder: Path) -> ImageDataset:
         """Load a folder of class folders that is not part of the source.
@@ -270,19 +260,6 @@ class ImageDataModule(L.LightningDataModule):
         if self.on_unreadable == "error":
             raise UserError(f"{message}\nRepair or remove them, or skip them with data.on_unreadable=skip.")
         log.warning("Warning: %s\nThey are skipped.", message)
-
-    def _check_exclusions(self, source: ImageSource, names: Iterable[str]) -> frozenset[str]:
-        """Read ``exclude``, and warn about lines that match none of the images ``names``."""
-        excluded = self.read_exclusions()
-        if unmatched := check_exclusions(f"data.exclude={printable(self.exclude)}", excluded, names, source.root):
-            log.warning(
-                "Warning: data.exclude=%s: %d of %d lines match no image: %s",
-                printable(self.exclude),
-                len(unmatched),
-                len(excluded),
-                join_first([printable(name) for name in unmatched], _MAX_NAMED),
-            )
-        return excluded
 
     def _split_train(
         self, dataset: ImageDataset, groups: Mapping[str, str] | None

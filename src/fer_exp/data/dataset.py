@@ -126,13 +126,6 @@ def select_images(images: Tensor | MemmapImages, indices: Tensor) -> Tensor | Me
     return images.select(indices) if isinstance(images, MemmapImages) else images.index_select(0, indices)
 
 
-def make_dataset(
-    images: Tensor | MemmapImages, labels: Tensor, classes: Sequence[str], names: Sequence[str]
-) -> ImageDataset:
-    """Make a dataset from images in memory or on disk."""
-    return ImageDataset(images, labels, tuple(classes), tuple(names), hash_images(images))
-
-
 def hash_images(images: Tensor | MemmapImages) -> np.ndarray:
     """Return (N, 32) uint8: SHA-256 of the pixels of each image."""
     digests = bytearray()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor
 
-from fer_exp.data.audit import describe_duplicates, is_constant
+from fer_exp.data.audit import group_equal, is_constant
 from fer_exp.data.dataset import ImageDataset
 from fer_exp.data.decode import ImageFormat
 from fer_exp.errors import join_first
@@ -56,19 +56,35 @@ def warn_about_duplicates(train: ImageDataset, validation: ImageDataset, name: s
         name: of the validation images in the warning.
         command: lists the duplicates.
     """
-    parts, data = (train, validation), (train.fingerprint, validation.fingerprint)
-    if data in _checked:
+    data = (train.fingerprint, validation.fingerprint)
+    if data in _checked or not (isinstance(train.images, Tensor) and isinstance(validation.images, Tensor)):
         return
     _checked.add(data)
-    pixels = [part.images.numpy() for part in parts if isinstance(part.images, Tensor)]
-    if len(pixels) < len(parts):
-        return
-    found = describe_duplicates(
-        np.concatenate([part.digests for part in parts]),
-        np.concatenate([part.labels.numpy() for part in parts]),
-        np.concatenate([is_constant(images) for images in pixels]),
-        len(train),
-        name,
-    )
-    if found:
+    if found := describe_duplicates(train, validation, name):
         log.warning("Warning: %s. This command lists them, and writes a list for data.exclude: %s", found, command)
+
+
+def describe_duplicates(train: ImageDataset, validation: ImageDataset, name: str) -> str:
+    """Describe exact duplicates and constant images that spoil a training; empty if there are none."""
+    parts, n_train = (train, validation), len(train)
+    labels = [label for part in parts for label in part.labels.tolist()]
+    constant = np.concatenate([is_constant(part.images[:].numpy()) for part in parts])
+    leaked = mislabeled = contradictory = 0
+    for group in group_equal(bytes(digest) for part in parts for digest in part.digests):
+        if constant[group[0]] or len(group) == 1:
+            continue
+        in_train = [i for i in group if i < n_train]
+        validation_labels = {labels[i] for i in group[len(in_train) :]}
+        if validation_labels:
+            leaked += len(in_train)
+            mislabeled += sum(validation_labels != {labels[i]} for i in in_train)
+        if len({labels[i] for i in in_train}) > 1:
+            contradictory += len(in_train)
+    found = []
+    if leaked:
+        found.append(f"{leaked:,} training images are also in {name}, {mislabeled:,} of them with another label")
+    if contradictory:
+        found.append(f"{contradictory:,} training images are exact duplicates of others with another label")
+    if constant.any():
+        found.append(f"{constant.sum():,} images are constant")
+    return "; ".join(found)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fer_exp.config.instantiate import build, build_optimizer_factories
-from fer_exp.data.dataset import make_dataset
+from fer_exp.data.dataset import ImageDataset, hash_images
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches
 from fer_exp.runs.record import RunRecord
 from fer_exp.training.callbacks.checkpoints import Checkpoints
@@ -53,7 +53,8 @@ def replay(cfg, losses, tmp_path, **kwargs):
         logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         default_root_dir=tmp_path,
     )  # fmt: skip
-    blank = make_dataset(torch.zeros(2, 1, 48, 48, dtype=torch.uint8), torch.tensor([0, 1]), "ab", "ab")
+    images = torch.zeros(2, 1, 48, 48, dtype=torch.uint8)
+    blank = ImageDataset(images, torch.tensor([0, 1]), ("a", "b"), ("a", "b"), hash_images(images))
     device = torch.device("cpu")
     trainer.fit(classifier, TrainingBatches(blank, 2, 0, device), ValidationBatches(blank, 2, device), **kwargs)
     return classifier, trainer

@@ -109,33 +109,32 @@ class ParquetTable(ImageSource):
 
     def _read(self, split: str, files: list[Path]) -> Entries:
         names: list[str] = []
-        labels: list[str] = []
         groups: list[str] = []
-        rows: list[tuple[Path, list[int]]] = []  # of each file, the rows that are read
+        labels: list[tuple[Path, list[str | None]]] = []  # of each file, the label of each row; None: not read
+        has_groups = False
         for file in files:
             parquet = self._open(file)
             present = set(parquet.schema_arrow.names)
-            has_groups = self.group_by in present
             wanted = [self.columns[key] for key in ("label", "split") if key in self.columns]
-            wanted += [self.group_by] if has_groups and self.group_by else []
             if missing := [name for name in (*wanted, self.columns["image"]) if name not in present]:
                 raise UserError(f"{printable(file)}: no column {', '.join(missing)}")
+            if self.group_by is not None and self.group_by in present:
+                wanted.append(self.group_by)
+                has_groups = True
             table = parquet.read(list(dict.fromkeys(wanted))).to_pydict()
-            values = table.get(self.columns.get("split", ""))
-            chosen: list[int] = []
-            for i, value in enumerate(table[self.columns["label"]]):
-                label = self._label(value)
-                if label in self.ignore or (split not in self.files and values and _split_of(file, values[i]) != split):
-                    continue
-                chosen.append(i)
-                names.append(f"{file.name}:{i + 1}")
-                labels.append(label)
-                groups.append(str(table[self.group_by][i]) if has_groups and self.group_by else "")
-            rows.append((file, chosen))
+            rows: list[str | None] = [self._label(cell) for cell in table[self.columns["label"]]]
+            if split not in self.files and "split" in self.columns:
+                splits = [_split_of(file, cell) for cell in table[self.columns["split"]]]
+                rows = [label if of_row == split else None for label, of_row in zip(rows, splits, strict=True)]
+            rows = [None if label in self.ignore else label for label in rows]
+            chosen = [i for i, label in enumerate(rows) if label is not None]
+            names += [f"{file.name}:{i + 1}" for i in chosen]
+            groups += [str(table[self.group_by][i]) if self.group_by in present else "" for i in chosen]
+            labels.append((file, rows))
         if not names:
             raise UserError(f"{printable(files[0])}: no rows of {split}")
-        inputs = _Images(self, rows, [bool(label) for label in labels])
-        return make_entries(names, labels, inputs, groups if any(groups) else None)
+        found = [label for _, rows in labels for label in rows if label is not None]
+        return make_entries(names, found, _Images(self, labels), groups if has_groups else None)
 
     def _label(self, value: Any) -> str:
         """The label name of a cell; "" if it has none."""
@@ -149,32 +148,29 @@ class ParquetTable(ImageSource):
         except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
             raise UserError(f"{printable(file)}: cannot be read as a Parquet file ({one_line(error)})") from error
 
-    def images(self, file: Path, rows: list[int]) -> Iterator[ImageInput]:
-        """Yield the images in some rows of a file."""
-        wanted, position = iter(rows), 0
-        row = next(wanted, None)
+    def images(self, file: Path) -> Iterator[Any]:
+        """Yield the cell of the image of each row of a file."""
         for batch in self._open(file).iter_batches(CHUNK_SIZE, columns=[self.columns["image"]]):
-            column = batch.column(0)
-            while row is not None and row < position + len(batch):
-                cell = column[row - position].as_py()
-                content = cell.get("bytes") if isinstance(cell, dict) else cell
-                yield content if isinstance(content, bytes) and content else InvalidImage("no image")
-                row = next(wanted, None)
-            position += len(batch)
+            yield from batch.column(0)
 
 
 @dataclass(frozen=True)
 class _Images:
-    """The images of an entry list, read batch by batch."""
+    """The images of the rows that have a label, which may be empty, read batch by batch."""
 
     table: ParquetTable
-    rows: list[tuple[Path, list[int]]]
-    has_label: list[bool]
+    labels: list[tuple[Path, list[str | None]]]
 
     def __iter__(self) -> Iterator[ImageInput]:
-        images = (image for file, rows in self.rows for image in self.table.images(file, rows))
-        for image, has_label in zip(images, self.has_label, strict=True):
-            yield image if has_label else InvalidImage("unknown label")
+        for file, labels in self.labels:
+            for label, cell in zip(labels, self.table.images(file), strict=True):
+                if label is not None:
+                    yield _content(cell.as_py()) if label else InvalidImage("unknown label")
+
+
+def _content(cell: Any) -> ImageInput:
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    return content if isinstance(content, bytes) and content else InvalidImage("no image")
 
 
 def _find_files(root: Path) -> dict[str, list[Path]]:
