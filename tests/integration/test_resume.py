@@ -152,17 +152,17 @@ def test_resume_auto_repeats_a_damaged_run_and_leaves_a_finished_one(command, ba
 
 
 @pytest.mark.parametrize("is_sweep", [False, True])
-def test_the_same_command_with_relative_paths_finds_its_finished_run(
-    command, settings, faces, tmp_path, monkeypatch, is_sweep
-):
-    monkeypatch.chdir(faces.parent)
-    place = (f"hydra.sweep.dir={tmp_path}/s", "-m") if is_sweep else (f"hydra.run.dir={tmp_path}/s/0", "resume=auto")
-    again = (*settings, f"data.root={faces.name}", "trainer.max_epochs=1", *place)
+def test_the_same_command_with_relative_paths_finds_its_finished_run(command, settings, faces, tmp_path, is_sweep):
+    # The folder's name is a part of other values, and the beginning of the path of the images.
+    (tmp_path / "optim_images").symlink_to(faces)
+    place = ("hydra.sweep.dir=optim", "-m") if is_sweep else ("hydra.run.dir=optim", "resume=auto")
+    again = (*settings, "data.root=optim_images", "trainer.max_epochs=1", *place)
     assert command(*again)[0] == 0
-    before = (tmp_path / "s/0/summary.json").read_bytes()
+    summary = tmp_path / ("optim/0" if is_sweep else "optim") / "summary.json"
+    before = summary.read_bytes()
     status, printed = command(*again)
     assert status == 0, printed
-    assert (tmp_path / "s/0/summary.json").read_bytes() == before
+    assert summary.read_bytes() == before
 
 
 def test_a_checkpoint_belongs_to_the_run_that_wrote_it(command, base, two, tmp_path):

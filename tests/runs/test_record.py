@@ -169,6 +169,17 @@ def test_text_that_is_no_summary_is_refused(tmp_path, text):
         read_summary(tmp_path)
 
 
+def test_config_diff_knows_the_runs_own_folders():
+    before = {
+        "output_dir": "/runs/a",
+        "data": {"root": "/runs/abc"},
+        "mine": {"dir": "/runs/a/x", "uri": "file:/runs/a"},
+    }
+    now = {"output_dir": "/runs/b", "data": {"root": "/runs/abc"}, "a": ["/runs/b/x", "file:/runs/b"]}
+    assert config_diff(before, now) == []
+    assert config_diff({"output_dir": "optim", "optimizer": "torch.optim.SGD"}, {"optimizer": "torch.optim.SGD"}) == []
+
+
 def test_config_diff():
     before = {
         "output_dir": "/runs/a", "seed": 0, "optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "ema": None, "logger": None,

@@ -50,7 +50,7 @@ def test_a_sweep_takes_a_new_folder_or_its_own(tmp_path):
 
 def test_duplicate_jobs_are_found(composed, tmp_path):
     for job, override in enumerate(["optimizer.lr=0.1", "optimizer.lr=0.2"]):
-        config = plain(composed(override, f"output_dir=somewhere/{job}"))
+        config = plain(composed(override, f"output_dir={tmp_path}/{job}"))
         RunRecord(tmp_path / str(job), {"config": config}).finish("completed", 1.0)
     assert duplicate_job(composed("optimizer.lr=0.2"), tmp_path, 2) == 1
     assert duplicate_job(composed("optimizer.lr=0.2"), tmp_path, 1) is None

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fer_exp.runs.config_diff import NEUTRAL_KEYS, flatten, is_batch_count
+from fer_exp.runs.config_diff import NEUTRAL_KEYS, flatten, is_batch_count, mask_folder
 
 Setting = str | int | float | bool | None
 
@@ -21,9 +21,9 @@ def flat_settings(summary: Mapping[str, Any]) -> tuple[dict[str, Setting], dict[
     """Return the settings that decide a run's result, and the incidental ones, both as flat keys."""
     settings: dict[str, Setting] = {}
     incidental: dict[str, Setting] = {}
-    own_folder = summary["config"].get("output_dir")
+    own_folder = str(summary["config"].get("output_dir"))
     for key, value in single_values(summary["config"]):
-        is_own_path = isinstance(value, str) and isinstance(own_folder, str) and own_folder in value
+        is_own_path = isinstance(value, str) and mask_folder(value, own_folder) != value
         if key not in _REQUESTS and not is_own_path:
             is_incidental = any(key == name or key.startswith(f"{name}.") for name in _INCIDENTAL)
             (incidental if is_incidental else settings)[key] = value

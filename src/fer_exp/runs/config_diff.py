@@ -3,7 +3,9 @@
 Resuming, duplicate jobs of a sweep, "finished before" and the groups of a comparison use it.
 """
 
+import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -82,6 +84,11 @@ def _without_folder(config: Mapping[str, Any]) -> Any:
             return {key: strip(item) for key, item in value.items()}
         if isinstance(value, list):
             return [strip(item) for item in value]
-        return value.replace(str(folder), "${output_dir}") if folder and isinstance(value, str) else value
+        return mask_folder(value, folder) if isinstance(value, str) and isinstance(folder, str) else value
 
     return strip(config)
+
+
+def mask_folder(text: str, folder: str) -> str:
+    """Put ``${output_dir}`` in place of the path ``folder``: ``/runs/a/logs``, but not ``/runs/ab``."""
+    return re.sub(rf"{re.escape(folder)}(?![^/\\])", "${output_dir}", text) if Path(folder).is_absolute() else text

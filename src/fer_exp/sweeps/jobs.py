@@ -64,7 +64,7 @@ class SweepCallback(Callback):
             folder = Path(hydra.run.dir)
             HydraConfig.instance().set_config(config)
             run_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            run_config.output_dir = str(folder)
+            run_config.output_dir = str(folder.absolute())
             settings: Any = OmegaConf.to_container(run_config, resolve=True)
             check_run_dir(folder, resume, settings)
         except OmegaConfBaseException:
