@@ -21,8 +21,7 @@ from fer_exp.comparison.tables import Section
 from fer_exp.errors import UserError
 from fer_exp.files import csv_cell, markdown_text, printable, replacing
 from fer_exp.plots import svg
-from fer_exp.plots.pages import page_templates
-from fer_exp.plots.tables import markdown_table, text_table
+from fer_exp.plots.reports import markdown_table, page_templates, text_table
 
 MARKDOWN, CSV, HTML, LATEX, FIGURES = "comparison.md", "comparison.csv", "report.html", "comparison.tex", "figures"
 MAX_CAVEATS = 4  # on the terminal and on the first screen

@@ -14,7 +14,7 @@ from fer_exp.data.annotations import format_exclusion
 from fer_exp.data.audit import SPLITS, Audit, Group
 from fer_exp.files import printable
 from fer_exp.plots.images import Row, Tile, sheet_figure
-from fer_exp.plots.tables import text_table
+from fer_exp.plots.reports import text_table
 
 MAX_GROUPS, MAX_TILES, TILES_PER_ROW = 60, 6, 8  # of a sheet, of a group, of a row
 

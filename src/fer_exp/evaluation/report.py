@@ -20,9 +20,8 @@ from fer_exp.evaluation.scores import BINS, LEVEL, Scores
 from fer_exp.files import markdown_text, printable, replacing
 from fer_exp.plots.evaluation import inline_svg
 from fer_exp.plots.images import sheet_figure
-from fer_exp.plots.pages import page_templates
+from fer_exp.plots.reports import markdown_table, page_templates, text_table
 from fer_exp.plots.style import save_plot
-from fer_exp.plots.tables import markdown_table, text_table
 from fer_exp.runs.checkpoint import LoadedModel
 from fer_exp.runs.record import write_json
 

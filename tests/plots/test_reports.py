@@ -1,7 +1,7 @@
 import pytest
 from rich.cells import cell_len
 
-from fer_exp.plots.tables import markdown_table, text_table
+from fer_exp.plots.reports import markdown_table, text_table
 
 ROWS = [["conv1", "(N, 64, 48, 48)", "640"], ["[bold]name", "x", "1,234"], ["愤怒", "😀", "7"]]
 

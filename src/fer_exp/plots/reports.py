@@ -1,9 +1,10 @@
-"""Tables as plain text for the terminal, and as Markdown."""
+"""What reports are made of: tables for the terminal and in Markdown, and the templates of HTML pages."""
 
 import io
 import shutil
 from collections.abc import Iterable, Sequence
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -38,3 +39,15 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: 
     rule = ["---" if side == "l" else "--:" for side in align]
     first, *others = (list(map(markdown_text, row)) for row in (header, *rows))
     return "\n".join(f"| {' | '.join(row)} |" for row in (first, rule, *others))
+
+
+def page_templates() -> Environment:
+    """The templates, by path in the package: text is escaped for HTML and on one line, a missing value is an error."""
+    return Environment(
+        loader=PackageLoader("fer_exp", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
