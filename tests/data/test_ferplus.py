@@ -169,7 +169,7 @@ def test_images_of_other_rows_are_refused(file, names):
     ("content", "said"),
     [
         (None, "cannot be read"),
-        ("", "no column"),
+        ("", "Usage"),
         ("Usage,Image name,neutral\nTraining,a.png,1\n", "happiness"),
         (",".join(["Usage", "Image name", *COLUMNS]) + "\n", "no rows"),
         (",".join(["Usage", "Image name", *COLUMNS]) + "\nTraining,a.png" + ",many" * 10 + "\n", "fer2013new.csv"),

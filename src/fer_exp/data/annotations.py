@@ -11,10 +11,10 @@ import logging
 import math
 import os
 import posixpath
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,20 +106,7 @@ def read_soft_labels(
         UserError: the file cannot be read, a row is invalid, or no row matches.
     """
     given = f"data.soft_labels={printable(file)}"
-    expected = f"expected a CSV file with the columns file, {', '.join(classes)}"
-    try:
-        with expand_path(file).open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            header = Counter(reader.fieldnames or ())
-            for column in ("file", *classes):
-                if header[column] != 1:
-                    raise UserError(
-                        f"{given}: the column {column} occurs {header[column]} times in line 1; {expected}."
-                    )
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else one_line(error)
-        raise UserError(f"{given}: cannot be read ({reason}); {expected}.") from error
+    rows = read_csv(expand_path(file), given, ("file", *classes))
     place = {name: i for i, name in enumerate(names)}
     soft_labels = np.eye(len(classes), dtype=np.float32)[np.asarray(labels)]
     first_line: dict[str, int] = {}
@@ -148,6 +135,34 @@ def read_soft_labels(
             f"{printable(names[0])}."
         )
     return soft_labels, len(first_line)
+
+
+def read_csv(file: Path, given: str, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+    """Read the line number and the cells of each row of a CSV file.
+
+    Args:
+        file: the file, with a header.
+        given: the setting that names it, for messages.
+        columns: names that the header has to hold.
+
+    Raises:
+        UserError: the file cannot be read, has no rows, or does not have each of the columns once.
+    """
+    expected = f"expected a CSV file with the columns {', '.join(columns)}"
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, skipinitialspace=True)
+            header = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            for column in columns:
+                if (count := header.count(column)) != 1:
+                    raise UserError(f"{given}: the column {column} occurs {count} times in line 1; {expected}.")
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise UserError(f"{given}: cannot be read ({reason}); {expected}.") from error
+    if not rows:
+        raise UserError(f"{given}: has no rows; {expected}.")
+    return rows
 
 
 def _number(cell: str | None) -> float:

@@ -7,7 +7,6 @@ training target; the first one is the label. Other images, and those whose most 
 face", are excluded.
 """
 
-import csv
 import hashlib
 import logging
 import re
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from fer_exp.data.annotations import read_csv
 from fer_exp.data.cache import DecodedSplit
 from fer_exp.data.dataset import select_images
 from fer_exp.data.decode import parse_pixels
@@ -71,7 +71,8 @@ class FerPlus:
             raise UserError(f"data.ferplus.labels={labels}: expected majority or votes")
         self.file, self.labels, self.contempt, self.cache_dir = expand_path(file), labels, contempt, cache_dir
         self.fer2013 = None if fer2013 is None else expand_path(fer2013)
-        rows = _read_csv(self.file, "data.ferplus.file", ("Usage", "Image name", *COLUMNS))
+        columns = ("Usage", "Image name", *COLUMNS)
+        rows = [row for _, row in read_csv(self.file, f"data.ferplus.file={printable(file)}", columns)]
         try:
             votes = np.array([[int(row[column] or "none") for column in COLUMNS] for row in rows])
             if votes.min() < 0:
@@ -161,13 +162,13 @@ class FerPlus:
     def _pixels(self) -> NDArray[np.uint8]:
         """(R, 48, 48): the images of ``fer2013.csv``."""
         assert self.fer2013 is not None
-        rows = _read_csv(self.fer2013, "data.ferplus.fer2013", ("pixels",))
+        rows = read_csv(self.fer2013, f"data.ferplus.fer2013={printable(self.fer2013)}", ("pixels",))
         if len(rows) != len(self.splits):
             raise UserError(
                 f"data.ferplus.fer2013={printable(self.fer2013)}: {len(rows)} rows; FER+ has {len(self.splits)} rows. "
                 "Expected the complete fer2013.csv."
             )
-        return np.stack([parse_pixels(row["pixels"]) for row in rows])
+        return np.stack([parse_pixels(row["pixels"]) for _, row in rows])
 
     def _match_pixels(self, decoded: DecodedSplit) -> NDArray[np.int64]:
         """(N,): the row of each image by its pixels, -1 if no row is similar enough."""
@@ -248,19 +249,3 @@ def _standardized(images: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     means -= means.mean(1, keepdims=True)
     normalized: NDArray[np.float32] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.float32(1e-6))
     return normalized
-
-
-def _read_csv(file: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in columns if name not in reader.fieldnames]
-            if missing:
-                raise UserError(f"{key}={printable(file)}: has no column {', '.join(missing)}")
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{key}={printable(file)}: cannot be read ({error})") from error
-    if not rows:
-        raise UserError(f"{key}={printable(file)}: has no rows")
-    return rows
