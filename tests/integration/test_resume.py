@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,6 +164,16 @@ def test_the_same_command_with_relative_paths_finds_its_finished_run(command, se
     status, printed = command(*again)
     assert status == 0, printed
     assert summary.read_bytes() == before
+
+
+def test_more_epochs_for_a_finished_run_in_the_way_that_the_refusal_says(command, base, settings, two):
+    longer = (*settings, "trainer.max_epochs=4")
+    status, printed = command(*longer, f"hydra.run.dir={two}", "resume=auto")
+    assert status == 1
+    assert "trainer.max_epochs was 2 and is 4" in printed
+    (resume,) = [word.strip(".") for word in printed.split() if word.startswith("resume=")]
+    assert command(*longer, resume, "hydra.run.dir=longer")[0] == 0
+    assert history(Path("longer")) == history(base / "four")
 
 
 def test_a_checkpoint_belongs_to_the_run_that_wrote_it(command, base, two, tmp_path):

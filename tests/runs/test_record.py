@@ -170,11 +170,7 @@ def test_text_that_is_no_summary_is_refused(tmp_path, text):
 
 
 def test_config_diff_knows_the_runs_own_folders():
-    before = {
-        "output_dir": "/runs/a",
-        "data": {"root": "/runs/abc"},
-        "mine": {"dir": "/runs/a/x", "uri": "file:/runs/a"},
-    }
+    before = {"output_dir": "/runs/a", "data": {"root": "/runs/abc"}, "a": ["/runs/a/x", "file:/runs/a"]}
     now = {"output_dir": "/runs/b", "data": {"root": "/runs/abc"}, "a": ["/runs/b/x", "file:/runs/b"]}
     assert config_diff(before, now) == []
     assert config_diff({"output_dir": "optim", "optimizer": "torch.optim.SGD"}, {"optimizer": "torch.optim.SGD"}) == []

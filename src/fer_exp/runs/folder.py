@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fer_exp.errors import UserError, join_first
-from fer_exp.files import DRAFT, expand_path
+from fer_exp.files import DRAFT, expand_path, quote_override
 from fer_exp.runs.checkpoint import is_intact
 from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
 from fer_exp.runs.record import FINISHED, HISTORY, SUMMARY, SchemaError, digest, read_history, read_summary
@@ -131,9 +131,11 @@ def _check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if summary and (is_finished or has_checkpoint):
         ignore = NEUTRAL_KEYS if is_finished else RESUME_KEYS
         if changed := config_diff(summary["config"], config, ignore):
+            remedy = "another folder"
+            if has_checkpoint and not config_diff(summary["config"], config, RESUME_KEYS):
+                remedy = f"continue the run in a new folder with {quote_override('resume', folder / LAST)}"
             raise UserError(
-                f"{folder} holds a run with other settings ({'; '.join(changed)}). Use the same settings or another "
-                f"folder."
+                f"{folder} holds a run with other settings ({'; '.join(changed)}). Use the same settings, or {remedy}."
             )
     if not has_checkpoint and not is_finished:
         _check_own_files(folder)
