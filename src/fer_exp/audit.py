@@ -92,7 +92,7 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command; exits with status 1 if the dataset cannot be read."""
-    call(run)
+    call(run, "audit")
 
 
 if __name__ == "__main__":

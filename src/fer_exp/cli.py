@@ -38,19 +38,19 @@ _ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]+""")
 _SWEEP_FUNCTION = re.compile(r"(choice|glob|range|shuffle|sort|tag)\(.*\)")
 
 
-def call(command: Callable[[], Any], is_hydra: bool = True) -> None:
+def call(command: Callable[[], Any], config_name: str = "") -> None:
     """Run the main function of a command. Print errors on one line, without a traceback, and set the exit status.
 
     Args:
         command: takes no arguments; it reads ``sys.argv``, as functions decorated with ``hydra.main`` do.
-        is_hydra: whether Hydra parses the arguments; paths among them are then quoted.
+        config_name: of the YAML file in ``conf/``; empty if Hydra does not parse the arguments.
     """
     protect_streams()
     os.environ["MPLBACKEND"] = "agg"  # importing matplotlib fails if the backend of a notebook is set
     status = 0
     try:
         _check_working_dir()
-        if is_hydra:
+        if config_name:
             sys.argv[1:] = quote_paths(sys.argv[1:])
         with env_override({_TRACEBACK: "1"}):  # Hydra then raises its errors instead of printing them
             command()
@@ -60,7 +60,7 @@ def call(command: Callable[[], Any], is_hydra: bool = True) -> None:
     except Exception as error:
         if os.environ.get(_TRACEBACK, "0").lower() not in ("", "0", "false"):
             raise
-        print(f"Error: {_explain(error, sys.argv[1:])}", file=sys.stderr)
+        print(f"Error: {_explain(error, sys.argv[1:], config_name)}", file=sys.stderr)
         status = 1
     if status:
         sys.exit(status)
@@ -140,7 +140,7 @@ def _check_working_dir() -> None:
         raise UserError(f"the working directory {printable(folder)} has a name that is not UTF-8 text; rename it")
 
 
-def _explain(error: Exception, arguments: Sequence[str]) -> str:
+def _explain(error: Exception, arguments: Sequence[str], config_name: str) -> str:
     """Return the message for an error that was raised outside a run: what is wrong, where, and what to type."""
     if isinstance(error, UserError):
         return str(error)
@@ -154,7 +154,7 @@ def _explain(error: Exception, arguments: Sequence[str]) -> str:
     if problem := _wrong_override(arguments):
         return problem
     if isinstance(error, HydraException):
-        return _explain_key(str(error), arguments) or _hydra_message(error)
+        return _explain_key(str(error), arguments, config_name) or _hydra_message(error)
     causes = [each for each in (error, error.__cause__, error.__context__) if isinstance(each, OSError)]
     if cause := next((each for each in causes if each.filename), None):
         is_yaml = str(cause.filename).endswith((".yaml", ".yml"))
@@ -185,24 +185,37 @@ def _wrong_override(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _explain_key(message: str, arguments: Sequence[str]) -> str | None:
+def _explain_key(message: str, arguments: Sequence[str], config_name: str) -> str | None:
     """The message for an unknown key. It may be a key of another choice, as ``data.root`` of ``data=folders``."""
     found = re.match(r"Could not override '([^']+)'", message)
     if not found:
         return None
     argument = next((each for each in arguments if each.partition("=")[0] == found[1]), found[1])
-    group, _, key = found[1].partition(".")
-    if key:
-        choices = [choice for choice, node in _choices(group).items() if key in node]
-        if choices:
-            return f"{argument}: this key needs {' or '.join(f'{group}={choice}' for choice in choices)}"
-        known = [f"{group}.{name}" for node in _choices(group).values() for name in node]
-        similar = get_close_matches(found[1], sorted({*known}), n=1)
-    else:
-        similar = [f"{place}.{group}" for place in GROUPS if any(group in node for node in _choices(place).values())]
-        similar = similar or [name for word, name in _SYNONYMS.items() if word == group]
-    hint = f"did you mean {' or '.join(similar)}?" if similar else "--cfg job prints the keys"
+    known = _known_keys(config_name)
+    if known.get(found[1]):
+        return f"{argument}: this key needs {' or '.join(known[found[1]])}"
+    names: dict[str, list[str]] = {}
+    for key in known:
+        for name in {key, key.rpartition(".")[2]}:
+            names.setdefault(name, []).append(key)
+    names |= {word: [key] for word, key in _SYNONYMS.items() if key in known}
+    similar = get_close_matches(found[1], sorted(names), n=1, cutoff=0.75)
+    hint = f"did you mean {' or '.join(names[similar[0]])}?" if similar else "--cfg job prints the keys"
     return f"{argument}: there is no such key; {hint}"
+
+
+def _known_keys(config_name: str) -> dict[str, list[str]]:
+    """The keys of a command, each with the choices that have it: ``{"seed": [], "data.root": ["data=folders"]}``."""
+    node = yaml.safe_load((CONFIG_DIR / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    known: dict[str, list[str]] = {}
+    for key, value in node.items():
+        known |= {f"{key}.{name}": [] for name in value} if isinstance(value, dict) else {key: []}
+    for group in GROUPS:
+        if any(isinstance(entry, dict) and group in entry for entry in node["defaults"]):
+            for choice, keys in _choices(group).items():
+                for name in keys:
+                    known.setdefault(f"{group}.{name}", []).append(f"{group}={choice}")
+    return known
 
 
 def _choices(group: str) -> dict[str, Mapping[str, Any]]:
@@ -224,8 +237,6 @@ def _undecodable_files(arguments: Sequence[str]) -> Iterator[Path]:
             path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             yield path
-        except OSError:
-            continue
 
 
 def _hydra_message(error: BaseException) -> str:

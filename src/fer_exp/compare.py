@@ -83,7 +83,7 @@ def run() -> None:
 
 def main() -> None:
     """Run the command; exit with status 1 if the runs cannot be compared."""
-    call(run, is_hydra=False)
+    call(run)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command; exits with status 1 after a user error."""
-    call(run)
+    call(run, "evaluate")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command; exits with status 1 after a user error."""
-    call(run)
+    call(run, "export")
 
 
 if __name__ == "__main__":

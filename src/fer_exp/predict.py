@@ -137,7 +137,7 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command; exits with status 1 after a user error."""
-    call(run)
+    call(run, "predict")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def main() -> None:
     """Run the command; exit with status 0 only if everything succeeded."""
     status = 0
     try:
-        call(run)
+        call(run, "train")
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
     if status := close_sweep(status):
