@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,9 +49,11 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
 
     from fer_exp.evaluation.images import build_data, load_images
     from fer_exp.evaluation.report import format_report, write_report
+    from fer_exp.training.fit import collect_warnings
 
     given = {key: value for key, value in plain(cfg.data).items() if value != "???"}
-    images = load_images(build_data(model, given), str(cfg.split))
+    with collect_warnings() as logged:
+        images = load_images(build_data(model, given), str(cfg.split))
     protocol = choose_protocol(cfg.protocol, images.split, provenance)
     is_recorded = protocol in ("official", "other") and images.split.fingerprint != provenance.selection
     run = source.run if is_recorded else None
@@ -64,7 +67,9 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
         omitted = write_report(evaluation, model, folder, cfg.plots.theme)
         if ledger:
             _record(ledger, evaluation, folder)
-    log.info("\n%s\n", format_report(evaluation))
+    # The training may have reported the warnings that were logged above; the files hold them all.
+    notes = [note for note in evaluation.notes if not note.endswith(tuple(logged))]
+    log.info("\n%s\n", format_report(replace(evaluation, notes=notes)))
     for line in omitted:
         log.info("%s", line)
     names = ", ".join(sorted(path.name for path in folder.iterdir()))

@@ -34,7 +34,7 @@ def test_splits_are_those_of_the_run(data, faces):
     held_out = {name: load_images(data(val_fraction=0.2), name) for name in ("train", "selection", "validation")}
     counts = {name: len(images.evaluated) for name, images in held_out.items()}
     assert counts == {"train": 56, "selection": 14, "validation": 35}
-    assert held_out["selection"].place == held_out["train"].place == faces / "train"
+    assert held_out["selection"].split.location == held_out["train"].split.location == "train"
     validation = held_out["validation"]
     assert validation.split == load_images(data(), "validation").split
     assert validation.selection.fingerprint == held_out["selection"].split.fingerprint
@@ -42,8 +42,8 @@ def test_splits_are_those_of_the_run(data, faces):
 
 
 def test_the_folder_of_a_split_is_that_split(data, faces):
-    assert load_images(data(), str(faces / "validation")).name == "validation"
-    assert load_images(data(), str(faces / "train") + "/").name == "train"
+    assert load_images(data(), str(faces / "validation")).split.name == "validation"
+    assert load_images(data(), str(faces / "train") + "/").split.name == "train"
 
 
 def test_no_image_of_a_test_set_is_excluded(faces, tmp_path):
@@ -53,8 +53,8 @@ def test_no_image_of_a_test_set_is_excluded(faces, tmp_path):
     (tmp_path / "exclude.txt").write_text("Test/happy/00000.png\nvalidation/happy/00000.png\n")
     given = {"root": str(root), "exclude": str(tmp_path / "exclude.txt")}
     images = load_images(build_data(model(root=""), given), "test")
-    assert (images.place, len(images.evaluated), len(images.selection)) == (root / "Test", 35, 34)
-    assert load_images(build_data(model(root=""), given), str(root / "Test")).name == "test"
+    assert (images.split.location, len(images.evaluated), len(images.selection)) == ("Test", 35, 34)
+    assert load_images(build_data(model(root=""), given), str(root / "Test")).split.name == "test"
 
 
 def test_a_test_folder_in_place_of_validation_is_no_test_set(faces, tmp_path):
@@ -63,12 +63,12 @@ def test_a_test_folder_in_place_of_validation_is_no_test_set(faces, tmp_path):
     (root / "validation").rename(root / "test")
     held_out = build_data(model(root=str(root)), {"val_fraction": 0.2})
     for name in ("test", str(root / "test")):
-        assert load_images(held_out, name).name == "test"
-    assert load_images(held_out, "validation").name == "selection"  # of the training images
+        assert load_images(held_out, name).split.name == "test"
+    assert load_images(held_out, "validation").split.name == "selection"  # of the training images
     (tmp_path / "exclude.txt").write_text("test/happy/00000.png\n")
     for given in ({}, {"exclude": str(tmp_path / "exclude.txt")}):
         validated = build_data(model(root=str(root)), given)
-        assert load_images(validated, "validation").name == "validation"
+        assert load_images(validated, "validation").split.name == "validation"
         for name in ("test", str(root / "test")):
             with pytest.raises(UserError, match="split=test"):
                 load_images(validated, name)

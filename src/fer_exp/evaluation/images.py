@@ -26,29 +26,18 @@ class Images:
     """The images of an evaluation.
 
     Attributes:
-        name: ``train``, ``selection``, ``validation``, ``test``, or a folder.
-        place: folder or file of the evaluated images.
+        split: name, fingerprint and location of the evaluated images.
         evaluated: the evaluated images.
         train: the run's training images; None if unknown.
         selection: the images that the run validated on; None if unknown.
-        root: the run's data folder; None if unknown.
         is_held_out: whether ``selection`` was held out of train/.
     """
 
-    name: str
-    place: Path
+    split: EvalSplit
     evaluated: ImageDataset
     train: ImageDataset | None = None
     selection: ImageDataset | None = None
-    root: Path | None = None
     is_held_out: bool = False
-
-    @property
-    def split(self) -> EvalSplit:
-        """Name, fingerprint and location of the evaluated images; the location is relative to ``root`` if possible."""
-        inside = self.root is not None and self.place.is_relative_to(self.root)
-        location = self.place.relative_to(self.root) if inside and self.root else self.place
-        return EvalSplit(self.name, self.evaluated.fingerprint, location.as_posix())
 
 
 def build_data(model: LoadedModel, given: Mapping[str, Any]) -> ImageDataModule:
@@ -91,7 +80,8 @@ def load_images(data: ImageDataModule, split: str) -> Images:
         name = _split_name(split, {})
         if name in SPLITS:
             raise UserError(f"split={name}: the data of this checkpoint was not found; give data.root=DIR")
-        return Images(name, Path(name), data.load_folder(name, Path(name)))
+        evaluated = data.load_folder(name, Path(name))
+        return Images(EvalSplit(name, evaluated.fingerprint, Path(name).as_posix()), evaluated)
     data.setup()
     source, selection, is_held_out = data.source, data.val_set, data.val_fraction > 0
     assert source is not None
@@ -118,7 +108,9 @@ def load_images(data: ImageDataModule, split: str) -> Images:
         )
     else:
         evaluated = loaded
-    return Images(name, place, evaluated, data.train_set, selection, source.root, is_held_out)
+    location = place.relative_to(source.root) if place.is_relative_to(source.root) else place
+    described = EvalSplit(name, evaluated.fingerprint, location.as_posix())
+    return Images(described, evaluated, data.train_set, selection, is_held_out)
 
 
 def _split_name(split: str, places: Mapping[str, Path]) -> str:
