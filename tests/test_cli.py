@@ -136,20 +136,6 @@ def test_closed_streams_are_no_error(tmp_path, redirection):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["train", "compare"])
-def test_a_reader_may_close_the_output_early(tmp_path, command):
-    with subprocess.Popen(
-        [sys.executable, "-m", f"fer_exp.{command}", "--help"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(SRC)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
-
-
 FULL_LOG = "hydra.job_logging.handlers.file.filename=/dev/full"
 MISTAKES = {
     "train": ["data=folders", "data.root=nowhere", FULL_LOG],

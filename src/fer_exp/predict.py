@@ -93,19 +93,14 @@ def find_images(given: object) -> list[Path]:
     for name in given if isinstance(given, ListConfig) else [given]:
         place = expand_path(name)
         try:
-            if place.is_dir():
-                below = [place / path for path in sorted(walk_images(place).images)]
-                if not below:
-                    raise UserError(
-                        f"images={printable(name)}: the folder contains no images ({', '.join(sorted(SUFFIXES))})"
-                    )
-                found += below
-            elif place.exists():
-                found.append(place)
-            else:
+            if not place.exists():
                 raise UserError(f"images={printable(name)}: there is no such file or folder")
+            images = [place / path for path in sorted(walk_images(place).images)] if place.is_dir() else [place]
         except OSError as error:
             raise UserError(f"images={printable(name)}: cannot be read ({error.strerror})") from error
+        if not images:
+            raise UserError(f"images={printable(name)}: the folder contains no images ({', '.join(sorted(SUFFIXES))})")
+        found += images
     if not found:
         raise UserError("images=[]: expected at least one file or folder")
     return list(dict.fromkeys(found))

@@ -64,14 +64,16 @@ def check_values(cfg: DictConfig, schema: type) -> None:
 
 
 def _report(problems: list[str]) -> None:
-    if any(problem.startswith("seed=") for problem in problems):  # data.seed is seed by default
-        problems = [problem for problem in problems if not problem.startswith("data.seed=")]
-    first_of_key = {problem.partition(":")[0].partition("=")[0]: problem for problem in reversed(problems)}
-    unique = [problem for problem in dict.fromkeys(problems) if problem in first_of_key.values()]
-    if len(unique) == 1:
-        raise UserError(unique[0])
-    if unique:
-        raise UserError("\n  - ".join([f"{len(unique)} settings are wrong:", *unique]))
+    """Raise UserError with the first problem of each key, if there are any."""
+    first: dict[str, str] = {}
+    for problem in problems:
+        first.setdefault(problem.partition(":")[0].partition("=")[0], problem)
+    if "seed" in first:
+        first.pop("data.seed", None)  # which is seed by default
+    if len(first) > 1:
+        raise UserError("\n  - ".join([f"{len(first)} settings are wrong:", *first.values()]))
+    for problem in first.values():
+        raise UserError(problem)
 
 
 def _schema_problems(cfg: DictConfig, schema: type) -> list[str]:
