@@ -58,7 +58,9 @@ def make_sheets(evaluation: Evaluation, model: LoadedModel) -> tuple[Sheets, lis
     if len(wrong):
         worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]]
         title = f"The {len(worst)} most confident of {len(wrong):,} errors"
-        sheets["mistakes"] = (title, _rows(_mistakes(evaluation, worst.tolist()), MISTAKES_PER_ROW))
+        names = evaluation.images.names
+        tiles = [_tile(evaluation, i, printable(names[i]).rpartition("/")[2]) for i in worst.tolist()]
+        sheets["mistakes"] = (title, _rows([[tile] for tile in tiles], MISTAKES_PER_ROW))
     else:
         omitted.append("There is no plot of errors: every prediction is correct.")
     some = _some_of_each_class(evaluation.images.labels, len(evaluation.images.classes), evaluation.seed)
@@ -70,12 +72,6 @@ def make_sheets(evaluation: Evaluation, model: LoadedModel) -> tuple[Sheets, lis
     else:
         sheets["gradcam"] = ("Grad-CAM", _rows(_gradcam(evaluation, some.tolist(), maps), GRADCAM_PER_CLASS))
     return sheets, omitted
-
-
-def _mistakes(evaluation: Evaluation, indices: list[int]) -> list[list[Tile]]:
-    """The images with true class, predicted class and file name."""
-    files = [printable(evaluation.images.names[i]).rpartition("/")[2] for i in indices]
-    return [[_tile(evaluation, i, file)] for i, file in zip(indices, files, strict=True)]
 
 
 def _gradcam(evaluation: Evaluation, indices: list[int], maps: NDArray[np.floating]) -> list[list[Tile]]:

@@ -191,8 +191,10 @@ class Ledger:
         """
         if (report := self.reports.get(fingerprint)) is not None:
             raise UserError(
-                f"{self.path.parent}: this run was already reported on these test images: {_summary(report)}. A test "
-                "set is reported once per run, because choosing between two results would make it a validation set."
+                f"{self.path.parent}: this run was already reported on these test images: {report.get('images')} "
+                f"images on {str(report.get('time'))[:10]}, accuracy {100 * report['accuracy']:.2f} % "
+                f"({report.get('weights')} weights, tta={report.get('tta')}), see {report.get('output')}. A test set "
+                "is reported once per run, because choosing between two results would make it a validation set."
             )
 
     def add_report(self, fingerprint: str, report: Mapping[str, Any]) -> None:
@@ -215,10 +217,3 @@ class Ledger:
 
     def _write(self) -> None:
         write_json(self.path, {"schema": 2, "reports": self.reports, "others": self.others})
-
-
-def _summary(report: Mapping[str, Any]) -> str:
-    return (
-        f"{report.get('images')} images on {str(report.get('time'))[:10]}, accuracy {100 * report['accuracy']:.2f} % "
-        f"({report.get('weights')} weights, tta={report.get('tta')}), see {report.get('output')}"
-    )
