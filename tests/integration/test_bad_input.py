@@ -1,7 +1,13 @@
 """Wrong YAML files, and paths with special characters."""
 
+import os
+import shutil
+import sys
+from functools import partial
+
 import pytest
 
+from fer_exp import audit, train
 from fer_exp.runs.record import read_summary
 
 QUICK = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none", "data.batch_size=10")
@@ -48,6 +54,15 @@ def test_an_error_in_a_yaml_file_is_reported(command, tmp_path, content, words):
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert_refused(command, ["--config-dir", "conf", "optimizer=mine"], words)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("main", [train.main, audit.main], ids=["train", "audit"])
+def test_a_class_whose_name_is_no_utf8_text_is_refused(run_main, faces, tmp_path, main):
+    shutil.copytree(faces, tmp_path / "unpacked")
+    for split in ("train", "validation"):
+        (tmp_path / "unpacked" / split / "angry").rename(tmp_path / "unpacked" / split / os.fsdecode(b"\xb7\xdf"))
+    assert_refused(partial(run_main, main), ["data=folders", "data.root=unpacked"], [r"\xb7\xdf", "UTF-8"])
 
 
 def test_the_run_folder_may_have_special_characters(command, faces, tmp_path):

@@ -44,7 +44,7 @@ class ClassMap:
 
         Raises:
             UserError: fewer than 2 or more than ``MAX_CLASSES`` classes, a class given twice, or a label in
-                ``class_names`` or ``merge`` that the data does not have.
+                ``class_names`` or ``merge`` that the data does not have, or a name that is not printable text.
         """
         labels = {*labels}
         self._check_keys("class_names", self.class_names, labels)
@@ -60,6 +60,11 @@ class ClassMap:
             raise UserError(
                 f"data.classes: expected 2 to {MAX_CLASSES} different classes; there are {len(classes)}: "
                 f"{join_first([printable(name) for name in classes], _MAX_NAMED)}"
+            )
+        if unprintable := [shown for name in classes if (shown := printable(name)) != name]:
+            raise UserError(
+                f"data.classes: {join_first(unprintable, _MAX_NAMED)}: the name is not UTF-8 text, or has special "
+                "characters. Rename the folder or the label."
             )
         return classes
 
