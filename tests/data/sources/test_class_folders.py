@@ -206,13 +206,13 @@ def test_each_change_changes_the_identity(tmp_path, make_split, change):
 
 
 def test_many_files_are_listed_in_seconds(tmp_path):
-    for i in range(200):
+    for i in range(40):
         (tmp_path / f"{i % 2}/{i}").mkdir(parents=True)
         for j in range(100):
             (tmp_path / f"{i % 2}/{i}/{j}.png").touch()
     start = time.process_time()
-    assert len(listed(tmp_path)) == 20_000
-    assert time.process_time() - start < 2  # about 0.2
+    assert len(listed(tmp_path)) == 4_000
+    assert time.process_time() - start < 1  # about 0.05
 
 
 def test_real_folders_have_the_published_counts(real_root):

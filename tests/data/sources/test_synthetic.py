@@ -66,8 +66,8 @@ def test_folder_with_other_files_is_refused(tmp_path):
 
 
 def test_linear_model_learns_something_but_not_much():
-    train, train_labels = draw_many(1400, split=0)
-    validation, validation_labels = draw_many(350, split=1)
+    train, train_labels = draw_many(700, split=0)
+    validation, validation_labels = draw_many(210, split=1)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, tol=1e-2, max_iter=500))
     accuracy = linear.fit(train, train_labels).score(validation, validation_labels)
     assert 0.25 < accuracy < 0.6, f"a linear model reaches {accuracy:.1%}"
