@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fer_exp.data.dataset import MemmapImages, hash_images, select_images
 from fer_exp.data.decode import Decoded, ImageFormat, Progress, decode_images
-from fer_exp.data.sources.base import Entries, Split
+from fer_exp.data.sources.base import Entries, Split, hash_facts
 from fer_exp.errors import UserError
 from fer_exp.files import printable, replacing
 
@@ -120,8 +120,7 @@ def load_split(
 
 def cache_key(split: Split, image_format: ImageFormat) -> str:
     """A key that changes when an image of the split or its format changes."""
-    facts = [VERSION, split.identity, image_format.shape, image_format.resize]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return hash_facts(VERSION, split.identity, image_format.shape, image_format.resize)
 
 
 def _is_in_memory(in_memory: bool | None, images: int, shape: Sequence[int]) -> bool:

@@ -58,36 +58,35 @@ class ParquetDataModule(ImageDataModule):
         return ParquetTable(files, columns, ignore, self.group_by, bool(self.class_names))
 
 
+@dataclass
 class ParquetTable(ImageSource):
-    """An image source: Parquet files. For the arguments see ``ParquetDataModule``.
+    """An image source: Parquet files.
 
     Args:
         files: split -> files; "" for files whose split column, if any, assigns the rows.
-        columns: given column names.
+        columns: given column names; after this, those that were found.
         ignore: labels whose rows are skipped.
         group_by: name of the group column, or anything else.
         has_class_names: whether labels keep their values, in place of the class names in the metadata.
     """
 
-    def __init__(
-        self,
-        files: Mapping[str, list[Path]],
-        columns: Mapping[str, str],
-        ignore: list[str],
-        group_by: str | None,
-        has_class_names: bool,
-    ) -> None:
+    files: Mapping[str, list[Path]]
+    columns: Mapping[str, str]
+    ignore: list[str]
+    group_by: str | None
+    has_class_names: bool
+
+    def __post_init__(self) -> None:
         try:
             import pyarrow.parquet
         except ModuleNotFoundError as error:
             raise UserError('data: reading Parquet files needs pyarrow: pip install "fer_exp[parquet]"') from error
         self._parquet = pyarrow.parquet
-        self.files, self.ignore, self.group_by = files, ignore, group_by
-        first = next(iter(files.values()))[0]
+        first = next(iter(self.files.values()))[0]
         self.root = first.parent
         schema = self._open(first).schema_arrow
-        self.columns = _find_columns(first, schema, columns)
-        self.class_names = [] if has_class_names else _class_names(schema, self.columns["label"])
+        self.columns = _find_columns(first, schema, self.columns)
+        self.class_names = [] if self.has_class_names else _class_names(schema, self.columns["label"])
         log.info("Columns: %s", ", ".join(f"{key}={printable(name)}" for key, name in self.columns.items()))
 
     def location(self, name: str) -> Path | None:

@@ -67,7 +67,7 @@ class CsvDataModule(ImageDataModule):
             )
         return CsvTable(
             files,
-            None if self.root is None else expand_path(self.root),
+            next(iter(files.values())).parent if self.root is None else expand_path(self.root),
             {key: name for key, name in (self.columns or {}).items() if name is not None},
             [str(label) for label in self.ignore],
             self.group_by,
@@ -80,8 +80,9 @@ class CsvDataModule(ImageDataModule):
         return {split: expand_path(file) for split, file in files.items() if file is not None}
 
 
+@dataclass
 class CsvTable(ImageSource):
-    """An image source: CSV files. For the arguments see ``CsvDataModule``.
+    """An image source: CSV files.
 
     Args:
         files: split -> file; "" for a file whose split column, if any, assigns the rows.
@@ -92,19 +93,15 @@ class CsvTable(ImageSource):
         pixel_labels: label name of each label in pixel tables; empty for the labels themselves.
     """
 
-    def __init__(
-        self,
-        files: Mapping[str, Path],
-        root: Path | None,
-        columns: Mapping[str, str],
-        ignore: Sequence[str],
-        group_by: str | None,
-        pixel_labels: Mapping[str, str],
-    ) -> None:
-        self.files, self.columns, self.ignore, self.group_by = files, columns, ignore, group_by
-        self.pixel_labels = pixel_labels
-        self.headers = {split: self._read_header(file) for split, file in files.items()}
-        self.root = root or next(iter(files.values())).parent
+    files: Mapping[str, Path]
+    root: Path
+    columns: Mapping[str, str]
+    ignore: list[str]
+    group_by: str | None
+    pixel_labels: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        self.headers = {split: self._read_header(file) for split, file in self.files.items()}
         found = next(iter(self.headers.values()))
         log.info("Columns: %s", ", ".join(f"{key}={printable(name)}" for key, name in found.columns.items()))
 
@@ -128,7 +125,7 @@ class CsvTable(ImageSource):
                 f"{printable(self.root)}. Give the folder of the paths: data.root=DIR"
             )
         identity = hash_facts(
-            name, name in self.files, header.columns, self.columns, list(self.ignore), self.group_by,
+            name, name in self.files, header.columns, self.columns, self.ignore, self.group_by,
             self.pixel_labels, str(self.root), file_stamp(file), stamps,
         )  # fmt: skip
         return Split(name, file, identity, lambda: self._read(name, file, header))
