@@ -48,6 +48,7 @@ def test_paths_are_read_as_typed(text):
     for key in PATH_KEYS:
         assert values(f"{key}={text}") == [text]
         assert values(f"+{key}={text}") == [text]
+    assert values("-m", f"hydra.sweep.dir={text}") == [text]  # Hydra does not sweep over its own keys
 
 
 def test_other_keys_keep_hydras_grammar():

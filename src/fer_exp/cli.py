@@ -112,7 +112,7 @@ def _quote_argument(argument: str, sweeps: bool) -> str:
         return argument
     if value.startswith("[") and value.endswith("]"):
         return f"{key}[{','.join(_quote_item(item.strip()) for item in _ITEM.findall(value[1:-1]))}]"
-    if not sweeps:
+    if not sweeps or key.startswith("hydra."):  # the folder of a sweep is not swept
         return f"{key}{_quote_item(value)}"
     if _SWEEP_FUNCTION.fullmatch(value):
         return argument
