@@ -31,7 +31,7 @@ from fer_exp.runs.resume import prepare_resume
 from fer_exp.sweeps.jobs import EXIT_DIVERGED, EXIT_FAILED, choices, close_sweep, run_job
 from fer_exp.training.environment import isolate_environment, silence_libraries
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fer_exp.train")  # __name__ is __main__ in the command, whose warnings are recorded too
 
 
 def train(cfg: DictConfig, verbose: bool = True) -> float:

@@ -96,6 +96,7 @@ def test_environment_does_not_change_a_run(faces, tmp_path, plain, name):
     assert metrics(folder) == plain
     summary = read_summary(folder)
     assert (summary["status"], summary["missing"]) == ("completed", [])
+    assert any("scheduler.patience" in warning for warning in summary["warnings"])  # of the config
     assert "Completed after 1 epoch" in (folder / "train.log").read_text()
     for pattern in ("tensorboard/*/train", "tensorboard/*/validation", "checkpoints/best.ckpt", "*.png"):
         assert list(folder.glob(pattern)), pattern
