@@ -152,6 +152,8 @@ class ImageDataModule(L.LightningDataModule):
             labelled = zip(part.names, part.labels, strict=True)
             rows += [(name, index[label], split.name == "validation") for name, label in labelled]
         chosen = [name not in excluded for name, _, _ in rows]
+        if not any(chosen):
+            raise UserError(f"data.exclude={printable(self.exclude)}: lists all {len(rows)} images; nothing is left")
         names, labels, is_validation = zip(*compress(rows, chosen), strict=True)
         inputs = compress(chain.from_iterable(part.inputs for part in parts), chosen)
         return AuditEntries(source.root, names, labels, classes, is_validation, inputs)
