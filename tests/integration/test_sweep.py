@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from fer_exp import compare
 from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.runs.record import read_history, read_summary
 
@@ -88,6 +90,22 @@ def test_a_sweep_continues_after_failed_jobs(command, quick, tmp_path, monkeypat
     assert command(*sweep)[0] == 1
     assert statuses(tmp_path / "swept") == ["failed", "completed", "completed"]
     assert records(tmp_path / "swept")["2"] == done["2"]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_runs_and_names_the_command_for_it(
+    command, run_main, quick, tmp_path
+):
+    sweep = ("-m", "hydra.sweep.dir=swept", "optimizer=sgd", *quick)
+    assert command(*sweep)[0] == 0
+    (tmp_path / "swept/report.html").unlink()
+    (tmp_path / "swept/report.html").mkdir()
+    status, printed = command(*sweep)
+    assert status == 1
+    assert "Jobs: 1 completed." in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("Error: ")]
+    places = shlex.split(line.partition("fer_exp.compare ")[2].partition(" --output")[0])
+    assert run_main(compare.main, *places, "--output", "report")[0] == 0
+    assert (tmp_path / "report/report.html").is_file()
 
 
 def test_a_diverged_job_sets_the_exit_status(command, quick):

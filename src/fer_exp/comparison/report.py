@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,8 @@ def compare_folders(
         report, written = write_report(comparison, output, title, latex, reload_seconds if is_unfinished else None)
     except OSError as error:
         raise UserError(
-            f"{output}: cannot write the report ({error.strerror or error}); choose another --output"
+            f"{output}: cannot write the report ({error.strerror or error}). Choose another folder: "
+            f"{shlex.join(['python', '-m', 'fer_exp.compare', *map(str, places)])} --output DIR"
         ) from error
     print(render_text(report, shutil.get_terminal_size((100, 24)).columns))
     others = ", ".join(path.name for path in written if path.parent == output and path.name != HTML)
