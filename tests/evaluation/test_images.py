@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from fer_exp.config.schema import TRUSTED_PACKAGES
 from fer_exp.data.classes import FER_CLASSES as CLASSES
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.data.sources.synthetic import SyntheticDataModule
@@ -16,7 +17,8 @@ OWN = {"_target_": FOLDERS, "batch_size": 4096, "seed": 0}
 
 
 def model(classes=CLASSES, image_shape=(1, 48, 48), **own):
-    return SimpleNamespace(classes=classes, image_shape=image_shape, settings={"config": {"data": {**OWN, **own}}})
+    settings = {"config": {"data": {**OWN, **own}}}
+    return SimpleNamespace(classes=classes, image_shape=image_shape, settings=settings, packages=TRUSTED_PACKAGES)
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from fer_exp.runs.record import RunRecord
 
 
 def find(**given):
-    return find_source(OmegaConf.create({"run": None, "ckpt": None, "weights": "best", **given}), ModelConfig)
+    return find_source(
+        OmegaConf.create({"run": None, "ckpt": None, "weights": "best", "trust": [], **given}), ModelConfig
+    )
 
 
 @pytest.fixture

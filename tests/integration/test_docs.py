@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from fer_exp import compare
+from fer_exp import compare, evaluate
 from fer_exp.config.schema import CONFIG_DIR
 from fer_exp.runs.record import read_summary
 
@@ -127,6 +127,17 @@ def test_the_guides_examples_run(arguments, command, guide_files, flat_faces):
     status, printed = command(*arguments, *(word for word in less if word.split("=")[0] not in " ".join(arguments)))
     assert status == 0, printed
     assert list(guide_files.glob("outputs/**/history.csv"))
+
+
+def test_the_guides_network_is_evaluated_if_it_is_trusted(command, run_main, guide_files):
+    small = (*SMALL, *SHORT, "logger=none", "hydra.run.dir=run")
+    assert command("--config-dir", "my_conf", "model=tiny", *small)[0] == 0
+    evaluation = ("run=run", "resamples=100", "hydra.run.dir=found")
+    status, printed = run_main(evaluate.main, *evaluation)
+    assert status == 1
+    assert "trust=[my_networks]" in printed
+    status, printed = run_main(evaluate.main, *evaluation, "trust=[my_networks]")
+    assert status == 0, printed
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+from fer_exp import evaluate
 from fer_exp.runs.record import read_history, read_summary
 from fer_exp.train import main
 
@@ -193,16 +194,22 @@ def test_a_checkpoint_belongs_to_the_run_that_wrote_it(command, base, two, tmp_p
     assert "another run" in printed
 
 
-def test_a_foreign_checkpoint_imports_no_other_package(command, two, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("program", "group"), [("train", "optimizer"), ("train", "data"), ("evaluate", "model"), ("evaluate", "data")]
+)
+def test_a_foreign_checkpoint_imports_no_other_package(run_main, two, tmp_path, monkeypatch, program, group):
     (tmp_path / "evil.py").write_text("open('imported', 'w').close()")
     monkeypatch.syspath_prepend(tmp_path)
     path = two / "checkpoints/last.ckpt"
     content = torch.load(path, weights_only=True)
-    content["hyper_parameters"]["config"]["optimizer"]["_target_"] = "evil.Optimizer"
+    content["hyper_parameters"]["config"][group]["_target_"] = "evil.Class"
     torch.save(content, path)
-    status, printed = command(f"resume={path}", LONGER, "hydra.run.dir=new")
+    if program == "train":
+        status, printed = run_main(main, f"resume={path}", LONGER, "hydra.run.dir=new")
+    else:
+        status, printed = run_main(evaluate.main, f"ckpt={path}", "resamples=100", "hydra.run.dir=found")
     assert status == 1
-    assert "evil.Optimizer" in printed
+    assert "evil.Class" in printed
     assert not (tmp_path / "imported").exists()
 
 

@@ -91,6 +91,7 @@ class ModelConfig:
     run: str | None
     ckpt: str | None
     weights: str
+    trust: list[str]
 
 
 @dataclass

@@ -110,7 +110,8 @@ _NAMES: dict[Any, str] = {
 def _check_node(path: str, node: DictConfig, bases: tuple[type, ...], packages: Sequence[str] | None) -> Iterator[str]:
     name = str(node._target_)
     if packages is not None and name.partition(".")[0] not in packages:
-        yield f"{path}._target_={name}: expected a class from {', '.join(packages)}"
+        trusted, own = ", ".join(packages), name.partition(".")[0]
+        yield f"{path}._target_={name}: expected a class from {trusted}. If you trust the file, add trust=[{own}]"
         return
     try:
         target = get_object(name)

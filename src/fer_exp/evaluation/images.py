@@ -62,7 +62,7 @@ def build_data(model: LoadedModel, given: Mapping[str, Any]) -> ImageDataModule:
     channels, size, _ = model.image_shape
     color = "gray" if channels == 1 else "rgb"
     fixed = {"batch_size": 1, "seed": 0, "classes": list(model.classes), "image_size": size, "color": color}
-    data: ImageDataModule = build_checked({**settings, **fixed, **given}, "data", ImageDataModule)
+    data: ImageDataModule = build_checked({**settings, **fixed, **given}, "data", ImageDataModule, model.packages)
     return data
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import ten_crop
 
+from fer_exp.config.schema import TRUSTED_PACKAGES
 from fer_exp.data.dataset import ImageDataset, normalise
 from fer_exp.data.loaders import ValidationBatches
 from fer_exp.errors import UserError
@@ -22,13 +23,16 @@ from fer_exp.training.hardware import choose_accelerator, choose_precision, devi
 CROP = 11 / 12  # of the image's side: 44 of 48 pixels
 
 
-def load_model(path: Path, accelerator: str, precision: str) -> tuple[LoadedModel, str]:
+def load_model(
+    path: Path, accelerator: str, precision: str, packages: Sequence[str] = TRUSTED_PACKAGES
+) -> tuple[LoadedModel, str]:
     """Read a checkpoint and move its network to the device.
 
     Args:
         path: checkpoint file.
         accelerator: ``trainer.accelerator``.
         precision: ``trainer.precision``.
+        packages: packages that the checkpoint may take classes from.
 
     Returns:
         The model, and a sentence with device and precision for the log.
@@ -42,7 +46,7 @@ def load_model(path: Path, accelerator: str, precision: str) -> tuple[LoadedMode
         retain_memory()
     if accelerator == "cuda" and precision == "32-true":
         torch.backends.cudnn.allow_tf32 = False  # the default for convolutions: 10 bits of mantissa instead of 23
-    model = replace(read_checkpoint(path), precision=precision)
+    model = replace(read_checkpoint(path, packages), precision=precision)
     model.network.to(accelerator)
     return model, f"Device: {device_name(accelerator)}. Precision: {precision}."
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fer_exp.config.checks import check_values
+from fer_exp.config.schema import TRUSTED_PACKAGES
 from fer_exp.errors import UserError, join_first
 from fer_exp.evaluation.protocol import Provenance
 from fer_exp.files import expand_path, printable
@@ -31,11 +32,13 @@ class Source:
         checkpoint: the file.
         run: folder of the run; None without a record.
         summary: content of the record; empty without a record.
+        packages: packages that the checkpoint may take classes from.
     """
 
     checkpoint: Path
     run: Path | None
     summary: Mapping[str, Any]
+    packages: tuple[str, ...]
 
     def load(self, accelerator: str = "cpu", precision: str = "32-true") -> tuple["LoadedModel", Provenance]:
         """Load the network, and log its provenance and the device.
@@ -46,7 +49,7 @@ class Source:
         log.info("Loading torch ...")
         from fer_exp.evaluation.inference import load_model
 
-        model, hardware = load_model(self.checkpoint, accelerator, precision)
+        model, hardware = load_model(self.checkpoint, accelerator, precision, self.packages)
         provenance = self.provenance(model)
         log.info("%s: %s.\n%s", printable(self.checkpoint), provenance.description, hardware)
         return model, provenance
@@ -88,6 +91,7 @@ def find_source(cfg: DictConfig, schema: type) -> Source:
         UserError: a value is invalid, there is no such run or checkpoint, or the record cannot be read.
     """
     check_values(cfg, schema)
+    packages = (*TRUSTED_PACKAGES, *cfg.trust)
     if (cfg.run is None) == (cfg.ckpt is None):
         raise UserError("give either run=DIR, the folder of a run, or ckpt=FILE, a checkpoint")
     if cfg.ckpt is None:
@@ -99,7 +103,7 @@ def find_source(cfg: DictConfig, schema: type) -> Source:
         checkpoint = expand_path(cfg.ckpt)
         run = run_of(checkpoint)
         if checkpoint.absolute().parent.name != "checkpoints" or not (run / SUMMARY).exists():
-            return Source(checkpoint, None, {})
+            return Source(checkpoint, None, {}, packages)
     try:
         summary = read_summary(run)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -111,4 +115,4 @@ def find_source(cfg: DictConfig, schema: type) -> Source:
     if cfg.run is not None and not checkpoint.is_file():
         existing = ", ".join(name for name in WEIGHTS if (checkpoint.parent / f"{name}.ckpt").is_file()) or "none"
         raise UserError(f"weights={cfg.weights}: {printable(checkpoint)} does not exist; existing weights: {existing}")
-    return Source(checkpoint, run, summary)
+    return Source(checkpoint, run, summary, packages)

@@ -34,6 +34,7 @@ class LoadedModel:
         settings: the checkpoint's hyper-parameters: ``config``, ``classes``, ``image_shape``, ``precision``,
             ``fingerprint``, ``run_id``.
         precision: one of ``PRECISIONS``, except ``auto``.
+        packages: packages that the checkpoint may take classes from.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class LoadedModel:
     epoch: int
     settings: Mapping[str, Any]
     precision: str = "32-true"
+    packages: Sequence[str] = TRUSTED_PACKAGES
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,7 +94,7 @@ def read_checkpoint(path: Path, packages: Sequence[str] = TRUSTED_PACKAGES) -> L
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit its network: {one_line(error)}") from error
     network = network.eval().to(memory_format=_memory_format(settings))
-    return LoadedModel(path, network, int(content["epoch"]) + 1, settings)
+    return LoadedModel(path, network, int(content["epoch"]) + 1, settings, packages=packages)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
