@@ -65,7 +65,7 @@ def test_outputs_that_are_not_finite_are_refused(tmp_path):
 
 def test_a_model_computes_in_the_given_precision(tmp_path, monkeypatch):
     model, images = make_model((1, 48, 48), tmp_path), make_images((1, 48, 48)).float() / 255
-    monkeypatch.setattr("fer_exp.evaluation.inference.read_checkpoint", lambda path: model)
+    monkeypatch.setattr("fer_exp.evaluation.inference.read_checkpoint", lambda *_: model)
     whole, half = (load_model(tmp_path, "cpu", precision)[0] for precision in ("32-true", "bf16-mixed"))
     with torch.no_grad():
         torch.testing.assert_close(whole.logits(images), model.network(images))
