@@ -282,7 +282,8 @@ def _y_axis(y: Scale, score: Score, title: str) -> list[str]:
 def _x_axis(unit: str, end: float, class_: str) -> str:
     """An axis that begins at 0; the page shows one of those of the class ``axis``, and any other."""
     x = Scale(0, end, LEFT, RIGHT)
-    ticks = {tick: f"{tick:g}" if tick < 10_000 else f"{tick / 1000:g}k" for tick in svg.nice_ticks(0, end, 6)}
+    shown = [tick for tick in svg.nice_ticks(0, end, 6) if unit == "minutes" or tick.is_integer()]
+    ticks = {tick: f"{tick:g}" if tick < 10_000 else f"{tick / 1000:g}k" for tick in shown}
     parts = [svg.label(text, x(tick), HEIGHT - 26, "middle", "t") for tick, text in ticks.items()]
     name = "minutes of training" if unit == "minutes" else unit
     parts.append(svg.label(name, (LEFT + RIGHT) / 2, HEIGHT - 7, "middle", "t"))
