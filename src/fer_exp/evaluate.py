@@ -109,7 +109,7 @@ def _compute(
     from fer_exp.training.hardware import device_name
 
     predictions, scores, split = {}, {}, images.split
-    for tta in cfg.tta if isinstance(cfg.tta, ListConfig) else [cfg.tta]:
+    for tta in dict.fromkeys(cfg.tta if isinstance(cfg.tta, ListConfig) else [cfg.tta]):
         predictions[tta] = predict_dataset(model, images.evaluated, tta, cfg.batch_size)
         temperature = None
         if images.selection is not None:

@@ -173,6 +173,8 @@ def test_config_diff_knows_the_runs_own_folders():
     before = {"output_dir": "/runs/a", "data": {"root": "/runs/abc"}, "a": ["/runs/a/x", "file:/runs/a"]}
     now = {"output_dir": "/runs/b", "data": {"root": "/runs/abc"}, "a": ["/runs/b/x", "file:/runs/b"]}
     assert config_diff(before, now) == []
+    now = {"output_dir": "/b", "data": {"root": "/mnt/runs/a"}}  # not below /runs/a
+    assert config_diff({"output_dir": "/runs/a", "data": {"root": "/mnt/runs/a"}}, now) == []
     assert config_diff({"output_dir": "optim", "optimizer": "torch.optim.SGD"}, {"optimizer": "torch.optim.SGD"}) == []
 
 

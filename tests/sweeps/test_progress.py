@@ -59,7 +59,7 @@ def test_line_of_an_ended_job(sweep, tmp_path):
     assert "Job 0 (optimizer=sgd optimizer.lr=0.5 seed=0) completed" in line
     assert "val_acc 51.23 %" in line
     assert "2 of 4" in line
-    assert "3.0 min" in line
+    assert "3 min" in line
     assert "loss is NaN" in format_job(*second, tmp_path, {"n_jobs": 2})
 
 

@@ -110,6 +110,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; expected a checkpoint in the checkpoints/ folder of a run")
     try:
         path.open("rb").close()  # a file that may not be read is not a damaged one
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is not a file that torch.save writes")
         if not is_intact(path):
             raise ValueError("it is damaged")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

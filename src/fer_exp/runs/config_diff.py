@@ -91,4 +91,5 @@ def _without_folder(config: Mapping[str, Any]) -> Any:
 
 def mask_folder(text: str, folder: str) -> str:
     """Put ``${output_dir}`` in place of the path ``folder``: ``/runs/a/logs``, but not ``/runs/ab``."""
-    return re.sub(rf"{re.escape(folder)}(?![^/\\])", "${output_dir}", text) if Path(folder).is_absolute() else text
+    pattern = rf"(?<![\w.-]){re.escape(folder)}(?![^/\\])"
+    return re.sub(pattern, "${output_dir}", text) if Path(folder).is_absolute() else text

@@ -131,12 +131,12 @@ def _check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if summary and (is_finished or has_checkpoint):
         ignore = NEUTRAL_KEYS if is_finished else RESUME_KEYS
         if changed := config_diff(summary["config"], config, ignore):
-            remedy = "another folder"
-            if has_checkpoint and not config_diff(summary["config"], config, RESUME_KEYS):
-                remedy = f"continue the run in a new folder with {quote_override('resume', folder / LAST)}"
-            raise UserError(
-                f"{folder} holds a run with other settings ({'; '.join(changed)}). Use the same settings, or {remedy}."
-            )
+            remedy = "Use the same settings or another folder."
+            is_longer = config.get("trainer", {}).get("max_epochs", 0) > summary["epochs"]
+            if is_longer and has_checkpoint and not config_diff(summary["config"], config, RESUME_KEYS):
+                resume = quote_override("resume", folder / LAST)
+                remedy += f" To train the run for more epochs in another folder, use {resume}."
+            raise UserError(f"{folder} holds a run with other settings ({'; '.join(changed)}). {remedy}")
     if not has_checkpoint and not is_finished:
         _check_own_files(folder)
     return summary
@@ -210,7 +210,7 @@ def _is_locked(folder: Path) -> bool:
 
 def _file_lock(folder: Path) -> FileLock:
     """The lock of a folder: one object in this process, which it may acquire several times."""
-    return FileLock(folder.resolve() / LOCK, is_singleton=True)
+    return FileLock(folder.resolve() / LOCK, is_singleton=True, thread_local=False)
 
 
 def _locked_error(folder: Path) -> UserError:
@@ -240,8 +240,11 @@ def remove_empty_run_dir(folder: Path) -> None:
     """Remove the files that Hydra wrote for a run that did not begin. A folder with other files is left as it is."""
     if not folder.is_dir() or _is_locked(folder) or not all(is_hydra_file(path) for path in folder.iterdir()):
         return
-    for handler in logging.getLogger().handlers:
+    for handler in list(logging.getLogger().handlers):
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
+            with suppress(OSError):  # a full disk
+                handler.close()  # Windows does not remove open files
+            logging.getLogger().removeHandler(handler)
             Path(handler.baseFilename).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir():

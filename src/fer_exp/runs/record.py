@@ -262,6 +262,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"{path.name} is nested too deeply") from error
+    except json.JSONDecodeError as error:  # of a file that a crash left empty, for example
+        raise ValueError(f"{path.name} is not JSON") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name}: expected a mapping")
     return content

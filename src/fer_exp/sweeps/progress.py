@@ -110,7 +110,7 @@ def format_job(folder: Path, summary: Mapping[str, Any], sweep_folder: Path, lau
     if not left or not seconds:
         return line
     parallel = parallel_jobs(launcher, left, available_cores())
-    time_left = format_duration(left * sum(seconds) / len(seconds) / parallel)
+    time_left = format_duration(left * sum(seconds) / len(seconds) / parallel).replace(".0 ", " ")
     return f"{line} About {time_left} left."
 
 
