@@ -83,7 +83,7 @@ class Study(Sweeper):
         folder, seed = Path(self.config.hydra.sweep.dir).absolute(), self.config.seed
         # A choice is final: a failed trial that succeeds in a later attempt does not change what was reported.
         winners = read_sweep(folder).winners
-        self._write_plan(folder, arms, winners)
+        self._write_plan(folder, arms, winners, expected_winners=len(arms))
         points = [
             (name, point) for name, arm in arms.items() for point in trial_points(arm, self.trials, self.sampler_seed)
         ]
@@ -99,8 +99,7 @@ class Study(Sweeper):
                 )
             )
         winners |= self._choose(points, trials, winners)
-        self._write_plan(folder, arms, winners)
-        write_sweep(folder, winners=winners, jobs=len(jobs) + len(winners) * self.seeds)
+        self._write_plan(folder, arms, winners, expected_winners=len(winners))
         seeds = [seed + i for i in range(1, self.seeds + 1)]
         log.info("Study: training the winners with the seeds %s.", ", ".join(map(str, seeds)))
         finals = [
@@ -110,8 +109,10 @@ class Study(Sweeper):
         ]
         return [*trials, *(self.launcher.launch(finals, len(jobs)) if finals else ())]
 
-    def _write_plan(self, folder: Path, arms: Mapping[str, Sequence[Override]], winners: Mapping[str, Job]) -> None:
-        """Record the jobs: the trials of each arm, then the runs of each winner in the order they were chosen."""
+    def _write_plan(
+        self, folder: Path, arms: Mapping[str, Sequence[Override]], winners: Mapping[str, Job], expected_winners: int
+    ) -> None:
+        """Record the winners and the jobs: the trials of each arm, then the runs of the winners as they were chosen."""
         keys = [(override.key_or_group, override.is_sweep_override()) for arm in arms.values() for override in arm]
         tuned = list(dict.fromkeys(key for key, is_space in keys if is_space))
         numbers = {name: list(range(i * self.trials, (i + 1) * self.trials)) for i, name in enumerate(arms)}
@@ -120,7 +121,8 @@ class Study(Sweeper):
             numbers[name] += range(first, first + self.seeds)
         write_sweep(
             folder,
-            jobs=len(arms) * (self.trials + self.seeds),
+            jobs=len(arms) * self.trials + expected_winners * self.seeds,
+            winners=winners,
             swept=list(dict.fromkeys(key for key, _ in keys if key not in tuned)),
             tuned=tuned,
             arms=numbers,
