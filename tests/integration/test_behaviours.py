@@ -1,4 +1,4 @@
-"""What the commands must keep doing: the entries of behaviours.yaml, which explains them."""
+"""Behaviours of the commands: the entries of behaviours.yaml, which explains them."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from functools import reduce
 from pathlib import Path
 
@@ -81,12 +82,22 @@ def copy(wanted):
             shutil.copy(file, copied)
 
 
-def run(run, status=0, kill_once=None, prints=(), unchanged=(), **expected):
+def install_wheel(folder):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(Path("dist").absolute())]
+    subprocess.run(build, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    (wheel,) = Path("dist").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder)  # as an installer does with a wheel of plain Python
+
+
+def run(run, status=0, python_path=None, kill_once=None, prints=(), unchanged=(), **expected):
     before = state(unchanged)
     _, *arguments = shlex.split(run.format(**BEHAVIOURS["shared"]))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # a GPU does not repeat a run to the last bit
+    if python_path:
+        environment["PYTHONPATH"] = str(Path(python_path).absolute())
     process = subprocess.Popen(
         [sys.executable, *arguments],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # to the last bit, on a machine with a GPU as well
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -123,7 +134,7 @@ def read_rows(file):
 
 
 def histories(runs):
-    """What the runs recorded of the epochs that all of them have, but for the seconds."""
+    """The histories of the runs, without the seconds, for the epochs that all of them have."""
     recorded = [
         [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
         for rows in (read_rows(f"{run}/history.csv") for run in runs)
@@ -134,7 +145,7 @@ def histories(runs):
 
 
 def values_of(key, tree):
-    """All numbers below ``key`` in a JSON tree, however deep it lies."""
+    """All numbers below ``key``, at any depth of a JSON tree."""
     if isinstance(tree, dict):
         return [n for k, v in tree.items() for n in (numbers(v) if k == key else values_of(key, v))]
     return [n for v in tree for n in values_of(key, v)] if isinstance(tree, list) else []
@@ -177,6 +188,12 @@ def check_rows(files):
     assert {file: len(read_rows(file)) for file in files} == files
 
 
+def check_values(files):
+    for file, wanted in files.items():
+        rows = read_rows(file)
+        assert {column: [float(row[column]) for row in rows] for column in wanted} == wanted
+
+
 def check_same_history(runs):
     first, second = histories(runs)
     assert first == second
@@ -207,5 +224,5 @@ def check_evaluation(evaluations):
         assert float(best["val_acc"]) == pytest.approx(right)
 
 
-PREPARATIONS = {"faces": make_faces, "write": write, "copy": copy}
+PREPARATIONS = {"faces": make_faces, "write": write, "copy": copy, "wheel": install_wheel}
 CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}

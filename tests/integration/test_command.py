@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -151,25 +150,6 @@ def test_help_and_the_composed_config_are_shown_without_importing_torch(tmp_path
     help_ = child("-m", "fer_exp.train", "--help", cwd=tmp_path)
     assert help_.returncode == 0
     assert all(name in help_.stdout for name in ("sgd_nesterov", "max_epochs", "experiment"))
-
-
-@pytest.mark.slow
-def test_an_installed_wheel_brings_its_configuration(tmp_path, faces, child):
-    built = child(
-        "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist"), cwd=Path(__file__).parents[2]
-    )
-    assert built.returncode == 0, built.stderr
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)  # what an installer does with a wheel of plain Python
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    arguments = ["data=folders", f"data.root={faces}", "logger=none", *QUICK]
-    result = child("-m", "fer_exp.train", *arguments, cwd=elsewhere, PYTHONPATH=str(site))
-    assert result.returncode == 0, result.stderr
-    assert len(run_folders(elsewhere)) == 1
-    where = child("-c", "import fer_exp.config.schema as c; print(c.CONFIG_DIR)", cwd=elsewhere, PYTHONPATH=str(site))
-    assert where.stdout.strip() == str(site / "fer_exp" / "conf")
 
 
 REAL = os.environ.get("FER_EXP_DATA")
