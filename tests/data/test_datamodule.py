@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_exp.data import cache, report
+from fer_exp.data import cache
 from fer_exp.data.annotations import format_exclusion, write_exclusions
 from fer_exp.data.classes import FER_CLASSES
 from fer_exp.data.dataset import MemmapImages
@@ -243,8 +243,7 @@ def test_soft_labels_replace_the_training_targets(load, tmp_path):
     assert all(labels.dtype == torch.int64 for _, labels in data.val_dataloader())
 
 
-def test_duplicates_and_blank_images_are_reported_once(load, data_root, caplog, monkeypatch):
-    monkeypatch.setattr(report, "_checked", set())
+def test_each_run_warns_of_duplicates_and_blank_images(load, data_root, caplog):
     load()
     shutil.copy(data_root / "train/sad/000.png", data_root / "train/sad/copy.png")  # harmless: same class
     load()
@@ -255,7 +254,8 @@ def test_duplicates_and_blank_images_are_reported_once(load, data_root, caplog, 
     Image.new("L", (48, 48), 7).save(data_root / "train/angry/blank.png")
     for _ in range(2):
         load()
-    (warning,) = warnings(caplog)
+    warning, again = warnings(caplog)
+    assert again == warning  # the record of each job of a sweep has it
     for part in (
         "2 training images are also in validation, 1 of",
         "2 training images are exact",

@@ -14,7 +14,7 @@ from fer_exp.errors import join_first
 
 log = logging.getLogger(__name__)
 
-_checked: set[tuple[str, str]] = set()  # fingerprints of the data that was checked in this process
+_described: dict[tuple[str, str, str], str] = {}  # by fingerprint: the jobs of a sweep share the data
 
 
 def log_formats(originals: Iterable[Counter[tuple[int, int, str]]], image_format: ImageFormat) -> None:
@@ -48,7 +48,7 @@ def log_class_counts(train: ImageDataset, validation: ImageDataset) -> None:
 
 
 def warn_about_duplicates(train: ImageDataset, validation: ImageDataset, name: str, command: str) -> None:
-    """Warn once per data set about duplicates and constant images; skip images on disk, which would take long.
+    """Warn about duplicates and constant images; skip images on disk, which would take long.
 
     Args:
         train: training images.
@@ -56,11 +56,12 @@ def warn_about_duplicates(train: ImageDataset, validation: ImageDataset, name: s
         name: of the validation images in the warning.
         command: lists the duplicates.
     """
-    data = (train.fingerprint, validation.fingerprint)
-    if data in _checked or not (isinstance(train.images, Tensor) and isinstance(validation.images, Tensor)):
+    data = (train.fingerprint, validation.fingerprint, name)
+    if not (isinstance(train.images, Tensor) and isinstance(validation.images, Tensor)):
         return
-    _checked.add(data)
-    if found := describe_duplicates(train, validation, name):
+    if data not in _described:
+        _described[data] = describe_duplicates(train, validation, name)
+    if found := _described[data]:
         log.warning("Warning: %s. This command lists them, and writes a list for data.exclude: %s", found, command)
 
 
