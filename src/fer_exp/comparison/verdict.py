@@ -49,7 +49,9 @@ def make_verdict(comparison: Comparison) -> Verdict:
     else:
         rest = open_[0].label if len(open_) == 1 else f"the other {len(open_)} groups"
         headline = f"{lead}. It is significantly better than {_labels(worse)}, but not than {rest}"
-    listed = {"Better": better, "Worse": worse if comparison.has_baseline else [], "Not significant": open_}
+    listed = {"Better": better, "Worse": worse, "Not significant": open_} if comparison.has_baseline else {}
+    if worse and len(open_) > 1:  # the headline counts them
+        listed = {"Not significant": open_}
     sentences = [f"{outcome}: {_labels(groups)}." for outcome, groups in listed.items() if groups]
     return Verdict(f"{headline}.", " ".join([*sentences, _closest(comparison)]), not open_)
 
@@ -78,8 +80,10 @@ def next_steps(comparison: Comparison) -> tuple[list[str], str]:
             "Then compare the old and the new sweep together."
         )
     if beyond := [group for group in open_ if not group.seeds_needed]:
-        equal = f"Regard as equal to {comparison.reference.label}: {_labels(beyond)}"
-        steps.append(f"{equal}. A significant difference would need more than {MAX_SEEDS} seeds.")
+        steps.append(
+            f"Undecided: {_labels(beyond)}. If the observed difference to {comparison.reference.label} is the true "
+            f"one, a test needs more than {MAX_SEEDS} seeds to find it (80 % power)."
+        )
     return steps, _more_seeds(comparison, needed[0][0]) if needed else ""
 
 
