@@ -79,7 +79,7 @@ def test_the_notebooks_network_follows_the_image_size():
 def test_every_parameter_and_buffer_is_listed_once(make):
     network = make()
     layers = list_layers(network, (1, 48, 48))
-    counts = sum(layer.parameters for layer in layers), sum(layer.buffers for layer in layers)
+    counts = sum(layer.trainable for layer in layers), sum(layer.fixed for layer in layers)
     assert counts == count_parameters(network)
     assert counts[0] == sum(p.numel() for p in network.parameters())
 
@@ -101,6 +101,33 @@ def test_a_module_with_several_outputs_is_listed_by_the_first():
     assert shapes == {"MultiheadAttention": (49, 48), "Linear": (7,), "Attention": (7,)}
     # 48 of the token, 4 x (48 x 48 + 48) of the attention, 48 x 7 + 7 of the logits.
     assert count_parameters(network) == (48 + 4 * 2352 + 343, 0)
+
+
+def test_frozen_parameters_and_modules_without_a_tensor_are_counted_as_such():
+    class Features(nn.Module):
+        def __init__(self, returned):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(48 * 48, 4), requires_grad=False)
+            self.returned = returned
+
+        def forward(self, x):
+            return self.returned(x.flatten(1) @ self.weight)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.named, self.nothing = Features(lambda x: {"loss": None, "x": x}), Features(lambda x: None)
+            self.logits = nn.Linear(4, 7)
+
+        def forward(self, x):
+            self.nothing(x)
+            return self.logits(self.named(x)["x"])
+
+    layers = {
+        layer.name: (layer.output_shape, layer.trainable, layer.fixed) for layer in list_layers(Network(), (1, 48, 48))
+    }
+    assert layers == {"named": ((4,), 0, 9216), "logits": ((7,), 35, 0)}
+    assert count_parameters(Network()) == (35, 2 * 9216)
 
 
 def test_eval_mode_restores_the_mode_of_each_module():
@@ -168,6 +195,8 @@ def test_timm_network_computes_what_timm_computes(name, channels):
         (VGG, {"widths": [8, 8]}, "widths=[8, 8]"),
         (VGG, {"widths": [1] * 6, "convolutions": [1] * 6}, "1 to 5 blocks"),
         (VGG, {"dropout": 1.0}, "dropout=1.0"),
+        (ResNet18, {"width": 0}, "width=0"),
+        (ResNet18, {"stem_stride": -1}, "stem_stride=-1"),
         (TimmNetwork, {"name": "mobilenetv3_smal_100"}, "mobilenetv3_small_100"),
         (TimmNetwork, {"name": 5}, "name=5"),
         (TimmNetwork, {"name": "ghostnet_050", "drop_path": 0.1}, "ghostnet_050"),  # has no such setting

@@ -45,15 +45,15 @@ NOTEBOOK = [
 def test_layers_are_those_of_the_notebook():
     network = NotebookCNN(pool_before_relu=False, fast_dropout=False)
     layers = list_layers(network, (1, 48, 48))
-    assert [(layer.kind, layer.output_shape, layer.parameters + layer.buffers) for layer in layers] == NOTEBOOK
+    assert [(layer.kind, layer.output_shape, layer.trainable + layer.fixed) for layer in layers] == NOTEBOOK
     assert network.training
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_parameter_counts(fast):
     layers = list_layers(NotebookCNN(pool_before_relu=fast, fast_dropout=fast), (1, 48, 48))
-    assert sum(layer.parameters for layer in layers) == 4_474_759
-    assert sum(layer.buffers for layer in layers) == 3_968
+    assert sum(layer.trainable for layer in layers) == 4_474_759
+    assert sum(layer.fixed for layer in layers) == 3_968
 
 
 def test_pooling_before_relu_computes_the_same():

@@ -105,9 +105,9 @@ class TestConfusion:
 
 class TestModel:
     LAYERS = (
-        SimpleNamespace(name="conv", kind="Conv2d", output_shape=(64, 48, 48), parameters=640, buffers=0),
-        SimpleNamespace(name="norm", kind="BatchNorm2d", output_shape=(64, 48, 48), parameters=128, buffers=128),
-        SimpleNamespace(name="act", kind="ReLU", output_shape=(64, 48, 48), parameters=0, buffers=0),
+        SimpleNamespace(name="conv", kind="Conv2d", output_shape=(64, 48, 48), trainable=640, fixed=0),
+        SimpleNamespace(name="norm", kind="BatchNorm2d", output_shape=(64, 48, 48), trainable=128, fixed=128),
+        SimpleNamespace(name="act", kind="ReLU", output_shape=(64, 48, 48), trainable=0, fixed=0),
     )
 
     @pytest.mark.parametrize("repeats", [1, 10])

@@ -107,16 +107,18 @@ def test_logger_that_fails_does_not_end_the_run(tiny, tmp_path, own_code, logger
     assert sum("no network" in warning for warning in summary["warnings"]) == 1
 
 
-def test_tensorboard_on_a_full_disk_does_not_end_the_run(tiny, tmp_path, monkeypatch, capfd):
+def test_tensorboard_on_a_full_disk_does_not_end_the_run(tiny, tmp_path, monkeypatch, capfd, caplog):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", fail)  # runs in a thread
     monkeypatch.setattr("threading.excepthook", threading.__excepthook__)
+    caplog.set_level(logging.INFO, logger="fer_exp")
     train(tiny("logger=tensorboard"))
     summary = read_summary(tmp_path / "run")
     assert (summary["status"], summary["missing"]) == ("completed", ["TensorBoardLogger"])
     assert "Traceback" not in capfd.readouterr().err
+    assert "tensorboard --logdir" not in caplog.text
 
 
 def test_plot_that_fails_does_not_end_the_run(small, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -168,19 +169,21 @@ def test_wrong_settings_are_reported_and_nothing_is_written(tiny, tmp_path, over
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize("output", ["tests_networks.TwoOutputs", "tests_networks.EightLogits"])
-def test_network_with_other_outputs_is_refused(tiny, tmp_path, monkeypatch, output):
+@pytest.mark.parametrize("name", ["TwoOutputs", "EightLogits", "Frozen"])
+def test_network_that_cannot_be_trained_is_refused(tiny, tmp_path, monkeypatch, name):
     (tmp_path / "tests_networks.py").write_text(
         "from fer_exp.models.vgg import VGG\n"
         "class EightLogits(VGG):\n"
         "    def __init__(self):\n        super().__init__(num_classes=8, widths=[4], convolutions=[1], dense=[])\n"
         "class TwoOutputs(EightLogits):\n"
         "    def forward(self, x):\n        return super().forward(x), x\n"
+        "class Frozen(EightLogits):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.requires_grad_(False)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     cfg = tiny()
-    cfg.model = {"_target_": output}
-    with pytest.raises(UserError, match=output.partition(".")[2]):
+    cfg.model = {"_target_": f"tests_networks.{name}"}
+    with pytest.raises(UserError, match=name):
         train(cfg)
 
 
@@ -191,6 +194,23 @@ def test_run_that_breaks_is_recorded_as_failed(tiny, tmp_path, monkeypatch):
     summary = read_summary(tmp_path / "run")
     assert summary["status"] == "failed"
     assert "ZeroDivisionError" in summary["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), r"data\.batch_size"),
+        (MisconfigurationException("Cannot use `LearningRateMonitor`"), "callbacks: .*LearningRateMonitor"),
+    ],
+)
+def test_failure_that_the_user_can_fix_names_the_remedy(tiny, tmp_path, monkeypatch, error, expected):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Classifier, "training_step", fail)
+    with pytest.raises(UserError, match=expected):
+        train(tiny())
+    assert read_summary(tmp_path / "run")["status"] == "failed"
 
 
 def test_interrupted_run_is_recorded(tiny, tmp_path, interrupted):

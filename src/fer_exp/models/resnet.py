@@ -18,12 +18,17 @@ class ResNet18(nn.Module):
         width: channels of the first stage; each further stage doubles them.
         stem_stride: stride of the first convolution; 2 means a quarter of the work.
         dropout: fraction of the pooled features that are dropped before the last layer.
+
+    Raises:
+        ValueError: ``width`` or ``stem_stride`` is below 1.
     """
 
     def __init__(
         self, num_classes: int = 7, in_channels: int = 1, width: int = 64, stem_stride: int = 1, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        if min(width, stem_stride) < 1:
+            raise ValueError(f"width={width}, stem_stride={stem_stride}: expected integers of at least 1")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["conv1"] = nn.Conv2d(in_channels, width, kernel_size=3, stride=stem_stride, padding=1, bias=False)
         layers["bn1"] = nn.BatchNorm2d(width)

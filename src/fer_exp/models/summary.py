@@ -1,6 +1,6 @@
 """The layers of a network as plain data, for the printed summary and the diagram."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,21 +21,22 @@ class Layer:
         name: dotted path in the network, e.g. ``layers.conv1``.
         kind: class name, e.g. ``Conv2d``.
         output_shape: shape of the output without the batch axis, e.g. ``(64, 48, 48)``.
-        parameters: number of trainable parameters.
-        buffers: number of stored values that are not trained (running statistics of batch normalisation).
+        trainable: number of trainable parameters.
+        fixed: number of stored values that are not trained: frozen parameters, running statistics of batch norm.
     """
 
     name: str
     kind: str
     output_shape: tuple[int, ...]
-    parameters: int
-    buffers: int
+    trainable: int
+    fixed: int
 
 
 def list_layers(network: nn.Module, image_shape: Sequence[int]) -> list[Layer]:
     """Run one blank image through ``network`` and list the modules that compute something, in calling order.
 
-    These are the leaves except ``nn.Identity``, and other modules with parameters or buffers of their own.
+    These are the leaves except ``nn.Identity``, and other modules with parameters or buffers of their own. Of several
+    outputs, the first tensor counts; a module without one is not listed.
 
     Args:
         network: any module that takes a batch of images. Its mode and weights do not change.
@@ -44,11 +45,13 @@ def list_layers(network: nn.Module, image_shape: Sequence[int]) -> list[Layer]:
     layers: list[Layer] = []
 
     def record(name: str, module: nn.Module, output: Any) -> None:
-        if not isinstance(output, Tensor):  # attention layers return their weights too
-            output = next(part for part in output if isinstance(part, Tensor))
-        parameters = sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
-        buffers = _count_own_buffers(module)
-        layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), parameters, buffers))
+        parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else [output]
+        first = next((part for part in parts if isinstance(part, Tensor)), None)
+        if first is not None:
+            own = list(module.parameters(recurse=False))
+            trainable = sum(p.numel() for p in own if p.requires_grad)
+            fixed = sum(p.numel() for p in own) - trainable + _count_own_buffers(module)
+            layers.append(Layer(name, type(module).__name__, tuple(first.shape[1:]), trainable, fixed))
 
     hooks = [
         module.register_forward_hook(lambda m, _, out, name=name: record(name, m, out))
@@ -97,10 +100,9 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 def count_parameters(network: nn.Module) -> tuple[int, int]:
     """Number of trainable parameters, and of stored values that are not trained (as Keras counts them)."""
-    return (
-        sum(p.numel() for p in network.parameters() if p.requires_grad),
-        sum(_count_own_buffers(module) for module in network.modules()),
-    )
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in network.parameters()) - trainable
+    return trainable, frozen + sum(_count_own_buffers(module) for module in network.modules())
 
 
 def _count_own_buffers(module: nn.Module) -> int:
@@ -115,7 +117,7 @@ def format_layers(layers: Sequence[Layer]) -> str:
     rows = [
         (layer.name.rpartition(".")[2], layer.kind, " x ".join(map(str, layer.output_shape)), total)
         for layer in layers
-        if (total := layer.parameters + layer.buffers)
+        if (total := layer.trainable + layer.fixed)
     ]
     widths = [max(len(str(row[i])) for row in rows) for i in range(3)]
     lines = [f"  {a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {n:>9,}" for a, b, c, n in rows]

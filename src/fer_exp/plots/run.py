@@ -126,17 +126,17 @@ def model_figure(layers: Sequence[Any], input_shape: tuple[int, ...], title: str
     """Draw the layers of a network in calling order, down each column, with shapes and parameter counts.
 
     Args:
-        layers: the leaf layers in calling order, each with ``name``, ``kind``, ``output_shape``, ``parameters`` and
-            ``buffers``, as ``fer_exp.models.summary.list_layers`` returns them.
+        layers: the leaf layers in calling order, each with ``name``, ``kind``, ``output_shape``, ``trainable`` and
+            ``fixed``, as ``fer_exp.models.summary.list_layers`` returns them.
         input_shape: (channels, height, width) of one image.
         title: heading, for example the network's name.
 
     Returns:
-        The figure, which grows with the number of layers. A layer counts parameters as "trainable + buffers"; the
+        The figure, which grows with the number of layers. A layer counts parameters as "trainable + fixed"; the
         length of its bar is its fraction of all of them.
     """
     unique = {layer.name: layer for layer in layers}.values()  # a layer that is called twice has its weights once
-    trainable, fixed = sum(layer.parameters for layer in unique), sum(layer.buffers for layer in unique)
+    trainable, fixed = sum(layer.trainable for layer in unique), sum(layer.fixed for layer in unique)
     totals = f"{trainable + fixed:,} parameters = {trainable:,} trainable + {fixed:,} non-trainable"
 
     columns = max(1, round(math.sqrt(len(layers) / 20)))
@@ -146,8 +146,8 @@ def model_figure(layers: Sequence[Any], input_shape: tuple[int, ...], title: str
     axes.axis("off")
     cells = [("Input", "image", input_shape, "", 0.0)]
     for layer in layers:
-        weights = f"{layer.parameters:,} + {layer.buffers:,}" if layer.buffers else f"{layer.parameters:,}"
-        fraction = (layer.parameters + layer.buffers) / max(trainable + fixed, 1)
+        weights = f"{layer.trainable:,} + {layer.fixed:,}" if layer.fixed else f"{layer.trainable:,}"
+        fraction = (layer.trainable + layer.fixed) / max(trainable + fixed, 1)
         cells.append((layer.kind, layer.name, layer.output_shape, "" if weights == "0" else weights, fraction))
     for i, (kind, name, shape, weights, fraction) in enumerate(cells):
         left, y = i // rows * _LAYER_WIDTH, i % rows

@@ -61,6 +61,8 @@ def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_paramet
     L.seed_everything(cfg.seed, verbose=False)
     network = build_model(cfg.model, classes, image_shape, is_initial=cfg.resume is None)
     name = type(network).__name__
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(f"model: {name} has no trainable parameters; expected one with requires_grad=True.")
     if (shape := output_shape(network, image_shape)) != (classes,):
         raise UserError(
             f"model: {name} returns logits of shape {shape} per image; expected ({classes},), one per class."

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from fer_exp.data.datamodule import ImageDataModule
-from fer_exp.errors import UserError, plural
+from fer_exp.errors import UserError, one_line, plural
 from fer_exp.files import quote_override
 from fer_exp.metrics import METRICS, describe, format_value
 from fer_exp.models.summary import Layer, format_layers
@@ -45,15 +47,14 @@ def collect_warnings() -> Iterator[list[str]]:
 
 
 def log_start(record: RunRecord, network: nn.Module, layers: Sequence[Layer]) -> None:
-    """Log the network, the optimizer and the device; the layers in a table if there are any."""
+    """Log the network and the optimizer; the layers in a table if there are any."""
     summary = record.summary
-    params, environment = summary["params"], summary["environment"]
+    params = summary["params"]
     counts = f"{params['trainable']:,} trainable and {params['non_trainable']:,} non-trainable parameters"
     log.info("Model: %s, %s.", type(network).__name__, counts)
     if layers:
         log.info("%s", format_layers(layers))
     log.info("Optimizer: %s. Seed: %d.", record.optimizer, summary["seed"])
-    log.info("Device: %s. Precision: %s.", environment["device"], environment["precision"])
 
 
 def fit(
@@ -62,7 +63,8 @@ def fit(
     """Train, load the best weights and validate them. The record gets the status in every case.
 
     Raises:
-        UserError: the folder was removed or cannot be written, or a callback or schedule does not fit the run.
+        UserError: the folder was removed or cannot be written, the device's memory is full, or a callback or schedule
+            does not fit the run.
         SystemExit: the training was interrupted.
     """
     with _record_failures(history):
@@ -103,7 +105,7 @@ def log_next_steps(record: RunRecord) -> None:
     }
     if "Synthetic" in str(source):
         commands = {"Train on your own images": "python -m fer_exp.train data=folders data.root=DIR", **commands}
-    if (folder / "tensorboard").is_dir():
+    if (folder / "tensorboard").is_dir() and "TensorBoardLogger" not in record.summary["missing"]:
         commands["See the curves"] = f"tensorboard --logdir {shlex.quote(str(folder))}"
     for purpose, command in commands.items():
         log.info("  %-25s %s", purpose, command)
@@ -121,7 +123,8 @@ def _record_failures(history: HistoryCallback) -> Iterator[None]:
         hint = f" Resume with {quote_override('resume', last)}" if last.exists() else ""
         log.info("Interrupted after %s.%s", plural(len(history.rows), "epoch"), hint)
         # 128 + signal, as a shell reports it. Lightning exits with 1 after Ctrl-C and without a code after SIGTERM.
-        raise SystemExit(128 + (signal.SIGINT if error.args == (1,) else signal.SIGTERM)) from error
+        is_sigint = isinstance(error, KeyboardInterrupt) or error.args == (1,)
+        raise SystemExit(128 + (signal.SIGINT if is_sigint else signal.SIGTERM)) from error
     except Exception as error:
         if isinstance(error, UserError) and not (folder / SUMMARY).exists():
             raise  # the schedule does not fit the run: training has not begun
@@ -129,6 +132,12 @@ def _record_failures(history: HistoryCallback) -> Iterator[None]:
             raise UserError(f"{folder} was removed during the training, and the run's record with it.") from error
         with suppress(OSError):
             record.finish("failed", history.seconds, error=f"{type(error).__name__}: {error}")
+        if isinstance(error, torch.OutOfMemoryError):
+            raise UserError(
+                f"the device's memory is full ({one_line(error)}); use a smaller data.batch_size"
+            ) from error
+        if isinstance(error, MisconfigurationException):  # raised by Lightning's own callbacks
+            raise UserError(f"callbacks: {one_line(error)}") from error
         if _is_about_writing(error):
             raise UserError(
                 f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). All completed epochs are "

@@ -39,7 +39,7 @@ class Hardware:
 
 
 def choose_hardware(cfg: DictConfig) -> Hardware:
-    """Choose device, precision and speed options by the config and the machine, and set up this process for them.
+    """Choose and log device, precision and speed options by the config and the machine; set up this process for them.
 
     Raises:
         UserError: the machine does not have what is set.
@@ -58,7 +58,10 @@ def choose_hardware(cfg: DictConfig) -> Hardware:
         retain_memory()
     if accelerator == "cpu" and (threads := os.environ.get("OMP_NUM_THREADS")):
         log.info("OMP_NUM_THREADS=%s: another number of threads gives slightly different results.", threads)
-    return Hardware(accelerator, precision, im2col, device_name(accelerator))
+    device = device_name(accelerator)
+    reason = " (torch finds no GPU)" if (cfg.trainer.accelerator, accelerator) == ("auto", "cpu") else ""
+    log.info("Device: %s%s. Precision: %s.", device, reason, precision)
+    return Hardware(accelerator, precision, im2col, device)
 
 
 def choose_accelerator(wanted: str) -> str:
