@@ -70,8 +70,8 @@ def default_cache_dir() -> Path:
 
 
 def cache_file(split: Split, image_format: ImageFormat, cache_dir: Path) -> Path:
-    """The JSON file of a split: one per location, split and format, so that outdated images are replaced."""
-    place = hashlib.sha256(os.fsencode(split.location.resolve())).hexdigest()[:16]
+    """The JSON file of a split: one per location, name, ``ignore`` and format. Outdated images are replaced."""
+    place = hashlib.sha256(os.fsencode("\0".join([str(split.location.resolve()), *split.ignore]))).hexdigest()[:16]
     kind = f"{image_format.size}{image_format.color}-{image_format.resize}"
     return cache_dir / f"{split.name}-{place}-{kind}.json"
 

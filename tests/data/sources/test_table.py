@@ -316,6 +316,21 @@ def test_preset_affectnet_with_annotation_files(tmp_path, preset, classes):
     assert sorted(changed.train_set.counts) == [1, *[2] * (classes - 2), 3]
 
 
+def test_each_choice_of_ignored_labels_is_cached(tmp_path):
+    affectnet_annotations(tmp_path, 16)
+    folder = tmp_path / "cache"
+
+    def load_both():
+        for preset in ("affectnet", "affectnet7"):
+            place = (f"data.root={tmp_path}", f"data.cache_dir={folder}", "data.batch_size=1")
+            compose(f"data={preset}", *place).setup()
+        return {file: file.stat().st_mtime_ns for file in folder.glob("*.npy")}
+
+    cached = load_both()
+    assert len(cached) == 4
+    assert load_both() == cached
+
+
 def test_images_without_an_annotation_are_unreadable(tmp_path):
     affectnet_annotations(tmp_path, 16)
     (tmp_path / "train_set/annotations/5_exp.npy").unlink()

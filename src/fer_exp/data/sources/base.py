@@ -91,12 +91,14 @@ class Split:
         location: folder or file that holds the images.
         identity: changes whenever an image or a label may have changed.
         read: reads the entries.
+        ignore: labels or folders that are skipped; the cache has a place for each choice of them.
     """
 
     name: str
     location: Path
     identity: str
     read: Callable[[], Entries]
+    ignore: tuple[str, ...] = ()
 
 
 class ImageSource(Protocol):

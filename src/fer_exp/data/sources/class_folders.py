@@ -4,7 +4,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fer_exp.data.datamodule import ImageDataModule
@@ -64,7 +64,7 @@ class ClassFolders(ImageSource):
             return None
         split, ignored = self._list(name, self.folders[name])
         self._matched |= ignored
-        return split
+        return replace(split, ignore=self.ignore)
 
     def warnings(self) -> list[str]:
         """See ``ImageSource.warnings``."""

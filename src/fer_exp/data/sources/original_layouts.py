@@ -126,7 +126,7 @@ class AffectNet(ImageSource):
         annotations = [location / "annotations" / f"{Path(image).stem}_exp.npy" for image in names]
         stamps = [images[image] for image in names] + [file_stamp(annotation) for annotation in annotations]
         identity = hash_facts(names, self.ignore, stamps)
-        return Split(name, location, identity, lambda: self._read(location, names, annotations))
+        return Split(name, location, identity, lambda: self._read(location, names, annotations), tuple(self.ignore))
 
     def _read(self, location: Path, images: Sequence[str], annotations: Sequence[Path]) -> Entries:
         names, labels, inputs = [], [], list[ImageInput]()

@@ -104,7 +104,7 @@ class ParquetTable(ImageSource):
         identity = hash_facts(
             name, name in self.files, self.columns, self.ignore, self.group_by, self.class_names, stamps
         )
-        return Split(name, location, identity, lambda: self._read(name, files))
+        return Split(name, location, identity, lambda: self._read(name, files), tuple(self.ignore))
 
     def _read(self, split: str, files: list[Path]) -> Entries:
         names: list[str] = []

@@ -128,7 +128,7 @@ class CsvTable(ImageSource):
             name, name in self.files, header.columns, self.columns, self.ignore, self.group_by,
             self.pixel_labels, str(self.root), file_stamp(file), stamps,
         )  # fmt: skip
-        return Split(name, file, identity, lambda: self._read(name, file, header))
+        return Split(name, file, identity, lambda: self._read(name, file, header), tuple(self.ignore))
 
     def _read_header(self, file: Path) -> "_Header":
         given = f"data.file={printable(file)}"
