@@ -5,8 +5,10 @@ import timm
 import torch
 
 from fer_exp.errors import UserError
+from fer_exp.models.vgg import VGG
 from fer_exp.runs.record import read_history
 from fer_exp.train import train
+from fer_exp.training.module import Classifier
 
 RECIPE = (
     "model=timm", "model.name=test_resnet", "head_epochs=1", "backbone_lr_factor=0.1", "scheduler=cosine",
@@ -43,6 +45,24 @@ def test_the_first_epochs_train_the_last_layer_alone(finetune):
     assert all(torch.equal(after[key], before[key]) for key in backbone)  # batch-norm statistics included
     later = trained(finetune("all", "trainer.max_epochs=2"))
     assert not any(torch.equal(later[key], before[key]) for key in backbone if before[key].dim() == 4)
+
+
+def test_layers_that_the_network_itself_froze_stay_frozen(monkeypatch):
+    network = VGG(widths=(4,), convolutions=(1,), dense=())
+    conv, norm, drop = (network.get_submodule(f"layers.{name}") for name in ("conv1_1", "norm1_1", "drop1"))
+    conv.requires_grad_(False), norm.eval()
+    classifier = Classifier(network, torch.optim.SGD, None, "val_loss", 7, head_epochs=1)
+    for epoch, is_trained in enumerate((False, True)):
+        monkeypatch.setattr(Classifier, "current_epoch", epoch)
+        classifier.on_train_epoch_start()
+        assert (norm.weight.requires_grad, drop.training, network.training) == (is_trained,) * 3
+        assert (conv.weight.requires_grad, norm.training) == (False, False)
+        assert (network.layers.logits.weight.requires_grad, network.layers.logits.training) == (True, True)
+
+
+def test_a_network_without_a_last_layer_is_refused():
+    with pytest.raises(UserError, match="no last layer with 7 outputs"):
+        Classifier(torch.nn.Linear(4, 3), torch.optim.SGD, None, "val_loss", 7, backbone_lr_factor=0.5)
 
 
 def test_the_backbone_has_a_fraction_of_the_learning_rate(finetune, tmp_path):

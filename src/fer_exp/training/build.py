@@ -27,7 +27,7 @@ from fer_exp.training.callbacks.plots import PlotCallback
 from fer_exp.training.callbacks.progress_bar import ProgressBar
 from fer_exp.training.hardware import Hardware
 from fer_exp.training.loggers import RunLogger
-from fer_exp.training.module import Classifier, FreezeBackbone
+from fer_exp.training.module import Classifier
 
 
 def build_datamodule(cfg: DictConfig, verbose: bool) -> ImageDataModule:
@@ -80,6 +80,7 @@ def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_paramet
         augmentation=build(cfg, "augmentation"),
         mixup=build(cfg, "mixup"),
         weight_decay_exclude_1d=cfg.weight_decay_exclude_1d,
+        head_epochs=cfg.head_epochs,
         backbone_lr_factor=cfg.backbone_lr_factor,
         channels_last=cfg.channels_last,
         hyper_parameters=hyper_parameters,
@@ -128,8 +129,6 @@ def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback,
         on_exception=lambda trainer, module, error: _allow_second_interrupt(error),
     )
     callbacks = [first, history, *_configured_callbacks(cfg), ProgressBar()]
-    if cfg.head_epochs:
-        callbacks.append(FreezeBackbone(cfg.head_epochs))
     if cfg.cuda_graph:
         _check_cuda_graph(cfg, callbacks)
         callbacks.append(CudaGraphCallback())

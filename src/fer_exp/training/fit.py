@@ -6,6 +6,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -132,23 +133,23 @@ def _record_failures(history: HistoryCallback) -> Iterator[None]:
             raise UserError(f"{folder} was removed during the training, and the run's record with it.") from error
         with suppress(OSError):
             record.finish("failed", history.seconds, error=f"{type(error).__name__}: {error}")
-        if isinstance(error, torch.OutOfMemoryError):
-            raise UserError(
-                f"the device's memory is full ({one_line(error)}); use a smaller data.batch_size"
-            ) from error
-        if isinstance(error, MisconfigurationException):  # raised by Lightning's own callbacks
-            raise UserError(f"callbacks: {one_line(error)}") from error
-        if _is_about_writing(error):
-            raise UserError(
-                f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}). All completed epochs are "
-                "saved. Free some space, then resume with the same command, "
-                f"{quote_override('hydra.run.dir', folder)} and resume=auto"
-            ) from error
+        if problem := _user_problem(error, folder):
+            raise UserError(problem) from error
         raise
 
 
-def _is_about_writing(error: Exception) -> bool:
-    """Whether a file could not be written; torch reports it for checkpoints as a RuntimeError."""
-    if isinstance(error, OSError):
-        return error.errno in _NOT_WRITABLE
-    return any(text in str(error) for text in ("PytorchStreamWriter", "iostream error"))
+def _user_problem(error: Exception, folder: Path) -> str | None:
+    """What the user can fix, as a message; None for any other error."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the device's memory is full ({one_line(error)}); use a smaller data.batch_size"
+    if isinstance(error, MisconfigurationException):  # Lightning's own callbacks raise it
+        return f"callbacks: {one_line(error)}"
+    # torch reports a checkpoint that cannot be written as a RuntimeError.
+    is_unwritten = any(text in str(error) for text in ("PytorchStreamWriter", "iostream error"))
+    if error.errno in _NOT_WRITABLE if isinstance(error, OSError) else is_unwritten:
+        place, reason = getattr(error, "filename", None) or folder, getattr(error, "strerror", None) or error
+        return (
+            f"{place} cannot be written ({reason}). All completed epochs are saved. Free some space, then resume with "
+            f"the same command, {quote_override('hydra.run.dir', folder)} and resume=auto"
+        )
+    return None

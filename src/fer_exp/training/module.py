@@ -1,4 +1,4 @@
-"""The LightningModule: training and validation step, metrics of an epoch, and how the last layer is trained."""
+"""The LightningModule: training and validation step, metrics of an epoch, optimizer and schedule."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +17,7 @@ from fer_exp.config.targets import accepts
 from fer_exp.data.dataset import normalise
 from fer_exp.errors import UserError, one_line
 from fer_exp.training.epoch_metrics import EpochMetrics
+from fer_exp.training.parameters import backbone, parameter_groups
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
@@ -41,9 +42,15 @@ class Classifier(L.LightningModule):
         augmentation: maps normalised images to changed ones of the same shape; None for none.
         mixup: maps images and their targets (N, K) to mixed ones; None for none.
         weight_decay_exclude_1d: if true, biases and norm weights get no weight decay.
+        head_epochs: number of epochs at the start that train the last layer alone. The other layers are then in
+            evaluation mode: their weights and the statistics of batch norm do not change. (Lightning's
+            BackboneFinetuning adds them to the optimizer later; schedules that span the run do not know such groups.)
         backbone_lr_factor: learning rate of all layers before the last one, as a fraction of the optimizer's.
         channels_last: memory order of images and kernels. Same function, faster.
         hyper_parameters: plain values that describe the run in its checkpoints.
+
+    Raises:
+        UserError: ``head_epochs`` or ``backbone_lr_factor`` is set, and the network has no last layer with K outputs.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Classifier(L.LightningModule):
         augmentation: nn.Module | None = None,
         mixup: nn.Module | None = None,
         weight_decay_exclude_1d: bool = False,
+        head_epochs: int = 0,
         backbone_lr_factor: float = 1.0,
         channels_last: bool = True,
         hyper_parameters: Mapping[str, Any] | None = None,
@@ -74,7 +82,10 @@ class Classifier(L.LightningModule):
         self.loss = loss or nn.CrossEntropyLoss()
         self.augmentation, self.mixup = augmentation, mixup
         self.weight_decay_exclude_1d = weight_decay_exclude_1d
+        self.head_epochs = head_epochs
         self.backbone_lr_factor = backbone_lr_factor
+        has_backbone = head_epochs > 0 or backbone_lr_factor != 1
+        self._backbone, self._backbone_modules = backbone(network, num_classes) if has_backbone else ([], [])
         self.train_metrics = EpochMetrics("train", num_classes)
         self.val_metrics = EpochMetrics("val", num_classes)
 
@@ -87,8 +98,14 @@ class Classifier(L.LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Reset the training metrics."""
+        """Reset the training metrics; freeze or unfreeze the layers before the last one."""
         self.train_metrics.reset()
+        if self.head_epochs:
+            is_trained = self.current_epoch >= self.head_epochs  # in a resumed run too
+            for parameter in self._backbone:
+                parameter.requires_grad_(is_trained)
+            for module in self._backbone_modules:
+                module.training = is_trained
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch: images (N, C, S, S) uint8, and targets, (N,) int64 or (N, K) probabilities."""
@@ -177,8 +194,8 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule if there is one. Lightning saves and restores their states."""
-        head = find_head(self.network, self.num_classes) if self.backbone_lr_factor != 1 else None
-        optimizer = self.make_optimizer(parameter_groups(self.network, self.weight_decay_exclude_1d, head))
+        slower = self._backbone if self.backbone_lr_factor != 1 else []
+        optimizer = self.make_optimizer(parameter_groups(self.network, self.weight_decay_exclude_1d, slower))
         for group in optimizer.param_groups:
             if group.get("is_backbone"):
                 group["lr"] *= self.backbone_lr_factor
@@ -195,7 +212,7 @@ class Classifier(L.LightningModule):
                 f"scheduler: it does not fit the {steps} steps of this run ({one_line(error)}); change its settings or "
                 "trainer.max_epochs."
             ) from error
-        if head and len({group["lr"] for group in optimizer.param_groups}) == 1:  # torch's OneCycleLR
+        if slower and len({group["lr"] for group in optimizer.param_groups}) == 1:  # torch's OneCycleLR
             raise UserError(
                 "scheduler: it sets the same learning rate for all layers; with backbone_lr_factor, use "
                 "scheduler=cosine, wsd, plateau or none"
@@ -223,78 +240,3 @@ def monitored_value(trainer: L.Trainer, monitor: str) -> float:
         logged = ", ".join(name for name in metrics if name != "lr")
         raise UserError(f"monitor={monitor}: no such metric was logged in the epoch; expected one of {logged}")
     return float(metrics[monitor])
-
-
-def parameter_groups(
-    network: nn.Module, weight_decay_exclude_1d: bool, head: nn.Module | None = None
-) -> list[dict[str, Any]]:
-    """The groups of the trainable parameters, for an optimizer.
-
-    Args:
-        network: the network.
-        weight_decay_exclude_1d: make a group of its own, without weight decay, for biases and norm weights.
-        head: the last layer, which then has groups of its own. They come first: ``lr`` is the learning rate of the
-            first group. The groups of the other layers have the entry ``is_backbone``.
-    """
-    own = [parameter for parameter in (head or network).parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": own}]
-    if head is not None:
-        groups.append({"params": backbone_parameters(network, head), "is_backbone": True})
-    if not weight_decay_exclude_1d:
-        return groups
-    split = []
-    for group in groups:
-        kernels = [parameter for parameter in group["params"] if parameter.dim() > 1]
-        vectors = [parameter for parameter in group["params"] if parameter.dim() <= 1]
-        split += [group | {"params": kernels}, group | {"params": vectors, "weight_decay": 0.0}]
-    return split
-
-
-class FreezeBackbone(L.Callback):
-    """Freezes all layers but the last one in the first epochs.
-
-    Frozen layers are in evaluation mode: their weights and the statistics of batch norm do not change. (Lightning's
-    BackboneFinetuning adds the layers to the optimizer later; schedules that span the run do not know such groups.)
-
-    Args:
-        epochs: number of epochs.
-    """
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Find the last layer and the parameters to train."""
-        assert isinstance(pl_module, Classifier)
-        self._head = find_head(pl_module.network, pl_module.num_classes)
-        self._backbone = backbone_parameters(pl_module.network, self._head)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Freeze or unfreeze by the number of the epoch, so that a resumed run does the same."""
-        assert isinstance(pl_module, Classifier)
-        is_frozen = trainer.current_epoch < self.epochs
-        pl_module.network.train(not is_frozen)
-        self._head.train()
-        for parameter in self._backbone:
-            parameter.requires_grad_(not is_frozen)
-
-
-def backbone_parameters(network: nn.Module, head: nn.Module) -> list[nn.Parameter]:
-    """The trainable parameters outside the last layer."""
-    own = set(head.parameters())
-    return [parameter for parameter in network.parameters() if parameter.requires_grad and parameter not in own]
-
-
-def find_head(network: nn.Module, num_classes: int) -> nn.Module:
-    """The last layer: the last module of the network that has an output for each class.
-
-    Raises:
-        UserError: there is none.
-    """
-    for module in reversed([*network.modules()]):
-        if num_classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None)):
-            return module
-    raise UserError(
-        f"{type(network).__name__} has no last layer with {num_classes} outputs, which head_epochs and "
-        "backbone_lr_factor need"
-    )

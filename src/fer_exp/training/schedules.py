@@ -16,20 +16,12 @@ class WarmupCosine(LambdaLR):
         total_steps: optimizer steps of the whole run.
         warmup: fraction of the steps with a rising learning rate.
         final: learning rate at the end, as a fraction of the maximum.
-        last_epoch: last step taken, -1 for none (torch's name).
 
     Raises:
         ValueError: ``warmup`` is not in [0, 1), or ``final`` is not in [0, 1].
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        total_steps: int,
-        warmup: float = 0.05,
-        final: float = 0.0,
-        last_epoch: int = -1,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0) -> None:
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup={warmup}: expected a fraction in [0, 1)")
         if not 0 <= final <= 1:
@@ -42,7 +34,7 @@ class WarmupCosine(LambdaLR):
             done = min(1.0, (step - rising) / (total_steps - rising))
             return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
-        super().__init__(optimizer, factor, last_epoch)
+        super().__init__(optimizer, factor)
 
 
 _DECAY = 0.2
@@ -61,7 +53,6 @@ class WarmupStableDecay(LambdaLR):
         warmup: number of steps with a rising learning rate.
         decay: fraction of the steps with a falling learning rate, at the end.
         final: learning rate at the end, as a fraction of the maximum.
-        last_epoch: last step taken, -1 for none (torch's name).
 
     Raises:
         ValueError: ``warmup`` is negative, ``decay`` or ``final`` is not in [0, 1], or the decay would start before the
@@ -75,7 +66,6 @@ class WarmupStableDecay(LambdaLR):
         warmup: int = 500,
         decay: float = _DECAY,
         final: float = 0.0,
-        last_epoch: int = -1,
     ) -> None:
         if warmup < 0:
             raise ValueError(f"warmup={warmup}: expected a number of steps >= 0")
@@ -98,7 +88,7 @@ class WarmupStableDecay(LambdaLR):
             done = min(1.0, (step - stable_until) / falling)
             return final + (1 - final) * (1 - math.sqrt(done))
 
-        super().__init__(optimizer, factor, last_epoch)
+        super().__init__(optimizer, factor)
 
 
 def is_constant_until(config: Mapping[str, Any]) -> float:

@@ -96,10 +96,9 @@ class HistoryCallback(callbacks.Checkpoint):
         events = []
         if self.best_epoch == row["epoch"]:
             events.append(f"Best {self.monitor} so far: {format_value(self.monitor, row[self.monitor])}")
-        by_epochs = all(
-            config.interval == "epoch" for config in trainer.lr_scheduler_configs
-        )  # others change each step
-        if by_epochs and (lr := trainer.optimizers[0].param_groups[0]["lr"]) < row["lr"]:
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        # Schedules that step with the optimizer change it all the time.
+        if lr < row["lr"] and all(config.interval == "epoch" for config in trainer.lr_scheduler_configs):
             events.append(f"Learning rate reduced to {lr:.1e}")
         if stopping := _stopped(trainer):
             patience = plural(stopping.patience, "epoch")
