@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders.turns import Contender
-from benchmarks.gpu import OutOfTimeError, Part, Session
+from benchmarks.gpu_session import OutOfTimeError, Part, Session
 from benchmarks.measuring import last_lines
 from benchmarks.networks import build_network, describe
 

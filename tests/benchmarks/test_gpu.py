@@ -2,6 +2,8 @@ import importlib.metadata
 import json
 import os
 import re
+import runpy
+import sys
 import tarfile
 import time
 import warnings
@@ -11,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_pack
+from benchmarks import gpu, gpu_pack, gpu_parts
 from benchmarks.callbacks import Probe
-from benchmarks.gpu import OutOfTimeError, Session, run_parts
+from benchmarks.gpu import run_parts
 from benchmarks.gpu_parts import PARTS, row
+from benchmarks.gpu_session import OutOfTimeError, Session
 
 MACHINE = {"device": "a GPU", "cores": 2, "instructions": [], "versions": {"torch": "2"}, "load_before": None}
 
@@ -114,6 +117,16 @@ def test_the_probe_counts_host_synchronisations(monkeypatch, tmp_path):
     assert modes == ["warn", "default"]
     values = json.loads((tmp_path / "probe.json").read_text())
     assert (values["syncs_per_step"], values["peak_mib"]) == (2, 3)
+
+
+def test_the_command_skips_a_part_that_has_too_little_time(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_parts, "PARTS", {"late": late})
+    monkeypatch.setattr(sys, "argv", ["gpu", "--data", str(faces), "--output", str(tmp_path), "--miniature"])
+    monkeypatch.delitem(sys.modules, "benchmarks.gpu")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("benchmarks.gpu", run_name="__main__")
+    assert ended.value.code == 0
+    assert json.loads((tmp_path / "gpu.json").read_text())["parts"]["late"]["status"] == "skipped"
 
 
 def test_results_of_another_device_are_not_continued(faces, tmp_path, capsys):
