@@ -23,7 +23,7 @@ def labels():
     return torch.randint(3, (40,), generator=torch.Generator().manual_seed(1))
 
 
-def test_without_settings_it_is_torch_s_own_to_the_last_bit(logits, labels):
+def test_without_settings_it_is_torchs_cross_entropy(logits, labels):
     assert torch.equal(CrossEntropy(COUNTS)(logits, labels), F.cross_entropy(logits, labels))
 
 
@@ -32,7 +32,7 @@ def test_labels_and_certain_probabilities_give_the_same(logits, labels):
     assert torch.allclose(loss(logits, labels), loss(logits, F.one_hot(labels, 3).float()), rtol=1e-6)
 
 
-def test_smoothing_spreads_a_share_over_all_classes(logits, labels):
+def test_smoothing_spreads_a_fraction_over_all_classes(logits, labels):
     spread = 0.9 * F.one_hot(labels, 3) + 0.1 / 3
     expected = -(spread * logits.log_softmax(1)).sum(1).mean()
     assert torch.allclose(CrossEntropy(COUNTS, label_smoothing=0.1)(logits, labels), expected, rtol=1e-6)
@@ -41,13 +41,13 @@ def test_smoothing_spreads_a_share_over_all_classes(logits, labels):
 def test_balanced_weights_let_each_class_count_the_same():
     weights = CrossEntropy(COUNTS, class_weights="balanced").weight
     assert torch.allclose(weights * torch.tensor(COUNTS), torch.full((3,), 100 / 3))
-    # Over the whole set the weights are 1 on average, so that the rate means what it meant.
+    # Over the whole set the weights are 1 on average, so the learning rate need not change.
     labels = torch.arange(3).repeat_interleave(torch.tensor(COUNTS))
     same = torch.zeros(100, 3)
     assert CrossEntropy(COUNTS, class_weights="balanced")(same, labels).item() == pytest.approx(math.log(3))
 
 
-def test_a_batch_of_common_faces_weighs_less_than_one_of_rare_faces():
+def test_a_batch_of_a_frequent_class_weighs_less_than_one_of_a_rare_class():
     loss = CrossEntropy(COUNTS, class_weights="balanced")
     same = torch.zeros(8, 3)
     common, rare = loss(same, torch.zeros(8, dtype=torch.int64)), loss(same, torch.full((8,), 2))
@@ -61,17 +61,17 @@ def test_adjusted_logits_are_those_of_menon(logits, labels):
 
 
 @pytest.mark.parametrize("setting", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"logit_adjustment": -1.0}])
-def test_what_makes_no_loss_is_refused(setting):
+def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*expected"):
         CrossEntropy(COUNTS, **setting)
 
 
-def test_a_wrong_setting_is_said_by_its_key(composed):
+def test_a_wrong_setting_is_reported_by_its_key(composed):
     with pytest.raises(UserError, match=r"loss: label_smoothing=2.0: expected a fraction in \[0, 1\)"):
         build_loss(composed("loss.label_smoothing=2.0"), COUNTS)
 
 
-def test_a_loss_that_needs_no_counts_is_made_without(composed):
+def test_a_loss_that_takes_no_counts_is_built_without(composed):
     cfg = composed()
     cfg.loss = {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.2}
     assert build_loss(cfg, COUNTS).label_smoothing == 0.2

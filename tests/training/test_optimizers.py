@@ -1,4 +1,4 @@
-"""Every optimizer that can be chosen trains, and goes on from a saved state as if nothing had happened."""
+"""Every optimizer that can be chosen trains, and a loaded state trains on in the same way."""
 
 import copy
 
@@ -39,7 +39,7 @@ def test_the_loss_falls(composed, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_state_survives_a_save_and_a_load(composed, name, tmp_path):
+def test_a_loaded_state_takes_the_same_steps(composed, name, tmp_path):
     make_optimizer, _ = build_optimizer_factories(composed(f"optimizer={name}"))
     network, x, y = problem()
     optimizer = make_optimizer(network.parameters())
@@ -57,7 +57,7 @@ def test_the_state_survives_a_save_and_a_load(composed, name, tmp_path):
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if "fused:" in (CONFIG_DIR / f"optimizer/{name}.yaml").read_text()]
 )
-def test_one_pass_over_the_weights_computes_the_same(composed, name):
+def test_a_fused_optimizer_computes_the_same(composed, name):
     weights = []
     for fused in ("true", "false"):
         make_optimizer, _ = build_optimizer_factories(composed(f"optimizer={name}", f"optimizer.fused={fused}"))
@@ -70,7 +70,7 @@ def test_one_pass_over_the_weights_computes_the_same(composed, name):
 
 
 @pytest.mark.parametrize("target", ["RAdam", "NAdam", "Adamax", "Adam"])
-def test_lists_in_a_yaml_of_one_s_own_can_be_kept_in_a_checkpoint(composed, target, tmp_path):
+def test_a_list_in_a_yaml_can_be_read_back_from_a_checkpoint(composed, target, tmp_path):
     cfg = composed()
     cfg.optimizer = {"_target_": f"torch.optim.{target}", "_partial_": True, "lr": 0.01, "betas": [0.8, 0.99]}
     make_optimizer, _ = build_optimizer_factories(cfg)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from fer_exp.metrics import METRICS, accuracy
+from fer_exp.metrics import METRICS
 
 
 class EpochMetrics(Metric):
@@ -60,8 +60,3 @@ class EpochMetrics(Metric):
     def confusion(self) -> Tensor:
         """(C, C) int64 on the CPU: rows are true classes, columns predicted ones."""
         return self.counts.view(self.num_classes, self.num_classes).cpu()
-
-    def running(self) -> tuple[float, float]:
-        """Mean loss and accuracy of the batches so far, of this device; waits for the device."""
-        confusion = self.confusion
-        return float(self.loss_sum) / max(1, int(confusion.sum())), accuracy(confusion)

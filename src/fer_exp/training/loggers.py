@@ -19,6 +19,7 @@ from fer_exp.errors import one_line
 log = logging.getLogger(__name__)
 
 _CALLED_BY_LIGHTNING = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
+_LOGGED_KEYS = ("seed", "monitor", "weight_decay_exclude_1d", "head_epochs", "backbone_lr_factor")
 _unsupported: set[str] = set()  # messages logged in this process
 
 
@@ -97,7 +98,7 @@ class RunLogger:
 def hyper_parameters(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run's summary as flat hyper-parameters: ``{"optimizer": "adam", "optimizer/lr": 0.001, ...}``."""
     config, choices = summary["config"], summary["choices"]
-    params: dict[str, Any] = {key: config[key] for key in ("seed", "monitor", "weight_decay_exclude_1d")}
+    params: dict[str, Any] = {key: config[key] for key in _LOGGED_KEYS}
     params["precision"] = summary["environment"]["precision"]
     params |= {"batch_size": config["data"]["batch_size"], "max_epochs": config["trainer"]["max_epochs"]}
     for group in ("model", "optimizer", "scheduler", "loss", "augmentation", "mixup", "ema"):

@@ -31,12 +31,12 @@ def replaying(network, samples):
         torch.autograd.grad(original(placed).sum(), tuple(network.parameters()))
     addresses = [value.data_ptr() for value in (*network.parameters(), *network.buffers())]
 
-    def forward(faces):
+    def forward(images):
         if not network.training:
-            return original(faces)
-        assert faces.shape == placed.shape
+            return original(images)
+        assert images.shape == placed.shape
         assert [value.data_ptr() for value in (*network.parameters(), *network.buffers())] == addresses
-        placed.copy_(faces)
+        placed.copy_(images)
         return original(placed)
 
     network.forward = forward
@@ -66,9 +66,7 @@ def outcome(folder):
     return rows, states
 
 
-def test_a_captured_run_is_the_run_that_it_would_have_been_also_when_it_is_resumed(
-    tiny, tmp_path, request, monkeypatch
-):
+def test_a_captured_run_equals_a_plain_one_also_when_resumed(tiny, tmp_path, request, monkeypatch):
     plain, whole, rest = tmp_path / "plain", tmp_path / "whole", tmp_path / "rest"
     train(tiny(*RECIPE, folder=plain))
     networks = request.getfixturevalue("captured")
@@ -119,10 +117,10 @@ def test_a_captured_network_gives_the_gradients_of_the_same_network():
     torch.cuda.make_graphed_callables(networks[1], (torch.zeros(32, 1, 48, 48, device="cuda"),))
     networks[1].load_state_dict(networks[0].state_dict())
     for _ in range(3):
-        faces = torch.rand(32, 1, 48, 48, device="cuda")
+        images = torch.rand(32, 1, 48, 48, device="cuda")
         for network in networks:
             network.zero_grad()
-            network(faces).logsumexp(dim=1).sum().backward()
+            network(images).logsumexp(dim=1).sum().backward()
         for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
     for one, other in zip(networks[0].buffers(), networks[1].buffers(), strict=True):
@@ -130,15 +128,15 @@ def test_a_captured_network_gives_the_gradients_of_the_same_network():
 
 
 @pytest.mark.gpu
-def test_each_replay_drops_other_values_and_a_seed_brings_them_back():
+def test_each_replay_drops_other_values_and_a_seed_repeats_them():
     network = VGG(widths=(8, 16), convolutions=(1, 1), dropout=0.5).cuda()
-    faces = torch.rand(32, 1, 48, 48, device="cuda")
-    torch.cuda.make_graphed_callables(network, (torch.zeros_like(faces),))
+    images = torch.rand(32, 1, 48, 48, device="cuda")
+    torch.cuda.make_graphed_callables(network, (torch.zeros_like(images),))
     seen = []
     for seed in (0, None, 0):
         if seed is not None:
             torch.manual_seed(seed)
-        seen.append(network(faces).detach().clone())
+        seen.append(network(images).detach().clone())
     assert not torch.equal(seen[0], seen[1])
     torch.testing.assert_close(seen[0], seen[2])
 

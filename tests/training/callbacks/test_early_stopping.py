@@ -29,12 +29,12 @@ class Replay(Classifier):
         super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7)), *args, **kwargs)
         self.losses = losses
         self.register_buffer("epoch_of_weights", torch.tensor(0))
-        self.rates = []
+        self.lrs = []
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
         self.epoch_of_weights.fill_(self.current_epoch + 1)
-        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.lrs.append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_epoch_end(self):
         given = {"val_loss": self.losses[self.current_epoch], "val_acc": 0.5, "val_macro_f1": 0.5}
@@ -64,7 +64,7 @@ def test_notebook(composed, tmp_path):
     cfg = composed("data=folders", "data.root=.")
     classifier, trainer = replay(cfg, NOTEBOOK_VAL_LOSS + [0.1] * 33, tmp_path, max_epochs=50)
     assert trainer.current_epoch == 17  # stopped after epoch 17
-    assert classifier.rates == [1e-3] * 13 + [pytest.approx(2e-4)] * 4  # reduced after epoch 13
+    assert classifier.lrs == [1e-3] * 13 + [pytest.approx(2e-4)] * 4  # reduced after epoch 13
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)  # reduced after epoch 17
     assert classifier.epoch_of_weights == 14  # loaded at the end
 
@@ -81,13 +81,13 @@ def test_patience_10_gives_the_schedule_time(composed, tmp_path):
     losses = [1.0] + [1.1] * 12
     classifier, trainer = replay(cfg, losses, tmp_path)
     assert trainer.current_epoch == 11
-    assert classifier.rates == pytest.approx([1e-3] * 4 + [2e-4] * 3 + [4e-5] * 3 + [8e-6])
+    assert classifier.lrs == pytest.approx([1e-3] * 4 + [2e-4] * 3 + [4e-5] * 3 + [8e-6])
 
 
 def test_plateau_ignores_gains_within_its_absolute_min_delta(composed, tmp_path):
     cfg = composed("callbacks=fixed_budget")
     classifier, _ = replay(cfg, [5.0, 4.99995, 4.9999 + 1e-6, 4.99991, 4.0], tmp_path)
-    assert classifier.rates == pytest.approx([1e-3] * 4 + [2e-4])
+    assert classifier.lrs == pytest.approx([1e-3] * 4 + [2e-4])
 
 
 def test_best_weights_are_loaded_after_the_last_epoch(composed, tmp_path):
@@ -119,7 +119,7 @@ def test_resumed_run_uses_the_patience_of_its_config(composed, tmp_path):
     second, trainer = replay(cfg, losses, tmp_path, max_epochs=50, ckpt_path=checkpoint, weights_only=True)
     assert trainer.current_epoch == 7
     # The checkpoint holds the reduction after epoch 4, and the plateau's counter starts again after it.
-    assert second.rates == pytest.approx([2e-4] * 3)
+    assert second.lrs == pytest.approx([2e-4] * 3)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5)
     assert second.epoch_of_weights == 1
 
@@ -131,7 +131,7 @@ def test_stopped_run_that_is_resumed_does_not_train(composed, tmp_path):
         composed(), losses, tmp_path, max_epochs=50, ckpt_path=tmp_path / "checkpoints/last.ckpt", weights_only=True
     )
     assert resumed.current_epoch == trainer.current_epoch == 4
-    assert again.rates == []
+    assert again.lrs == []
     assert again.epoch_of_weights == first.epoch_of_weights == 1
 
 

@@ -75,7 +75,8 @@ class ProgressBar(L.Callback):
         if now - self._read < self._interval:
             self._progress.advance(self._task)
             return
-        loss, accuracy = metrics.running()
+        values = metrics.compute()
+        loss, accuracy = values[f"{metrics.split}_loss"], values[f"{metrics.split}_acc"]
         self._read = time.perf_counter()
         speed = self._images / (self._read - self._started)
         info = f"loss {loss:.4f}  acc {100 * accuracy:.2f} %  {speed:,.0f} images/s"
