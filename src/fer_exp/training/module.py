@@ -95,6 +95,11 @@ class Classifier(L.LightningModule):
 
     def _logits(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images.contiguous(memory_format=self.memory_format))
+        if not isinstance(logits, Tensor):  # torchvision's GoogLeNet and Inception, in training mode only
+            raise UserError(
+                f"model: {type(self.network).__name__} returns {type(logits).__name__} in training; expected a tensor "
+                "of logits. For a network of torchvision with auxiliary outputs, add +model.aux_logits=false"
+            )
         return logits
 
     def on_train_epoch_start(self) -> None:
