@@ -33,7 +33,7 @@ def audit(cfg: DictConfig) -> None:
 
     # Imported here: torch takes seconds, and --help and config errors do not need it.
     from fer_exp.data.annotations import write_exclusions
-    from fer_exp.data.audit import audit_images, inspect_images
+    from fer_exp.data.audit import audit_datasets
     from fer_exp.data.audit_report import describe_audit, exclusion_list, finding_sheets, format_audit
     from fer_exp.data.datamodule import ImageDataModule
     from fer_exp.files import printable, quote_override
@@ -41,16 +41,14 @@ def audit(cfg: DictConfig) -> None:
     from fer_exp.plots.terminal import progress_bar
 
     data = build_checked(cfg.data, "data", ImageDataModule)
-    entries = data.read_entries()
-    log.info("Inspecting %s images in %s ...", f"{len(entries.names):,}", printable(entries.root))
-    with progress_bar("decoding") as progress:
-        inspection = inspect_images(entries.inputs, len(entries.names), data.image_format, progress)
-    found = audit_images(entries, inspection, data.image_size, cfg.near_distance, cfg.near_correlation)
+    datasets = data.load_for_audit()
+    with progress_bar("comparing") as progress:
+        found = audit_datasets(datasets, cfg.near_distance, cfg.near_correlation, progress)
     log.info("\n%s\n", format_audit(found))
 
     settings = {
-        "schema": 2,
-        "root": str(entries.root.resolve()),
+        "schema": 3,
+        "root": str(data.source.root.resolve()),
         "exclude": None if data.exclude is None else str(data.exclude),
         "near_distance": cfg.near_distance,
         "near_correlation": cfg.near_correlation,

@@ -58,7 +58,7 @@ def load(folder, store, in_memory=True, image_format=FORMAT, **options):
 def assert_is_the_folder(loaded, folder):
     expected = sorted(folder.rglob("*.png"))
     assert loaded.names == tuple(path.relative_to(folder.parent).as_posix() for path in expected)
-    assert [loaded.label_names[i] for i in loaded.labels] == [path.parent.name for path in expected]
+    assert [loaded.classes[i] for i in loaded.labels] == [path.parent.name for path in expected]
     assert np.array_equal(
         loaded.images[:].numpy(), np.stack([np.asarray(Image.open(path)) for path in expected])[:, None]
     )
@@ -70,7 +70,7 @@ def test_a_split_is_decoded_once(split, store, in_memory, decoded, caplog):
         loaded = load(split, store, in_memory, progress=lambda *done: progress.append(done))
         assert isinstance(loaded.images, torch.Tensor if in_memory else MemmapImages)
         assert_is_the_folder(loaded, split)
-        assert loaded.originals == {(48, 48, "L"): 14}
+        assert loaded.originals == ((48, 48, "L"),) * 14
     assert (decoded, progress) == ([14], [(14, 14)])
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert len(list(store.iterdir())) == 2

@@ -3,21 +3,21 @@
 Imports neither torch nor lightning: the worker processes import this module, and start fast.
 """
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer_exp.data.decode import ImageFormat, ImageInput, Progress, decode_image, failure_reason, map_chunks, open_image
-from fer_exp.data.sources.base import AuditEntries
+from fer_exp.data.decode import CHUNK_SIZE, Original, Progress, map_chunks
+
+if TYPE_CHECKING:
+    from fer_exp.data.dataset import ImageDataset
 
 SPLITS = ("train", "validation")
 THUMBNAIL_SIZE = 48  # pixels
@@ -27,27 +27,6 @@ OBLONG_RATIO = 1.5  # of the sides: stretching such an image to a square distort
 MAX_CANDIDATES = 1_000_000  # pairs with similar hashes: frames of films would fill the memory
 
 Group = tuple[int, ...]  # indices of images, in ascending order
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """N images as they were decoded.
-
-    Attributes:
-        thumbnails: (N, C, s, s) uint8; zeros where an image is unreadable.
-        hashes: (N, 64) bool, perceptual hashes.
-        digests: N hashes of the decoded pixels.
-        sizes: (N, 2) original width and height, 0 where an image is unreadable.
-        modes: N Pillow modes, empty where an image is unreadable.
-        unreadable: index -> reason.
-    """
-
-    thumbnails: NDArray[np.uint8]
-    hashes: NDArray[np.bool_]
-    digests: tuple[bytes, ...]
-    sizes: NDArray[np.int64]
-    modes: tuple[str, ...]
-    unreadable: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -67,14 +46,16 @@ class NearDuplicates:
 
 @dataclass(frozen=True)
 class Audit:
-    """Findings in the N images of a dataset.
+    """Findings in a dataset with N readable images.
 
     Attributes:
         names: N image names.
         labels: (N,) indices into ``classes``.
         classes: class names.
         is_validation: (N,) whether an image is in the validation split.
-        inspection: the decoded images.
+        thumbnails: (N, C, s, s) uint8.
+        originals: N times width, height and Pillow mode of the image file.
+        unreadable: name, split and reason of each unreadable image.
         constant: indices of images with one gray level, or nearly.
         one_gray: index -> fraction of the pixels with the most frequent gray level, of images dominated by it.
         exact: groups of images with equal pixels, without constant images.
@@ -88,7 +69,9 @@ class Audit:
     labels: NDArray[np.int64]
     classes: Sequence[str]
     is_validation: NDArray[np.bool_]
-    inspection: Inspection
+    thumbnails: NDArray[np.uint8]
+    originals: Sequence[Original]
+    unreadable: list[tuple[str, str, str]]
     constant: list[int]
     one_gray: dict[int, float]
     exact: list[Group]
@@ -114,82 +97,75 @@ class Audit:
         return len({int(self.labels[i]) for i in group}) > 1
 
 
-def inspect_images(
-    inputs: Iterable[ImageInput], n: int, image_format: ImageFormat, progress: Progress | None = None
-) -> Inspection:
-    """Decode and hash ``n`` images on all available cores."""
-    chunks = map_chunks(partial(_inspect_chunk, image_format=image_format), inputs, n, progress)
-    thumbnails, hashes, digests, sizes, modes, reasons = zip(*chain.from_iterable(chunks), strict=True)
-    unreadable = {i: reason for i, reason in enumerate(reasons) if reason}
-    return Inspection(np.stack(thumbnails), np.stack(hashes), digests, np.array(sizes), modes, unreadable)
-
-
-def _inspect_chunk(inputs: Sequence[ImageInput], image_format: ImageFormat) -> list[tuple[Any, ...]]:
-    return [_inspect(source, image_format) for source in inputs]
-
-
-def _inspect(source: ImageInput, image_format: ImageFormat) -> tuple[Any, ...]:
-    """Thumbnail, hash, digest, size and mode of an image, as in ``Inspection``, and why it is unreadable, if it is."""
-    channels, size, _ = image_format.shape
-    side = min(size, THUMBNAIL_SIZE)
-    try:
-        with open_image(source) as image:
-            original_size, mode = image.size, image.mode
-            pixels = decode_image(image, image_format)
-    except Exception as error:  # Pillow's readers raise many types; report all unreadable images at once
-        blank = np.zeros((channels, side, side), np.uint8)
-        return blank, np.zeros(64, np.bool_), b"", (0, 0), "", failure_reason(error)
-    shown = Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    reduced = np.asarray(shown.resize((side, side), Image.Resampling.BILINEAR))
-    thumbnail = reduced[None] if channels == 1 else reduced.transpose(2, 0, 1)
-    digest = hashlib.sha256(pixels.tobytes()).digest()
-    return thumbnail, imagehash.phash(shown).hash.ravel(), digest, original_size, mode, ""
-
-
-def audit_images(
-    entries: AuditEntries, inspection: Inspection, image_size: int, near_distance: int, near_correlation: float
+def audit_datasets(
+    datasets: Mapping[str, "ImageDataset"],
+    near_distance: int,
+    near_correlation: float,
+    progress: Progress | None = None,
 ) -> Audit:
-    """Find constant, duplicated and oddly sized images.
+    """Find unreadable, constant, duplicated and oddly sized images.
 
     Args:
-        entries: N images.
-        inspection: of these images.
-        image_size: width and height of the decoded images.
+        datasets: the images of each of ``SPLITS``, at least one of them.
         near_distance: maximum number of different bits in the hashes of near duplicates, of 64.
         near_correlation: minimum correlation of the pixels of near duplicates.
+        progress: called with (images hashed, images in total).
     """
-    sizes = inspection.sizes
-    readable = np.ones(len(entries.names), np.bool_)
-    readable[list(inspection.unreadable)] = False
-    constant = is_constant(inspection.thumbnails) & readable
-    gray = to_gray(inspection.thumbnails)
-    usable = np.flatnonzero(readable & ~constant).tolist()
+    parts = list(datasets.values())
+    labels = np.concatenate([part.labels.numpy() for part in parts])
+    originals = list(chain.from_iterable(part.originals or () for part in parts))
+    images = chain.from_iterable(map(_iterate, parts))
+    chunks = map_chunks(_hash_chunk, images, len(labels), progress)
+    thumbnails, hashes = (np.stack(column) for column in zip(*chain.from_iterable(chunks), strict=True))
+    constant = is_constant(thumbnails)
+    gray = to_gray(thumbnails)
+    usable = np.flatnonzero(~constant).tolist()
     fractions = {i: np.bincount(gray[i].ravel()).max() / gray[i].size for i in usable}
     one_gray = {i: float(fraction) for i, fraction in fractions.items() if fraction >= ONE_GRAY_FRACTION}
-    groups = group_equal(inspection.digests[i] for i in usable)
-    groups = [tuple(usable[k] for k in group) for group in groups]
+    digests = [bytes(digest) for part in parts for digest in part.digests]
+    groups = [tuple(usable[k] for k in group) for group in group_equal(digests[i] for i in usable)]
     # Near duplicates: one image stands for its exact duplicates. Website notices resemble one another.
     distinct = np.array([group[0] for group in groups if group[0] not in one_gray], np.int64)
     members = {group[0]: group for group in groups}
-    pairs, is_complete = near_duplicates(gray[distinct], inspection.hashes[distinct], near_distance, near_correlation)
+    pairs, is_complete = near_duplicates(gray[distinct], hashes[distinct], near_distance, near_correlation)
     near = [
         NearDuplicates(tuple(sorted(members[distinct[first]] + members[distinct[second]])), distance, correlation)
         for first, second, distance, correlation in pairs
     ]
+    sizes = np.array([original[:2] for original in originals])
     return Audit(
-        names=entries.names,
-        labels=np.asarray(entries.labels, np.int64),
-        classes=entries.classes,
-        is_validation=np.asarray(entries.is_validation, np.bool_),
-        inspection=inspection,
+        names=list(chain.from_iterable(part.names for part in parts)),
+        labels=labels,
+        classes=parts[0].classes,
+        is_validation=np.repeat([split == "validation" for split in datasets], list(map(len, parts))),
+        thumbnails=thumbnails,
+        originals=originals,
+        unreadable=[(name, split, why) for split, part in datasets.items() for name, why in part.unreadable.items()],
         constant=np.flatnonzero(constant).tolist(),
         one_gray=one_gray,
         exact=[group for group in groups if len(group) > 1],
         near=sorted(near, key=lambda found: -found.correlation),
         near_is_complete=is_complete,
-        small=np.flatnonzero(readable & (sizes.min(1) < image_size)).tolist(),
-        oblong=np.flatnonzero(readable & (sizes.max(1) > OBLONG_RATIO * sizes.min(1))).tolist(),
+        small=np.flatnonzero(sizes.min(1) < parts[0].image_shape[1]).tolist(),
+        oblong=np.flatnonzero(sizes.max(1) > OBLONG_RATIO * sizes.min(1)).tolist(),
     )
+
+
+def _iterate(dataset: "ImageDataset") -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(dataset), CHUNK_SIZE):
+        yield from dataset.images[start : start + CHUNK_SIZE].numpy()
+
+
+def _hash_chunk(images: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Thumbnail and perceptual hash, (64,), of each image."""
+    hashed = []
+    for pixels in images:
+        shown = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        side = min(shown.width, THUMBNAIL_SIZE)
+        reduced = np.asarray(shown.resize((side, side), Image.Resampling.BILINEAR))
+        thumbnail = reduced[None] if reduced.ndim == 2 else reduced.transpose(2, 0, 1)
+        hashed.append((thumbnail, imagehash.phash(shown).hash.ravel()))
+    return hashed
 
 
 def is_constant(images: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -21,19 +21,19 @@ MAX_GROUPS, MAX_TILES, TILES_PER_ROW = 60, 6, 8  # of a sheet, of a group, of a 
 
 def findings_table(audit: Audit) -> dict[str, tuple[int, int]]:
     """Return finding -> number of training and of validation images."""
-    modes = audit.inspection.modes
-    usual = Counter(mode for mode in modes if mode).most_common(1)
+    modes = [mode for *_, mode in audit.originals]
+    usual, _ = Counter(modes).most_common(1)[0]
     rows: dict[str, Collection[int]] = {
-        "unreadable": audit.inspection.unreadable,
         "constant": audit.constant,
         "mostly one gray level": audit.one_gray,
         **_duplicates(audit, "exact duplicate", audit.exact),
         **_duplicates(audit, "exact or near duplicate", [*audit.exact, *(found.images for found in audit.near)]),
         "smaller than data.image_size": audit.small,
         "far from square": audit.oblong,
-        "unusual color mode": [i for i, mode in enumerate(modes) if mode and mode != usual[0][0]],
+        "unusual color mode": [i for i, mode in enumerate(modes) if mode != usual],
     }
-    counts = {}
+    unreadable = [split for _, split, _ in audit.unreadable]
+    counts = {"unreadable": (unreadable.count("train"), unreadable.count("validation"))}
     for row, images in rows.items():
         validation = int(audit.is_validation[list(images)].sum()) if images else 0
         counts[row] = (len(images) - validation, validation)
@@ -78,7 +78,7 @@ def format_audit(audit: Audit) -> str:
 
 def describe_audit(audit: Audit) -> dict[str, Any]:
     """Return all findings as plain values for JSON."""
-    counts, inspection = class_counts(audit), audit.inspection
+    counts = class_counts(audit)
 
     def image(i: int) -> dict[str, Any]:
         return {"file": audit.names[i], "class": audit.class_of(i), "split": audit.split_of(i)}
@@ -90,14 +90,14 @@ def describe_audit(audit: Audit) -> dict[str, Any]:
             "images": [image(i) for i in images],
         }
 
-    sizes = Counter(f"{width}x{height}" for width, height in inspection.sizes.tolist() if width)
+    sizes = Counter(f"{width}x{height}" for width, height, _ in audit.originals)
     return {
         "counts": {name: dict(zip(SPLITS, counts[:, c].tolist(), strict=True)) for c, name in enumerate(audit.classes)},
         "imbalance": {split: imbalance(counts[s]) for s, split in enumerate(SPLITS)},
-        "modes": dict(Counter(mode for mode in inspection.modes if mode).most_common()),
+        "modes": dict(Counter(mode for *_, mode in audit.originals).most_common()),
         "sizes": dict(sizes.most_common()),
         "findings": {row: dict(zip(SPLITS, cells, strict=True)) for row, cells in findings_table(audit).items()},
-        "unreadable": [{**image(i), "reason": reason} for i, reason in sorted(inspection.unreadable.items())],
+        "unreadable": [{"file": name, "split": split, "reason": why} for name, split, why in audit.unreadable],
         "constant": [image(i) for i in audit.constant],
         "one_gray": [{**image(i), "fraction": round(fraction, 4)} for i, fraction in audit.one_gray.items()],
         "exact_duplicates": [group(images) for images in audit.exact],
@@ -114,8 +114,7 @@ def describe_audit(audit: Audit) -> dict[str, Any]:
 def exclusion_list(audit: Audit) -> list[str]:
     """Return the lines of a list for ``data.exclude``, with the reason for each image."""
     names = [format_exclusion(name) for name in audit.names]
-    reasons = {i: f"unreadable: {reason}" for i, reason in sorted(audit.inspection.unreadable.items())}
-    reasons |= dict.fromkeys(audit.constant, "constant")
+    reasons = dict.fromkeys(audit.constant, "constant")
     for group in audit.exact:
         train = [i for i in group if not audit.is_validation[i]]
         validation = [i for i in group if audit.is_validation[i]]
@@ -132,10 +131,10 @@ def exclusion_list(audit: Audit) -> list[str]:
         for i in near.images if validation else ():
             if not audit.is_validation[i]:
                 reasons.setdefault(i, f"near duplicate of {names[validation[0]]}")
-    n_validation = sum(bool(audit.is_validation[i]) for i in reasons)
+    splits = [split for _, split, _ in audit.unreadable] + [audit.split_of(i) for i in reasons]
     unsure = [i for i in audit.one_gray if i not in reasons]
     return [
-        f"# For data.exclude: {len(reasons) - n_validation} training and {n_validation} validation images.",
+        f"# For data.exclude: {splits.count('train')} training and {splits.count('validation')} validation images.",
         "#",
         "# Excluded from both splits: unreadable and constant images.",
         "# Excluded from training: exact and near duplicates of validation images; exact duplicates with different",
@@ -145,6 +144,7 @@ def exclusion_list(audit: Audit) -> list[str]:
         *([] if audit.near_is_complete else ["# The search for near duplicates stopped early."]),
         "#",
         "# Paths are relative to data.root. Remove the lines of images that you want to use.",
+        *(f"{format_exclusion(name)}  # unreadable: {reason}" for name, _, reason in audit.unreadable),
         *(f"{names[i]}  # {reasons[i]}" for i in sorted(reasons)),
         *(["#", "# Mostly one gray level. Remove the # in front of those to exclude."] if unsure else []),
         *(f"#{names[i]}" for i in unsure),
@@ -153,15 +153,13 @@ def exclusion_list(audit: Audit) -> list[str]:
 
 def finding_sheets(audit: Audit) -> Iterator[tuple[str, partial[Figure]]]:
     """Yield (name, function that draws the sheet) for each kind of finding that occurs."""
-    exact, inspection = audit.exact, audit.inspection
-    near = [found.images for found in audit.near]
+    exact, near = audit.exact, [found.images for found in audit.near]
     notes = {found.images: f"correlation {found.correlation:.2f}" for found in audit.near}
-    sizes = {i: "{} x {}".format(*inspection.sizes[i]) for i in sorted({*audit.small, *audit.oblong})}
+    sizes = {i: "{} x {}".format(*audit.originals[i]) for i in sorted({*audit.small, *audit.oblong})}
     gray = sorted(audit.one_gray, key=lambda i: -audit.one_gray[i])
     empty = dict.fromkeys(audit.constant, "constant") | {i: f"{100 * audit.one_gray[i]:.0f} % one level" for i in gray}
 
     kinds: list[tuple[str, str, Sequence[Group], dict[Any, str]]] = [
-        ("unreadable", "Unreadable images", [(i,) for i in sorted(inspection.unreadable)], inspection.unreadable),
         ("empty", "Constant images, and images of mostly one gray level", [(i,) for i in empty], empty),
         ("contradictions", "Exact duplicates with different labels", list(filter(audit.contradictory, exact)), {}),
         ("leaks", "Exact duplicates in both splits", list(filter(audit.across_splits, exact)), {}),
@@ -187,9 +185,7 @@ def _sheet(audit: Audit, title: str, groups: Sequence[Group], notes: dict[Any, s
             note = notes.get(group, notes.get(i, ""))
             if len(group) > len(shown) and i == shown[-1]:
                 note = f"and {len(group) - len(shown)} more"
-            tiles.append(
-                Tile(audit.inspection.thumbnails[i], (name, f"{audit.class_of(i)}, {audit.split_of(i)}", note))
-            )
+            tiles.append(Tile(audit.thumbnails[i], (name, f"{audit.class_of(i)}, {audit.split_of(i)}", note)))
         if rows[-1] and sum(map(len, rows[-1])) + len(tiles) > TILES_PER_ROW:
             rows.append([])
         rows[-1].append(tiles)

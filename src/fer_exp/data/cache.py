@@ -8,10 +8,8 @@ import logging
 import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from fer_exp.data.dataset import MemmapImages, hash_images, select_images
+from fer_exp.data.dataset import ImageDataset, MemmapImages, hash_images
 from fer_exp.data.decode import Decoded, ImageFormat, Progress, decode_images
 from fer_exp.data.sources.base import Entries, Split, hash_facts
 from fer_exp.errors import UserError
@@ -28,40 +26,13 @@ from fer_exp.files import printable, replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 7  # of the cache files and of the decoding; increase it when either changes
+VERSION = 8  # of the cache files and of the decoding; increase it when either changes
 
 MAX_BYTES_IN_MEMORY = 2_500_000_000  # of one split: 1,085,069 images of 1x48x48
 
 
 class _OutdatedError(Exception):
     pass
-
-
-@dataclass(frozen=True)
-class DecodedSplit:
-    """The readable images of a split, with the labels of its source.
-
-    Attributes:
-        images: (N, C, S, S) uint8, in memory or on disk.
-        digests: (N, 32) uint8, SHA-256 of each image.
-        names: N image names.
-        labels: (N,) int64, indices into ``label_names``.
-        label_names: label names as the source spells them.
-        unreadable: name -> reason.
-        originals: number of images of each original (width, height, Pillow mode).
-        soft_labels: (N, L) training targets over ``label_names`` that replace ``labels``, or None.
-        groups: name -> group, if the source has groups.
-    """
-
-    images: Tensor | MemmapImages
-    digests: np.ndarray
-    names: tuple[str, ...]
-    labels: np.ndarray
-    label_names: tuple[str, ...]
-    unreadable: dict[str, str]
-    originals: Counter[tuple[int, int, str]]
-    soft_labels: np.ndarray | None = None
-    groups: dict[str, str] | None = None
 
 
 def default_cache_dir() -> Path:
@@ -82,7 +53,7 @@ def load_split(
     cache_dir: Path,
     in_memory: bool | None = None,
     progress: Progress | None = None,
-) -> DecodedSplit:
+) -> ImageDataset:
     """Read the images of a split from the cache, or decode and cache them.
 
     A damaged cache is replaced. If the cache cannot be written, images in memory are used without it.
@@ -127,7 +98,7 @@ def _is_in_memory(in_memory: bool | None, images: int, shape: Sequence[int]) -> 
     return images * math.prod(shape) <= MAX_BYTES_IN_MEMORY if in_memory is None else in_memory
 
 
-def _read(path: Path, key: str, in_memory: bool | None) -> DecodedSplit | None:
+def _read(path: Path, key: str, in_memory: bool | None) -> ImageDataset | None:
     """Read a cached split; None if there is none, or a warning was logged because it is outdated or damaged."""
     try:
         return _load(path, key, in_memory)
@@ -141,7 +112,7 @@ def _read(path: Path, key: str, in_memory: bool | None) -> DecodedSplit | None:
     return None
 
 
-def _load(path: Path, key: str, in_memory: bool | None) -> DecodedSplit:
+def _load(path: Path, key: str, in_memory: bool | None) -> ImageDataset:
     details = json.loads(path.read_bytes())
     if details["key"] != key:
         raise _OutdatedError(details["location"])
@@ -157,28 +128,28 @@ def _load(path: Path, key: str, in_memory: bool | None) -> DecodedSplit:
     return _assemble(details, images, digests)
 
 
-def _assemble(details: dict[str, Any], images: Tensor | MemmapImages, digests: np.ndarray) -> DecodedSplit:
+def _assemble(details: dict[str, Any], images: Tensor | MemmapImages, digests: np.ndarray) -> ImageDataset:
     """Combine the content of both files, without the unreadable images."""
-    names, labels = details["names"], np.array(details["labels"], np.int64)
+    names, originals = details["names"], [tuple(original) for original in details["originals"]]
     unreadable = {int(index): reason for index, reason in details["unreadable"].items()}
-    if unreadable:
-        readable = torch.tensor([i for i in range(len(names)) if i not in unreadable], dtype=torch.int64)
-        images = select_images(images, readable)
-        digests, labels = digests[readable.numpy()], labels[readable.numpy()]
-    return DecodedSplit(
-        images=images,
-        digests=digests,
-        names=tuple(name for i, name in enumerate(names) if i not in unreadable),
-        labels=labels,
-        label_names=tuple(details["label_names"]),
+    dataset = ImageDataset(
+        images,
+        torch.tensor(details["labels"], dtype=torch.int64),
+        tuple(details["label_names"]),
+        tuple(names),
+        digests,
+        groups=tuple(details["groups"]) if details["groups"] else None,
+        originals=tuple(originals[i] for i in details["original"]),
         unreadable={names[i]: reason for i, reason in unreadable.items()},
-        originals=Counter({(width, height, mode): n for (width, height, mode), n in details["originals"]}),
-        groups=dict(zip(names, details["groups"], strict=True)) if details["groups"] else None,
     )
+    if not unreadable:
+        return dataset
+    return dataset.select(torch.tensor([i for i in range(len(names)) if i not in unreadable], dtype=torch.int64))
 
 
 def _describe(key: str, split: Split, entries: Entries, digests: np.ndarray, decoded: Decoded) -> dict[str, Any]:
     """The content of the JSON file."""
+    originals = {original: i for i, original in enumerate(dict.fromkeys(decoded.originals))}
     return {
         "key": key,
         "location": str(split.location),
@@ -186,7 +157,8 @@ def _describe(key: str, split: Split, entries: Entries, digests: np.ndarray, dec
         "sha256": _hash_digests(digests),
         "label_names": entries.label_names,
         "unreadable": decoded.unreadable,
-        "originals": list(decoded.originals.items()),
+        "originals": list(originals),
+        "original": [originals[original] for original in decoded.originals],  # indices into originals
         "labels": entries.labels,
         "names": entries.names,
         "groups": entries.groups,

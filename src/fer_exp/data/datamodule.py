@@ -4,16 +4,15 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import lightning as L
-import numpy as np
 import torch
 
 from fer_exp.data.annotations import check_exclusions, read_exclusions, read_soft_labels
-from fer_exp.data.cache import DecodedSplit, default_cache_dir, load_split
+from fer_exp.data.cache import default_cache_dir, load_split
 from fer_exp.data.classes import ClassMap
 from fer_exp.data.dataset import ImageDataset, MemmapImages, split_dataset
 from fer_exp.data.decode import ImageFormat
@@ -21,7 +20,7 @@ from fer_exp.data.ferplus import FerPlus, open_ferplus
 from fer_exp.data.folders import list_split
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
 from fer_exp.data.report import log_class_counts, log_formats, warn_about_duplicates
-from fer_exp.data.sources.base import AuditEntries, ImageSource, Split
+from fer_exp.data.sources.base import ImageSource, Split
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import expand_path, printable, quote_override
 from fer_exp.plots.terminal import progress_bar
@@ -111,20 +110,15 @@ class ImageDataModule(L.LightningDataModule):
         """
         if self._resolved is not None:
             return
-        source, splits = self._open("train") if self.val_fraction else self._open("train", "validation")
-        decoded = {split.name: self._decode(split) for split in splits}
-        log_formats([part.originals for part in decoded.values()], self.image_format)
-        names = chain.from_iterable((*part.names, *part.unreadable) for part in decoded.values())
-        excluded = read_exclusions(self.exclude)
-        check_exclusions(self.exclude, excluded, names, source.root)
-        if self._ferplus:
-            decoded = {name: self._ferplus.relabel(part, name) for name, part in decoded.items()}
-        self._resolved = self.class_map.resolve([name for part in decoded.values() for name in part.label_names])
-        train_set, *others = (self._make_dataset(split, decoded[split.name], excluded) for split in splits)
+        splits = self._open("train") if self.val_fraction else self._open("train", "validation")
+        datasets = self._load(splits)
+        log_formats(chain.from_iterable(dataset.originals or () for dataset in datasets), self.image_format)
+        for split, dataset in zip(splits, datasets, strict=True):
+            self._check(split, dataset)
+        train_set, *others = datasets
         if not others and not self.val_fraction:
-            raise UserError(f"{printable(source.root)}: no validation split; add data.val_fraction=0.1")
-        groups = decoded["train"].groups
-        self.train_set, self.val_set = (train_set, *others) if others else self._split_train(train_set, groups)
+            raise UserError(f"{printable(self._root)}: no validation split; add data.val_fraction=0.1")
+        self.train_set, self.val_set = (train_set, *others) if others else self._split_train(train_set)
         if not 1 <= self.batch_size <= len(self.train_set):
             raise UserError(f"data.batch_size={self.batch_size}: expected 1 to {len(self.train_set)} (training images)")
         self._add_soft_labels()
@@ -132,31 +126,21 @@ class ImageDataModule(L.LightningDataModule):
         val_name = "the validation fraction" if self.val_fraction else "validation"
         warn_about_duplicates(self.train_set, self.val_set, val_name, self._command())
 
-    def read_entries(self) -> AuditEntries:
-        """Read the training and validation entries without decoding them, for an audit.
+    def load_for_audit(self) -> dict[str, ImageDataset]:
+        """Load the training and validation split, with no check of their content.
 
         Raises:
-            UserError: the source is incomplete.
+            UserError: the source is incomplete, or no image can be used.
         """
-        source, splits = self._open("train", "validation")
-        parts = [split.read() for split in splits]
-        excluded = read_exclusions(self.exclude)
-        check_exclusions(self.exclude, excluded, chain.from_iterable(part.names for part in parts), source.root)
-        if self._ferplus:
-            relabel = self._ferplus.relabel_entries
-            parts = [relabel(part, self._decode(split), split.name) for split, part in zip(splits, parts, strict=True)]
-        classes = self.class_map.resolve([label for part in parts for label in part.label_names])
-        rows: list[tuple[str, int, bool]] = []
-        for split, part in zip(splits, parts, strict=True):
-            index = self._class_indices(split, part.label_names, classes)
-            labelled = zip(part.names, part.labels, strict=True)
-            rows += [(name, index[label], split.name == "validation") for name, label in labelled]
-        chosen = [name not in excluded for name, _, _ in rows]
-        if not any(chosen):
-            raise UserError(f"data.exclude={printable(self.exclude)}: lists all {len(rows)} images; nothing is left")
-        names, labels, is_validation = zip(*compress(rows, chosen), strict=True)
-        inputs = compress(chain.from_iterable(part.inputs for part in parts), chosen)
-        return AuditEntries(source.root, names, labels, classes, is_validation, inputs)
+        splits = self._open("train", "validation")
+        datasets = self._load(splits)
+        if not any(map(len, datasets)):
+            reasons = [f"{printable(name)}: {why}" for part in datasets for name, why in part.unreadable.items()]
+            raise UserError(
+                f"{printable(self._root)}: no image is left. Expected images that can be read and are not in "
+                f"data.exclude. {join_first(reasons, 3, '; ')}".rstrip()
+            )
+        return {split.name: dataset for split, dataset in zip(splits, datasets, strict=True)}
 
     def load_split(self, name: str) -> ImageDataset | None:
         """Load another split of the source; None if it has none of that name. No image of a test split is excluded.
@@ -169,10 +153,10 @@ class ImageDataModule(L.LightningDataModule):
         split = self.source.split(name)
         if split is None:
             return None
-        decoded = self._decode(split)
-        if self._ferplus:
-            decoded = self._ferplus.relabel(decoded, name)
-        return self._make_dataset(split, decoded, frozenset() if name == "test" else read_exclusions(self.exclude))
+        excluded = frozenset() if name == "test" else read_exclusions(self.exclude)
+        dataset = self._prepare(split, self._relabel(split, self._decode(split)), excluded)
+        self._check(split, dataset)
+        return dataset
 
     def load_folder(self, name: str, folder: Path) -> ImageDataset:
         """Load a folder of class folders that is not part of the source.
@@ -181,12 +165,14 @@ class ImageDataModule(L.LightningDataModule):
             UserError: as ``setup``.
         """
         split, _ = list_split(name, folder, Path() if self.source is None else self.source.root)
-        decoded = self._decode(split)
+        dataset = self._decode(split)
         if self._resolved is None:
-            self._resolved = self.class_map.resolve(decoded.label_names)
-        return self._make_dataset(split, decoded, frozenset())
+            self._resolved = self.class_map.resolve(dataset.classes)
+        dataset = self._prepare(split, dataset, frozenset())
+        self._check(split, dataset)
+        return dataset
 
-    def _open(self, *wanted: str) -> tuple[ImageSource, list[Split]]:
+    def _open(self, *wanted: str) -> list[Split]:
         """Open FER+ and the source, and list the splits that it has of those ``wanted``."""
         self._ferplus = open_ferplus(self.ferplus, self.cache_path)
         if self._ferplus and self.soft_labels is not None:
@@ -195,7 +181,22 @@ class ImageDataModule(L.LightningDataModule):
         splits = [split for name in wanted if (split := source.split(name))]
         for warning in source.warnings():
             log.warning("Warning: %s", warning)
-        return source, splits
+        return splits
+
+    @property
+    def _root(self) -> Path:
+        assert self.source is not None
+        return self.source.root
+
+    def _load(self, splits: Sequence[Split]) -> list[ImageDataset]:
+        """Decode splits, and apply FER+, classes and exclusions."""
+        decoded = [self._decode(split) for split in splits]
+        excluded = read_exclusions(self.exclude)
+        names = chain.from_iterable((*dataset.names, *dataset.unreadable) for dataset in decoded)
+        check_exclusions(self.exclude, excluded, names, self._root)
+        relabelled = [self._relabel(split, dataset) for split, dataset in zip(splits, decoded, strict=True)]
+        self._resolved = self.class_map.resolve([label for dataset in relabelled for label in dataset.classes])
+        return [self._prepare(split, dataset, excluded) for split, dataset in zip(splits, relabelled, strict=True)]
 
     def _command(self) -> str:
         """Return the command that audits this data."""
@@ -206,41 +207,49 @@ class ImageDataModule(L.LightningDataModule):
         overrides = [quote_override(f"data.{k}", path) for k, path in settings.items() if isinstance(path, str | Path)]
         return " ".join(["python -m fer_exp.audit", *([f"data={self.choice}"] if self.choice else []), *overrides])
 
-    def _decode(self, split: Split) -> DecodedSplit:
+    def _decode(self, split: Split) -> ImageDataset:
         in_memory = None if self.in_memory == "auto" else bool(self.in_memory)
         with progress_bar(f"decoding {split.name}") as progress:
             return load_split(split, self.image_format, self.cache_path, in_memory, progress)
 
-    def _make_dataset(self, split: Split, decoded: DecodedSplit, excluded: frozenset[str]) -> ImageDataset:
-        """Apply classes and exclusions to a decoded split, and report it."""
-        classes, place = self._resolved or (), printable(split.location)
-        index = self._class_indices(split, decoded.label_names, classes)
-        self._check_unreadable(split, {name: why for name, why in decoded.unreadable.items() if name not in excluded})
-        dataset = ImageDataset(
-            decoded.images,
-            torch.tensor(index, dtype=torch.int64)[torch.from_numpy(decoded.labels)],
-            classes,
-            decoded.names,
-            decoded.digests,
-            None if decoded.soft_labels is None else _map_soft_labels(decoded.soft_labels, index, len(classes)),
+    def _relabel(self, split: Split, dataset: ImageDataset) -> ImageDataset:
+        return self._ferplus.relabel(dataset, split.name) if self._ferplus else dataset
+
+    def _prepare(self, split: Split, dataset: ImageDataset, excluded: frozenset[str]) -> ImageDataset:
+        """Replace the labels of the source by the classes, and remove the excluded images."""
+        classes = self._resolved or ()
+        index = torch.tensor(self._class_indices(split, dataset.classes, classes), dtype=torch.int64)
+        soft_labels = dataset.soft_labels
+        if soft_labels is not None:  # labels of the same class are summed
+            soft_labels = torch.zeros(len(dataset), len(classes)).index_add_(1, index, soft_labels)
+        prepared = replace(
+            dataset,
+            labels=index[dataset.labels],
+            classes=classes,
+            soft_labels=soft_labels,
+            unreadable={name: why for name, why in dataset.unreadable.items() if name not in excluded},
         )
-        if not excluded.isdisjoint(decoded.names):
-            rows = [i for i, name in enumerate(decoded.names) if name not in excluded]
-            dataset = dataset.select(torch.tensor(rows, dtype=torch.int64))
-        n_excluded = sum(name in excluded for name in (*decoded.names, *decoded.unreadable))
-        n_unreadable = len(decoded.unreadable) - sum(name in excluded for name in decoded.unreadable)
-        self.skipped[split.name] = {"excluded": n_excluded, "unreadable": n_unreadable}
+        if not excluded.isdisjoint(dataset.names):
+            rows = [i for i, name in enumerate(dataset.names) if name not in excluded]
+            prepared = prepared.select(torch.tensor(rows, dtype=torch.int64))
+        n_excluded = len(dataset) + len(dataset.unreadable) - len(prepared) - len(prepared.unreadable)
+        self.skipped[split.name] = {"excluded": n_excluded, "unreadable": len(prepared.unreadable)}
+        return prepared
+
+    def _check(self, split: Split, dataset: ImageDataset) -> None:
+        """Report a split, and check that its images can be read and each class has some."""
+        place, n_excluded = printable(split.location), self.skipped[split.name]["excluded"]
+        self._check_unreadable(split, dataset.unreadable)
         if n_excluded:
             log.info("%s: %d images are excluded (data.exclude).", place, n_excluded)
         if isinstance(dataset.images, MemmapImages):
             log.info("%s: images are read from disk batch by batch (data.in_memory).", place)
-        log.info("Found %d images belonging to %d classes. (%s)", len(dataset), len(classes), place)
-        if empty := [name for name, count in zip(classes, dataset.counts, strict=True) if not count]:
+        log.info("Found %d images belonging to %d classes. (%s)", len(dataset), len(dataset.classes), place)
+        if empty := [name for name, count in zip(dataset.classes, dataset.counts, strict=True) if not count]:
             raise UserError(
                 f"{place}: no images of {', '.join(empty)}. Expected at least one readable image of each class that is "
                 "not excluded. Add images, or change data.classes, data.merge or data.ignore."
             )
-        return dataset
 
     def _class_indices(self, split: Split, label_names: Sequence[str], classes: Sequence[str]) -> list[int]:
         """Map label names to indices into ``classes``."""
@@ -253,7 +262,7 @@ class ImageDataModule(L.LightningDataModule):
             )
         return [i for i in index.values() if i is not None]
 
-    def _check_unreadable(self, split: Split, unreadable: dict[str, str]) -> None:
+    def _check_unreadable(self, split: Split, unreadable: Mapping[str, str]) -> None:
         if not unreadable:
             return
         lines = [f"  {printable(name)}: {reason}" for name, reason in unreadable.items()]
@@ -263,12 +272,10 @@ class ImageDataModule(L.LightningDataModule):
             raise UserError(f"{message}\nRepair or remove them, or skip them with data.on_unreadable=skip.")
         log.warning("Warning: %s\nThey are skipped.", message)
 
-    def _split_train(
-        self, dataset: ImageDataset, groups: Mapping[str, str] | None
-    ) -> tuple[ImageDataset, ImageDataset]:
+    def _split_train(self, dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
         problem = f"data.val_fraction={self.val_fraction}: expected training and validation images of each class"
         try:
-            train_set, val_set = split_dataset(dataset, self.val_fraction, self._group(dataset.names, groups))
+            train_set, val_set = split_dataset(dataset, self.val_fraction, self._group(dataset))
         except ValueError as error:
             raise UserError(f"{problem} ({error})") from error
         if not all(train_set.counts + val_set.counts):
@@ -276,12 +283,13 @@ class ImageDataModule(L.LightningDataModule):
         log.info("%d of them are used for validation (data.val_fraction=%s).", len(val_set), self.val_fraction)
         return train_set, val_set
 
-    def _group(self, names: Sequence[str], groups: Mapping[str, str] | None) -> list[str] | None:
+    def _group(self, dataset: ImageDataset) -> Sequence[str] | None:
         """Return the group of each image; None without ``group_by``."""
         if self.group_by is None:
             return None
-        if groups is not None:
-            return [groups[name] for name in names]
+        if dataset.groups is not None:
+            return dataset.groups
+        names = dataset.names
         try:
             matches = [re.search(self.group_by, name) for name in names]
         except re.error as error:
@@ -321,9 +329,3 @@ class ImageDataModule(L.LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to ``device``; only images from disk are not there already."""
         return tuple(part.to(device, non_blocking=True) for part in batch)
-
-
-def _map_soft_labels(soft_labels: np.ndarray, index: Sequence[int], n_classes: int) -> torch.Tensor:
-    """Sum the columns of (N, L) labels that have the same class: (N, C)."""
-    mapped = torch.zeros(len(soft_labels), n_classes)
-    return mapped.index_add_(1, torch.tensor(index), torch.from_numpy(soft_labels))

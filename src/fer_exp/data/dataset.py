@@ -3,8 +3,8 @@
 import copy
 import hashlib
 import mmap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fer_exp.data.decode import Original
 from fer_exp.data.seeding import VAL_SPLIT, derive_seed
 
 _MAX_UNRELEASED = 2 * 2**20  # bytes read between releases; a page fault can map 2 MiB
@@ -72,10 +73,13 @@ class ImageDataset:
     Attributes:
         images: (N, C, S, S) uint8: a tensor in memory, or images on disk.
         labels: (N,) int64, indices into ``classes``.
-        classes: class names.
+        classes: class names; until the data module has mapped them, the labels as the source spells them.
         names: N image names: paths relative to the data root, or ``table.csv:LINE``.
         digests: (N, 32) uint8, SHA-256 of the pixels of each image.
         soft_labels: (N, C) float32 training targets that replace ``labels``, or None.
+        groups: N groups of images that belong together (a subject, a video), or None.
+        originals: N times width, height and Pillow mode before the decoding, or None.
+        unreadable: name -> reason, of the images that are not among the N.
     """
 
     images: Tensor | MemmapImages
@@ -84,6 +88,9 @@ class ImageDataset:
     names: tuple[str, ...]
     digests: np.ndarray
     soft_labels: Tensor | None = None
+    groups: tuple[str, ...] | None = None
+    originals: tuple[Original, ...] | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,19 +118,17 @@ class ImageDataset:
 
     def select(self, indices: Tensor) -> "ImageDataset":
         """Return the images at ``indices`` (K,) int64."""
-        return ImageDataset(
-            select_images(self.images, indices),
-            self.labels[indices],
-            self.classes,
-            tuple(self.names[i] for i in indices.tolist()),
-            self.digests[indices.numpy()],
-            None if self.soft_labels is None else self.soft_labels[indices],
+        rows, images = indices.tolist(), self.images
+        return replace(
+            self,
+            images=images.select(indices) if isinstance(images, MemmapImages) else images.index_select(0, indices),
+            labels=self.labels[indices],
+            names=tuple(self.names[i] for i in rows),
+            digests=self.digests[indices.numpy()],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[indices],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
+            originals=None if self.originals is None else tuple(self.originals[i] for i in rows),
         )
-
-
-def select_images(images: Tensor | MemmapImages, indices: Tensor) -> Tensor | MemmapImages:
-    """Return the images at ``indices`` (K,) int64."""
-    return images.select(indices) if isinstance(images, MemmapImages) else images.index_select(0, indices)
 
 
 def hash_images(images: Tensor | MemmapImages) -> np.ndarray:

@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -40,6 +40,7 @@ _PARALLEL_FROM = 2000  # images; with fewer, starting the worker processes takes
 _MAX_WORKERS = 16
 
 Part = TypeVar("Part")
+Original = tuple[int, int, str]  # width, height and Pillow mode of an image file
 Progress = Callable[[int, int], None]  # called with (images done, images in total)
 
 
@@ -96,12 +97,12 @@ class Decoded:
     Attributes:
         images: (N, C, S, S) uint8, zeros where an image is unreadable; (0, C, S, S) if they were written elsewhere.
         unreadable: index -> reason.
-        originals: number of images of each original (width, height, Pillow mode).
+        originals: N times width, height and Pillow mode; zeros and "" where an image is unreadable.
     """
 
     images: np.ndarray
     unreadable: dict[int, str]
-    originals: Counter[tuple[int, int, str]]
+    originals: list[Original]
 
 
 class UnreadableImageError(Exception):
@@ -232,7 +233,7 @@ def decode_images(
     """Decode ``n`` images on all available cores, into memory; or pass them to ``write`` chunk by chunk, in order."""
     images = np.zeros((0 if write else n, *image_format.shape), np.uint8)
     unreadable: dict[int, str] = {}
-    originals: Counter[tuple[int, int, str]] = Counter()
+    originals: list[Original] = []
     start = 0
     for part in map_chunks(partial(_decode_chunk, image_format=image_format), sources, n, progress):
         end = start + len(part.images)
@@ -249,7 +250,7 @@ def decode_images(
 def _decode_chunk(sources: Sequence[ImageInput], image_format: ImageFormat) -> Decoded:
     images = np.zeros((len(sources), *image_format.shape), np.uint8)
     unreadable: dict[int, str] = {}
-    originals: Counter[tuple[int, int, str]] = Counter()
+    originals: list[Original] = [(0, 0, "")] * len(sources)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warnings do not name the file
         for i, source in enumerate(sources):
@@ -257,7 +258,7 @@ def _decode_chunk(sources: Sequence[ImageInput], image_format: ImageFormat) -> D
                 with open_image(source) as image:
                     original = (*image.size, image.mode)
                     images[i] = decode_image(image, image_format)
-                originals[original] += 1
+                originals[i] = original
             except Exception as error:  # Pillow's readers raise many types; all unreadable images are reported at once
                 unreadable[i] = failure_reason(error)
     return Decoded(images, unreadable, originals)

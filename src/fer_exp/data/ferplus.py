@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer_exp.data.annotations import read_csv
-from fer_exp.data.cache import DecodedSplit
-from fer_exp.data.dataset import select_images
+from fer_exp.data.dataset import ImageDataset
 from fer_exp.data.decode import parse_pixels
-from fer_exp.data.sources.base import Entries, file_stamp, hash_facts
+from fer_exp.data.sources.base import file_stamp, hash_facts
 from fer_exp.errors import UserError
 from fer_exp.files import expand_path, printable, replacing
 
@@ -88,7 +86,7 @@ class FerPlus:
             targets[contemptuous] = 0
         self.targets = targets / np.maximum(targets.sum(1, keepdims=True), 1e-12)
 
-    def relabel(self, decoded: DecodedSplit, split: str) -> DecodedSplit:
+    def relabel(self, decoded: ImageDataset, split: str) -> ImageDataset:
         """Return the images of ``decoded`` that have a FER+ label, with that label.
 
         Raises:
@@ -104,30 +102,13 @@ class FerPlus:
         used = np.flatnonzero(targets.any(axis=0))
         targets = targets[:, used]
         return replace(
-            decoded,
-            images=select_images(decoded.images, torch.from_numpy(usable)),
-            digests=decoded.digests[usable],
-            names=tuple(decoded.names[i] for i in usable.tolist()),
-            labels=targets.argmax(1) if len(usable) else np.zeros(0, np.int64),
-            label_names=tuple(CLASSES[i] for i in used.tolist()),
-            soft_labels=targets if self.labels == "votes" else None,
+            decoded.select(torch.from_numpy(usable)),
+            labels=torch.from_numpy(targets.argmax(1) if len(usable) else np.zeros(0, np.int64)),
+            classes=tuple(CLASSES[i] for i in used.tolist()),
+            soft_labels=torch.from_numpy(targets) if self.labels == "votes" else None,
         )
 
-    def relabel_entries(self, entries: Entries, decoded: DecodedSplit, split: str) -> Entries:
-        """Return the entries that have a FER+ label, with that label, and the unreadable ones; for an audit.
-
-        Raises:
-            UserError: as ``relabel``.
-        """
-        found = self.relabel(decoded, split)
-        labels = dict.fromkeys(found.unreadable, 0) | dict(zip(found.names, found.labels.tolist(), strict=True))
-        chosen = [name in labels for name in entries.names]
-        names = tuple(compress(entries.names, chosen))
-        return Entries(
-            names, tuple(labels[name] for name in names), found.label_names, compress(entries.inputs, chosen)
-        )
-
-    def _match_names(self, decoded: DecodedSplit, split: str) -> NDArray[np.int64]:
+    def _match_names(self, decoded: ImageDataset, split: str) -> NDArray[np.int64]:
         """(N,): the row of each image by its file name or line, -1 if there is none."""
         rows = [self.by_name.get(name.rpartition("/")[2], -1) for name in decoded.names]
         lines = [re.fullmatch(r".+:(\d+)", name) for name in decoded.names]
@@ -145,7 +126,7 @@ class FerPlus:
             )
         return np.array(rows)
 
-    def _cached_rows(self, decoded: DecodedSplit, fer2013: Path) -> NDArray[np.int64]:
+    def _cached_rows(self, decoded: ImageDataset, fer2013: Path) -> NDArray[np.int64]:
         """(N,): the row of each image by its pixels, from the cache if these images were matched before."""
         images = hashlib.sha256(decoded.digests.tobytes()).hexdigest()
         key = hash_facts(MIN_CORRELATION, len(self.splits), file_stamp(fer2013), images)
@@ -170,7 +151,7 @@ class FerPlus:
             )
         return np.stack([parse_pixels(row["pixels"]) for _, row in rows])
 
-    def _match_pixels(self, decoded: DecodedSplit) -> NDArray[np.int64]:
+    def _match_pixels(self, decoded: ImageDataset) -> NDArray[np.int64]:
         """(N,): the row of each image by its pixels, -1 if no row is similar enough."""
         stored = self._pixels
         matched = np.full(len(decoded.names), -1)

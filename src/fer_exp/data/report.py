@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fer_exp.data.audit import group_equal, is_constant
 from fer_exp.data.dataset import ImageDataset
-from fer_exp.data.decode import ImageFormat
+from fer_exp.data.decode import ImageFormat, Original
 from fer_exp.errors import join_first
 
 log = logging.getLogger(__name__)
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 _described: dict[tuple[str, str, str], str] = {}  # by fingerprint: the jobs of a sweep share the data
 
 
-def log_formats(originals: Iterable[Counter[tuple[int, int, str]]], image_format: ImageFormat) -> None:
+def log_formats(originals: Iterable[Original], image_format: ImageFormat) -> None:
     """Log the original sizes and color modes, and what they become; warn about enlarged images.
 
     Args:
-        originals: number of images of each original (width, height, Pillow mode), for each split.
+        originals: of all images.
         image_format: of the decoded images.
     """
-    counts = sum(originals, Counter[tuple[int, int, str]]())
+    counts = Counter(originals)
     total = sum(counts.values())
     kinds = [f"{w}x{h} {'gray' if mode == 'L' else mode}" for (w, h, mode), _ in counts.most_common()]
     change = "" if kinds == [str(image_format)] else f" become {image_format} ({image_format.resize})"

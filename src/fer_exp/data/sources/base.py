@@ -62,27 +62,6 @@ def hash_facts(*facts: Any) -> str:
 
 
 @dataclass(frozen=True)
-class AuditEntries:
-    """The training and validation images that an audit looks at, before decoding.
-
-    Attributes:
-        root: folder to which ``names`` are relative.
-        names: N image names.
-        labels: N indices into ``classes``.
-        classes: class names.
-        is_validation: N times whether an image is in the validation split.
-        inputs: N inputs of the decoder, once.
-    """
-
-    root: Path
-    names: tuple[str, ...]
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
-    is_validation: tuple[bool, ...]
-    inputs: Iterable[ImageInput]
-
-
-@dataclass(frozen=True)
 class Split:
     """One split of an image source; its entries are read only if the cache does not hold its images.
 
