@@ -90,6 +90,7 @@ def test_state_of_an_earlier_attempt(run, status, checkpoint, state):
         ({"trainer": {"max_epochs": 9}}, {"completed"}),
         ({"callbacks": {"mine": {"a": 1}}}, {"completed"}),
         ({"data": {"root": "/moved"}}, {"completed"}),  # a resumed run compares the images' fingerprint
+        ({"data": {"file": {"train": "/moved/a.csv"}, "ferplus": {"file": "/moved/b.csv"}}}, {"completed"}),
         ({"seed": 1}, {"running", "completed"}),
     ],
 )

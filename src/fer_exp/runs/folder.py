@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fer_exp.config.paths import RECORDED_PATHS
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import DRAFT, expand_path, quote_override
 from fer_exp.runs.checkpoint import is_intact
@@ -26,10 +27,10 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 LAST = f"{CHECKPOINTS}/last.ckpt"
 LOCK = ".hydra/lock"
-# Settings that a resumed run may change: its length, what happens around the training, and where its images are.
-RESUME_KEYS = frozenset(
-    {*NEUTRAL_KEYS, "callbacks", "trainer.max_epochs", "trainer.accelerator", "trainer.precision", "data.root"}
-)
+# Settings that a resumed run may change: its length, what happens around the training, and where its images are, whose
+# fingerprint is compared.
+RESUME_KEYS = NEUTRAL_KEYS | {"callbacks", "trainer.max_epochs", "trainer.accelerator", "trainer.precision"}
+RESUME_KEYS |= {"data._target_", "data.on_unreadable", *(key for key in RECORDED_PATHS if key.startswith("data."))}
 # What a run writes to its folder, beside Hydra's files and drafts. Other files belong to someone else.
 _PLOTS = {f"{name}.png" for name in ("samples", "augmentation", "model", "curves", "confusion_matrix")}
 _WRITTEN = {SUMMARY, HISTORY, CHECKPOINTS, "tensorboard", *_PLOTS}

@@ -9,14 +9,11 @@ from hydra.utils import get_object
 from fer_exp.config.targets import accepts
 from fer_exp.errors import UserError, plural
 from fer_exp.runs.checkpoint import load_checkpoint
-from fer_exp.runs.config_diff import NEUTRAL_KEYS, config_diff
-from fer_exp.runs.folder import is_run_of
+from fer_exp.runs.config_diff import config_diff
+from fer_exp.runs.folder import RESUME_KEYS, is_run_of
 from fer_exp.runs.record import SUMMARY
 from fer_exp.training.schedules import is_constant_until
 
-# Keys whose effect is compared by the data's fingerprint or by the precision that was chosen.
-_COMPARED_BY_EFFECT = {"trainer.accelerator", "trainer.precision"}
-_COMPARED_BY_EFFECT |= {f"data.{key}" for key in ("_target_", "root", "exclude", "on_unreadable", "soft_labels")}
 _LENGTH = {"trainer.max_epochs", "scheduler.decay", "scheduler.final"}
 
 
@@ -73,12 +70,10 @@ def check_resume(path: str, now: Mapping[str, Any], folder: Path) -> None:
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any], epochs: int) -> list[str]:
     configs = (before["config"], now["config"])
-    ignored = {*NEUTRAL_KEYS, *_COMPARED_BY_EFFECT, "callbacks"}
-    scheduler = now["config"].get("scheduler")
-    if not scheduler or not accepts(get_object(scheduler["_target_"]), "total_steps"):
-        ignored.add("trainer.max_epochs")
-    elif all(epochs <= is_constant_until(config) for config in configs):
-        ignored |= _LENGTH
+    ignored, scheduler = RESUME_KEYS, now["config"].get("scheduler")
+    if scheduler and accepts(get_object(scheduler["_target_"]), "total_steps"):
+        may_change_length = all(epochs <= is_constant_until(config) for config in configs)
+        ignored = ignored | _LENGTH if may_change_length else ignored - _LENGTH
     facts = ("classes", "image_shape", "precision", "fingerprint")
     was, is_ = ({key: run[key] for key in facts} for run in (before, now))
     return config_diff(before["config"], now["config"], ignore=ignored) + config_diff(was, is_, ignore=())
