@@ -137,6 +137,11 @@ def test_a_mistake_gets_one_message(command, sweep, tmp_path, arguments, named):
     assert "Traceback" not in printed
 
 
+def test_a_loss_can_be_the_target(command, sweep):
+    assert command("swept", "metric=val_loss", "target=1.5")[0] == 0
+    assert "val_loss 1.5000" in (sweep / "comparison.md").read_text().replace("\\", "")
+
+
 def test_a_wrong_option_is_refused(command, sweep):
     assert command("swept", "measure=middle")[0] == 2
     assert command()[0] == 2

@@ -21,6 +21,7 @@ from fer_exp.comparison.sections import Report, make_report
 from fer_exp.comparison.tables import Section
 from fer_exp.errors import UserError
 from fer_exp.files import csv_cell, markdown_text, printable, replacing
+from fer_exp.metrics import describe
 from fer_exp.plots import svg
 from fer_exp.plots.reports import markdown_table, page_templates, text_table
 
@@ -54,7 +55,7 @@ def compare_folders(
         output: the report's folder.
         group_by: keys whose values make the groups; None for the arms of studies, or what the sweeps swept, and the
             optimizer otherwise.
-        target: the score of time-to-target, a fraction; None for one that suits the runs.
+        target: the score of time-to-target, a fraction for an accuracy; None for one that suits the runs.
         baseline: label of the group that the others are compared with; None for the best.
         measure: ``best`` or ``final``, the epoch that scores are from; None for the one that suits the runs.
         metric: name of the metric that is the score.
@@ -68,7 +69,7 @@ def compare_folders(
     Raises:
         UserError: there are no runs, no such key or group, or the report cannot be written.
     """
-    if target is not None and not 0 < target <= 1:
+    if target is not None and describe(metric).unit == "%" and not 0 < target <= 1:
         raise UserError(f"target={target}: expected a fraction in (0, 1], e.g. target=0.6")
     records = find_records(places)
     is_unfinished = any(sweep.missing_jobs for sweep in records.sweeps)
