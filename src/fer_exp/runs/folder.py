@@ -79,8 +79,10 @@ def run_of(checkpoint: str | Path) -> Path:
 
 
 def is_run_of(checkpoint: str | Path, folder: Path) -> bool:
-    """Whether ``folder`` is the run's folder of a checkpoint; the folder or its ``checkpoints/`` may be links."""
-    return (run_of(checkpoint) / CHECKPOINTS).resolve() == (folder / CHECKPOINTS).resolve()
+    """Whether ``folder`` is the run's folder of a checkpoint. Links and bind mounts give a folder several paths."""
+    with suppress(OSError):
+        return (run_of(checkpoint) / CHECKPOINTS).samefile(folder / CHECKPOINTS)
+    return False
 
 
 def find_resume_state(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path | None]:

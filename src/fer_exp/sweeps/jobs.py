@@ -188,7 +188,7 @@ def _train_or_fail(cfg: DictConfig, train: Callable[..., float], folder: Path, s
     from fer_exp.training.hardware import available_cores, share_cores
 
     hydra_cfg = HydraConfig.get()
-    facts = {"config": plain(cfg), "choices": choices(), "seed": cfg.seed}
+    facts = {"config": plain(cfg), "choices": choices(), "seed": cfg.seed, "monitor": cfg.monitor}
     try:
         duplicate = duplicate_job(cfg, sweep, hydra_cfg.job.num)
         if duplicate is not None:
