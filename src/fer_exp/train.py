@@ -58,7 +58,7 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     from fer_exp.models.layers import use_im2col_weight_grad
     from fer_exp.models.summary import list_layers
     from fer_exp.runs.environment import describe_data
-    from fer_exp.training.build import build_classifier, build_datamodule, build_record, build_trainer
+    from fer_exp.training.build import build_classifier, build_datamodule, build_parts, build_record, build_trainer
     from fer_exp.training.callbacks.history import HistoryCallback
     from fer_exp.training.fit import collect_warnings, fit, log_next_steps, log_result, log_start
     from fer_exp.training.hardware import choose_hardware
@@ -68,19 +68,20 @@ def train(cfg: DictConfig, verbose: bool = True) -> float:
     with collect_warnings() as warnings:
         # Build.
         hardware = choose_hardware(cfg)
+        arguments, callbacks = build_parts(cfg)
         datamodule = build_datamodule(cfg, verbose)
         data = describe_data(config["data"], datamodule)
         image_shape = tuple(datamodule.train_set.images.shape[1:])
         description = describe_run(config, find_run_id(folder), data, image_shape, hardware.precision)
         if resume:
             check_resume(resume, description, folder)
-        classifier = build_classifier(cfg, datamodule, description)
+        classifier = build_classifier(cfg, arguments, datamodule, description)
         layers = list_layers(classifier.network, image_shape)
         if hardware.im2col:
             use_im2col_weight_grad(classifier.network)
         record = build_record(folder, classifier, data, hardware, choices(), warnings)
         history = HistoryCallback(record, start)
-        trainer = build_trainer(cfg, hardware, history, layers)
+        trainer = build_trainer(cfg, hardware, history, callbacks, layers)
 
         # Fit.
         log_start(record, classifier.network, layers if verbose else [])

@@ -175,7 +175,8 @@ def test_no_step_waits_for_the_device(tiny, monkeypatch, recipe):
             found.append(self.waiting.found)
 
     monkeypatch.setattr(
-        "fer_exp.training.build.build", lambda cfg, name: Watch() if name == "early_stopping" else build(cfg, name)
+        "fer_exp.training.build.build",
+        lambda cfg, name: Watch() if name == "callbacks.early_stopping" else build(cfg, name),
     )
     train(tiny(*recipe, "trainer.max_epochs=1"))
     assert found == [[]] * 7

@@ -169,6 +169,20 @@ def test_wrong_settings_are_reported_and_nothing_is_written(tiny, tmp_path, over
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.betas=[0.9,1.5]", "scheduler.factor=1.5", "callbacks.early_stopping.min_delta=-1", "ema.decay=1",
+        "mixup.prob=2", "augmentation.flip=2",
+    ],
+)  # fmt: skip
+def test_settings_that_a_class_refuses_are_reported_before_images_are_read(tiny, monkeypatch, override):
+    monkeypatch.setattr("fer_exp.data.datamodule.ImageDataModule.setup", lambda *_: pytest.fail("images are read"))
+    group = override.partition("=")[0].rpartition(".")[0]
+    with pytest.raises(UserError, match=f"^{group}: "):
+        train(tiny("ema=default", "mixup=mixup", "augmentation=mild", override))
+
+
 OWN_NETWORKS = """
 from fer_exp.models.vgg import VGG
 

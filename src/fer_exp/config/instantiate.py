@@ -17,12 +17,12 @@ _TRIAL_STEPS = 1_000_003  # of the schedule that is tried before the number of s
 
 
 def build(cfg: DictConfig, group: str) -> Any:
-    """Instantiate a group of a config that was checked, for example ``mixup``; None for an empty group.
+    """Instantiate a node of a config that was checked: ``mixup``, ``callbacks.early_stopping``; None for an empty one.
 
     Raises:
         UserError: the class refuses its arguments.
     """
-    node = cfg.get(group)
+    node = OmegaConf.select(cfg, group)
     if not node:
         return None
     try:

@@ -50,11 +50,48 @@ def build_datamodule(cfg: DictConfig, verbose: bool) -> ImageDataModule:
     return datamodule
 
 
-def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_parameters: Mapping[str, Any]) -> Classifier:
-    """The network with its loss, optimizer and schedule. The seed of the config gives the initial weights.
+def build_parts(cfg: DictConfig) -> tuple[dict[str, Any], list[L.Callback]]:
+    """What does not depend on the images, so that wrong settings are reported before the images are read.
+
+    Returns:
+        Arguments of ``Classifier``, and the callbacks that the config names.
 
     Raises:
-        UserError: a class refuses its settings, or the network does not fit the images.
+        UserError: a class refuses its settings, or they do not fit together.
+    """
+    optimizer, scheduler = build_optimizer_factories(cfg)
+    settings = ("monitor", "weight_decay_exclude_1d", "head_epochs", "backbone_lr_factor", "channels_last")
+    arguments = {
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "augmentation": build(cfg, "augmentation"),
+        "mixup": build(cfg, "mixup"),
+        **{name: cfg[name] for name in settings},
+    }
+    callbacks = [ema] if (ema := build(cfg, "ema")) else []  # first: others save it
+    callbacks += [build(cfg, f"callbacks.{name}") for name, callback in cfg.callbacks.items() if callback]
+    if cfg.cuda_graph:
+        _check_cuda_graph(cfg, callbacks)
+        callbacks.append(CudaGraphCallback())
+    return arguments, callbacks
+
+
+def build_classifier(
+    cfg: DictConfig,
+    arguments: Mapping[str, Any],
+    datamodule: ImageDataModule,
+    hyper_parameters: Mapping[str, Any],
+) -> Classifier:
+    """The network with its loss, optimizer and schedule. The seed of the config gives the initial weights.
+
+    Args:
+        cfg: the config.
+        arguments: of ``build_parts``.
+        datamodule: the images.
+        hyper_parameters: plain values that describe the run in its checkpoints.
+
+    Raises:
+        UserError: network or loss refuse their settings, or the network does not fit the images.
     """
     dataset = datamodule.train_set
     image_shape, classes = tuple(dataset.images.shape[1:]), len(dataset.classes)
@@ -69,22 +106,8 @@ def build_classifier(cfg: DictConfig, datamodule: ImageDataModule, hyper_paramet
         )
     if cfg.data.batch_size == 1 and any(isinstance(module, torch.nn.BatchNorm1d) for module in network.modules()):
         raise UserError(f"data.batch_size=1: {name} normalizes over the batch; expected an integer >= 2.")
-    make_optimizer, make_scheduler = build_optimizer_factories(cfg)
-    return Classifier(
-        network,
-        make_optimizer,
-        make_scheduler,
-        monitor=cfg.monitor,
-        num_classes=classes,
-        loss=build_loss(cfg, dataset.counts),
-        augmentation=build(cfg, "augmentation"),
-        mixup=build(cfg, "mixup"),
-        weight_decay_exclude_1d=cfg.weight_decay_exclude_1d,
-        head_epochs=cfg.head_epochs,
-        backbone_lr_factor=cfg.backbone_lr_factor,
-        channels_last=cfg.channels_last,
-        hyper_parameters=hyper_parameters,
-    )
+    loss = build_loss(cfg, dataset.counts)
+    return Classifier(network, num_classes=classes, loss=loss, hyper_parameters=hyper_parameters, **arguments)
 
 
 def build_record(
@@ -114,7 +137,13 @@ def build_record(
     return RunRecord(folder, facts)
 
 
-def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback, layers: Sequence[Layer]) -> L.Trainer:
+def build_trainer(
+    cfg: DictConfig,
+    hardware: Hardware,
+    history: HistoryCallback,
+    callbacks: Sequence[L.Callback],
+    layers: Sequence[Layer],
+) -> L.Trainer:
     """Build a Trainer for one process and one device, with its callbacks and logger, also within a cluster's job.
 
     Raises:
@@ -128,17 +157,14 @@ def build_trainer(cfg: DictConfig, hardware: Hardware, history: HistoryCallback,
         on_train_epoch_start=lambda trainer, _: _seed_epoch(cfg.seed, trainer.current_epoch),
         on_exception=lambda trainer, module, error: _allow_second_interrupt(error),
     )
-    callbacks = [first, history, *_configured_callbacks(cfg), ProgressBar()]
-    if cfg.cuda_graph:
-        _check_cuda_graph(cfg, callbacks)
-        callbacks.append(CudaGraphCallback())
+    plots = PlotCallback(history, logger, layers, cfg.plots.theme)
     try:
         trainer = L.Trainer(
             **{**cfg.trainer, "accelerator": hardware.accelerator, "precision": hardware.precision},
             devices=1,
             plugins=[LightningEnvironment()],
             logger=logger.logger or False,
-            callbacks=[*callbacks, PlotCallback(history, logger, layers, cfg.plots.theme)],
+            callbacks=[first, history, *callbacks, ProgressBar(), plots],
             default_root_dir=record.folder,
             log_every_n_steps=1,  # nothing is logged per step; a larger number draws a warning in short epochs
             num_sanity_val_steps=0,
@@ -162,12 +188,6 @@ def _allow_second_interrupt(error: BaseException) -> None:
     """Let a second Ctrl-C end the process at once; Lightning ignores it while it handles the first one."""
     if isinstance(error, KeyboardInterrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _configured_callbacks(cfg: DictConfig) -> list[L.Callback]:
-    """The callbacks that the config names, the moving average first: others save it."""
-    callbacks = [ema] if (ema := build(cfg, "ema")) else []
-    return callbacks + [build(cfg.callbacks, name) for name, callback in cfg.callbacks.items() if callback]
 
 
 def _check_cuda_graph(cfg: DictConfig, callbacks: Sequence[L.Callback]) -> None:

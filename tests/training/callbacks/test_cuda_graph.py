@@ -12,7 +12,7 @@ from fer_exp.errors import UserError
 from fer_exp.models.vgg import VGG
 from fer_exp.runs.record import read_history
 from fer_exp.train import train
-from fer_exp.training.build import _configured_callbacks
+from fer_exp.training.build import build_parts
 from fer_exp.training.callbacks.cuda_graph import CudaGraphCallback
 
 RECIPE = ("augmentation=strong", "mixup=mixup", "ema=default", "callbacks=fixed_budget", "trainer.max_epochs=2")
@@ -47,10 +47,12 @@ def replaying(network, samples):
 def captured(monkeypatch):
     """Networks are captured, on a CPU too; the networks that were."""
     seen = []
-    monkeypatch.setattr(
-        "fer_exp.training.build._configured_callbacks",
-        lambda cfg: [*_configured_callbacks(cfg), CudaGraphCallback()],
-    )
+
+    def build_captured(cfg):
+        arguments, callbacks = build_parts(cfg)
+        return arguments, [*callbacks, CudaGraphCallback()]
+
+    monkeypatch.setattr("fer_exp.training.build.build_parts", build_captured)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(
@@ -163,7 +165,8 @@ def test_no_step_waits_for_the_gpu(tiny, monkeypatch, request, recipe):
             steps.append(arguments[-1])
 
     monkeypatch.setattr(
-        "fer_exp.training.build.build", lambda cfg, name: Watch() if name == "checkpoints" else build(cfg, name)
+        "fer_exp.training.build.build",
+        lambda cfg, name: Watch() if name == "callbacks.checkpoints" else build(cfg, name),
     )
     train(tiny("callbacks=fixed_budget", "trainer.max_epochs=2", *recipe, "trainer.accelerator=gpu"))
     assert len(steps) == 14

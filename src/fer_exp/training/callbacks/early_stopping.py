@@ -18,12 +18,14 @@ class EarlyStopping(callbacks.EarlyStopping):
         min_delta: the smallest difference that counts as an improvement.
 
     Raises:
-        ValueError: ``patience`` is below 1.
+        ValueError: ``patience`` is below 1, or ``min_delta`` is negative.
     """
 
     def __init__(self, monitor: str, patience: int, min_delta: float = 0.0) -> None:
         if patience < 1:
             raise ValueError(f"patience={patience}: expected an integer >= 1")
+        if min_delta < 0:
+            raise ValueError(f"min_delta={min_delta}: expected a number >= 0")
         # HistoryCallback handles values that are not finite: such a run diverged.
         super().__init__(monitor, min_delta, patience, mode=describe(monitor).direction, check_finite=False)
 
