@@ -62,8 +62,19 @@ EVERYTHING = (
     "augmentation=strong", "mixup=cutmix", "mixup.mixup_alpha=0.2", "loss.label_smoothing=0.1",
     "loss.class_weights=balanced", "ema=default", "ema.decay=0.9", "callbacks=fixed_budget",
     "trainer.gradient_clip_val=1.0", "weight_decay_exclude_1d=true", "data.balanced_sampling=true", "monitor=val_acc",
-    "trainer.limit_train_batches=3", "trainer.limit_val_batches=1",
+    "trainer.limit_train_batches=3", "trainer.limit_val_batches=1", "+trainer.accumulate_grad_batches=2",
 )  # fmt: skip
+
+
+OWN_AUGMENTATION = """
+import random
+import numpy
+from torch import nn
+
+class Scale(nn.Module):
+    def forward(self, images):
+        return images * random.random() * numpy.random.rand()
+"""
 
 
 # test_optimizers.py restores the state of every optimizer.
@@ -81,6 +92,23 @@ def test_interrupted_recipe_with_everything_equals_a_whole_run(tiny, tmp_path, i
     train(tiny(*recipe, last(part), folder=part))
     assert_same_run(whole, part)
     assert read_summary(part)["run_id"] == run_id
+
+
+def test_own_augmentation_may_draw_from_python_and_numpy(tiny, tmp_path, monkeypatch, interrupted):
+    (tmp_path / "augmentation_of_a_user.py").write_text(OWN_AUGMENTATION)
+    monkeypatch.syspath_prepend(tmp_path)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+
+    def config(*overrides, folder):
+        cfg = tiny(*overrides, folder=folder)
+        cfg.augmentation = {"_target_": "augmentation_of_a_user.Scale"}
+        return cfg
+
+    train(config(folder=whole))
+    with interrupted(2, step=3):
+        train(config(folder=part))
+    train(config(last(part), folder=part))
+    assert_same_run(whole, part)
 
 
 @pytest.mark.parametrize(

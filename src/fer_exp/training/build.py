@@ -180,8 +180,10 @@ def build_trainer(
 
 
 def _seed_epoch(seed: int, epoch: int) -> None:
-    """Seed torch before each epoch: a resumed run draws the same dropout masks as one that was not interrupted."""
-    torch.manual_seed(derive_seed(seed, TRAINING, epoch))
+    """Seed all generators before each epoch: a resumed run draws the same as one that was not interrupted."""
+    value = derive_seed(seed, TRAINING, epoch)
+    L.seed_everything(value % 2**32, verbose=False)  # Python's and NumPy's too, for augmentations of one's own
+    torch.manual_seed(value)
 
 
 def _allow_second_interrupt(error: BaseException) -> None:
