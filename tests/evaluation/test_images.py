@@ -10,6 +10,7 @@ from fer_exp.config.schema import TRUSTED_PACKAGES
 from fer_exp.data.classes import FER_CLASSES as CLASSES
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.data.sources.synthetic import SyntheticDataModule
+from fer_exp.data.sources.table import CsvDataModule
 from fer_exp.errors import UserError
 from fer_exp.evaluation.images import FOLDERS, build_data, count_copies, load_images
 
@@ -105,6 +106,19 @@ def test_the_data_of_a_run_may_be_gone(faces, tmp_path):
 def test_a_split_that_does_not_exist_is_refused(data, split, known, part):
     with pytest.raises(UserError, match=part):
         load_images(data() if known else build_data(model(root="gone"), {}), split)
+
+
+def test_a_table_may_have_moved_and_have_no_validation_rows(tmp_path):
+    rows = [f"{label},{16 * i + label} 0 0 9,Training" for i in range(10) for label in range(7)]
+    file = tmp_path / "moved.csv"
+    file.write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    own = {"_target_": f"{CsvDataModule.__module__}.CsvDataModule", "file": str(tmp_path / "gone.csv")}
+    trained = model(**own, val_fraction=0.2)
+    images = load_images(build_data(trained, {"file": str(file)}), "validation")
+    assert images.split.name == "selection"
+    assert (len(images.evaluated), len(images.train)) == (14, 56)
+    with pytest.raises(UserError, match=r"data\.file=FILE"):
+        load_images(build_data(trained, {}), "validation")
 
 
 def test_a_given_root_replaces_synthetic_images(faces):

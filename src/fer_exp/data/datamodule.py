@@ -20,7 +20,7 @@ from fer_exp.data.ferplus import FerPlus, open_ferplus
 from fer_exp.data.folders import list_split
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
 from fer_exp.data.report import log_class_counts, log_formats, warn_about_duplicates
-from fer_exp.data.sources.base import ImageSource, Split
+from fer_exp.data.sources.base import ImageSource, NoRowsError, Split
 from fer_exp.errors import UserError, join_first
 from fer_exp.files import expand_path, printable, quote_override
 from fer_exp.plots.terminal import progress_bar
@@ -110,14 +110,13 @@ class ImageDataModule(L.LightningDataModule):
         """
         if self._resolved is not None:
             return
-        splits = self._open("train") if self.val_fraction else self._open("train", "validation")
-        datasets = self._load(splits)
-        log_formats(chain.from_iterable(dataset.originals or () for dataset in datasets), self.image_format)
-        for split, dataset in zip(splits, datasets, strict=True):
+        loaded = self._load("train") if self.val_fraction else self._load("train", "validation")
+        log_formats(chain.from_iterable(dataset.originals or () for _, dataset in loaded), self.image_format)
+        for split, dataset in loaded:
             self._check(split, dataset)
-        train_set, *others = datasets
+        train_set, *others = [dataset for _, dataset in loaded]
         if not others and not self.val_fraction:
-            raise UserError(f"{printable(self._root)}: no validation split; add data.val_fraction=0.1")
+            raise UserError(f"{printable(loaded[0][0].location)}: no validation split; add data.val_fraction=0.1")
         self.train_set, self.val_set = (train_set, *others) if others else self._split_train(train_set)
         if not 1 <= self.batch_size <= len(self.train_set):
             raise UserError(f"data.batch_size={self.batch_size}: expected 1 to {len(self.train_set)} (training images)")
@@ -132,15 +131,15 @@ class ImageDataModule(L.LightningDataModule):
         Raises:
             UserError: the source is incomplete, or no image can be used.
         """
-        splits = self._open("train", "validation")
-        datasets = self._load(splits)
-        if not any(map(len, datasets)):
-            reasons = [f"{printable(name)}: {why}" for part in datasets for name, why in part.unreadable.items()]
+        datasets = {split.name: dataset for split, dataset in self._load("train", "validation")}
+        if not any(map(len, datasets.values())):
+            problems = chain.from_iterable(dataset.unreadable.items() for dataset in datasets.values())
+            reasons = join_first([f"{printable(name)}: {why}" for name, why in problems], 3, "; ")
             raise UserError(
-                f"{printable(self._root)}: no image is left. Expected images that can be read and are not in "
-                f"data.exclude. {join_first(reasons, 3, '; ')}".rstrip()
+                "data: no image is left. Expected images that can be read and are not in data.exclude. "
+                f"{reasons}".rstrip()
             )
-        return {split.name: dataset for split, dataset in zip(splits, datasets, strict=True)}
+        return datasets
 
     def load_split(self, name: str) -> ImageDataset | None:
         """Load another split of the source; None if it has none of that name. No image of a test split is excluded.
@@ -154,7 +153,11 @@ class ImageDataModule(L.LightningDataModule):
         if split is None:
             return None
         excluded = frozenset() if name == "test" else read_exclusions(self.exclude)
-        dataset = self._prepare(split, self._relabel(split, self._decode(split)), excluded)
+        try:
+            decoded = self._decode(split)
+        except NoRowsError:
+            return None
+        dataset = self._prepare(split, self._relabel(split, decoded), excluded)
         self._check(split, dataset)
         return dataset
 
@@ -172,8 +175,8 @@ class ImageDataModule(L.LightningDataModule):
         self._check(split, dataset)
         return dataset
 
-    def _open(self, *wanted: str) -> list[Split]:
-        """Open FER+ and the source, and list the splits that it has of those ``wanted``."""
+    def _load(self, *wanted: str) -> list[tuple[Split, ImageDataset]]:
+        """Open FER+ and the source; decode the splits that it has of those ``wanted``, and apply all settings."""
         self._ferplus = open_ferplus(self.ferplus, self.cache_path)
         if self._ferplus and self.soft_labels is not None:
             raise UserError("data.soft_labels and data.ferplus.file are both set; expected one of them")
@@ -181,22 +184,19 @@ class ImageDataModule(L.LightningDataModule):
         splits = [split for name in wanted if (split := source.split(name))]
         for warning in source.warnings():
             log.warning("Warning: %s", warning)
-        return splits
-
-    @property
-    def _root(self) -> Path:
-        assert self.source is not None
-        return self.source.root
-
-    def _load(self, splits: Sequence[Split]) -> list[ImageDataset]:
-        """Decode splits, and apply FER+, classes and exclusions."""
-        decoded = [self._decode(split) for split in splits]
+        decoded = []
+        for split in splits:
+            try:
+                decoded.append((split, self._decode(split)))
+            except NoRowsError:
+                if split.name == "train":
+                    raise
         excluded = read_exclusions(self.exclude)
-        names = chain.from_iterable((*dataset.names, *dataset.unreadable) for dataset in decoded)
-        check_exclusions(self.exclude, excluded, names, self._root)
-        relabelled = [self._relabel(split, dataset) for split, dataset in zip(splits, decoded, strict=True)]
-        self._resolved = self.class_map.resolve([label for dataset in relabelled for label in dataset.classes])
-        return [self._prepare(split, dataset, excluded) for split, dataset in zip(splits, relabelled, strict=True)]
+        names = chain.from_iterable((*dataset.names, *dataset.unreadable) for _, dataset in decoded)
+        check_exclusions(self.exclude, excluded, names, source.root)
+        relabelled = [(split, self._relabel(split, dataset)) for split, dataset in decoded]
+        self._resolved = self.class_map.resolve([label for _, dataset in relabelled for label in dataset.classes])
+        return [(split, self._prepare(split, dataset, excluded)) for split, dataset in relabelled]
 
     def _command(self) -> str:
         """Return the command that audits this data."""

@@ -45,7 +45,8 @@ def build_data(model: LoadedModel, given: Mapping[str, Any]) -> ImageDataModule:
 
     Args:
         model: the network.
-        given: keys that replace the run's own. A ``root`` replaces synthetic images by class folders.
+        given: keys that replace the run's own. A ``root`` replaces synthetic images, and a table that does not exist,
+            by class folders.
 
     Raises:
         UserError: the data module refuses the keys.
@@ -53,17 +54,23 @@ def build_data(model: LoadedModel, given: Mapping[str, Any]) -> ImageDataModule:
     # Evaluation needs neither soft labels nor sampling, and their files may be gone.
     unused = ("soft_labels", "balanced_sampling")
     settings = {key: value for key, value in model.settings["config"]["data"].items() if key not in unused}
-    root = settings.get("root")
-    is_gone = root is not None and "root" not in given and not expand_path(root).exists()
-    if is_gone:
-        log.info("The run's data folder %s does not exist; data.root=DIR replaces it.", printable(root))
-    if is_gone or (root is None and "root" in given):
+    gone = [key for key in ("root", "file") if key not in given and _is_gone(settings.get(key))]
+    for key in gone:
+        log.info("The run's data.%s=%s does not exist; data.%s=PATH replaces it.", key, printable(settings[key]), key)
+    is_generated = not any(settings.get(key) for key in ("root", "file", "files"))
+    if gone or (is_generated and "root" in given):
         settings = {"_target_": FOLDERS, "root": ""}
     channels, size, _ = model.image_shape
     color = "gray" if channels == 1 else "rgb"
     fixed = {"batch_size": 1, "seed": 0, "classes": list(model.classes), "image_size": size, "color": color}
     data: ImageDataModule = build_checked({**settings, **fixed, **given}, "data", ImageDataModule, model.packages)
     return data
+
+
+def _is_gone(paths: Any) -> bool:
+    """Whether a path, or one of a mapping of paths, does not exist."""
+    values = paths.values() if isinstance(paths, Mapping) else [paths]
+    return any(path is not None and not expand_path(path).exists() for path in values)
 
 
 def load_images(data: ImageDataModule, split: str) -> Images:
@@ -79,7 +86,10 @@ def load_images(data: ImageDataModule, split: str) -> Images:
     if getattr(data, "root", None) == "":
         name = _split_name(split, {})
         if name in SPLITS:
-            raise UserError(f"split={name}: the data of this checkpoint was not found; give data.root=DIR")
+            raise UserError(
+                f"split={name}: the data of this checkpoint was not found; give data.root=DIR, or data.file=FILE for a "
+                "table"
+            )
         evaluated = data.load_folder(name, Path(name))
         return Images(EvalSplit(name, evaluated.fingerprint, Path(name).as_posix()), evaluated)
     data.setup()
@@ -87,7 +97,8 @@ def load_images(data: ImageDataModule, split: str) -> Images:
     assert source is not None
     places = {name: place for name in ("test", "train", "validation") if (place := source.location(name))}
     name = _split_name(split, places)
-    if name == "validation" and is_held_out and name not in places:
+    loaded = data.load_split(name) if name == "test" or (name == "validation" and is_held_out) else None
+    if name == "validation" and is_held_out and loaded is None:
         name = "selection"  # the only validation images of the run
     place = places.get(name, Path(name))
     if name == "train":
@@ -96,7 +107,7 @@ def load_images(data: ImageDataModule, split: str) -> Images:
         evaluated, place = selection, places["train" if is_held_out else "validation"]
     elif name not in SPLITS:
         evaluated = data.load_folder(name, place)
-    elif (loaded := data.load_split(name)) is None:
+    elif loaded is None:
         raise UserError(
             f"split={name}: {printable(source.root)} has no {name} split. Use split=selection for the images that the "
             "run was validated on, or the folder of the images: split=DIR protocol=official"

@@ -189,7 +189,7 @@ def test_other_labels_are_classes_or_skipped(tmp_path):
         (b"0,70 80 82 72,Training\n", {}, "no label column; it has 0, 70 80 82 72"),
         (b"emotion,Usage\n", {}, r"no pixels or path column.*data\.columns\.path"),
         (b"emotion,pixels,Usage\n", {}, "no rows of train"),
-        (b"emotion,pixels,Usage\n0,1,Training\n1,2,Training\n", {}, "no rows of validation"),
+        (b"emotion,pixels,Usage\n0,1,Training\n1,2,Training\n", {}, "add data.val_fraction"),
         (b"emotion,pixels,Usage\n0,1,Training\n1,2,Trial\n", {}, r"Usage: 'Trial' \(line 3\)"),
         (b"emotion,pixels\n0,1\n1,2\n", {"columns": {"label": "mood"}}, r"no column 'mood' \(data\.columns\.label\)"),
         (b"emotion,pixels\n0,1\n1,2\n", {"columns": {"lable": "emotion"}}, "unknown key lable"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fer_exp.data.decode import ImageInput
+from fer_exp.errors import UserError
 
 Stamp = tuple[int, int, int, int]  # of a file: size, modification time, change time, inode
 NO_STAMP: Stamp = (0, 0, 0, 0)  # of a file that cannot be looked at
@@ -31,6 +32,10 @@ class Entries:
     label_names: tuple[str, ...]
     inputs: Iterable[ImageInput]
     groups: tuple[str, ...] | None = None
+
+
+class NoRowsError(UserError):
+    """A table has no rows of a split."""
 
 
 def make_entries(

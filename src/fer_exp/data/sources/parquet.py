@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import CHUNK_SIZE, ImageInput, InvalidImage
-from fer_exp.data.sources.base import Entries, ImageSource, Split, file_stamp, hash_facts, make_entries
+from fer_exp.data.sources.base import Entries, ImageSource, NoRowsError, Split, file_stamp, hash_facts, make_entries
 from fer_exp.data.sources.table import COLUMN_NAMES, SPLIT_OF, SPLIT_VALUES, find_columns, require_column
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path, printable
@@ -131,7 +131,7 @@ class ParquetTable(ImageSource):
             groups += [str(table[self.group_by][i]) if self.group_by in present else "" for i in chosen]
             labels.append((file, rows))
         if not names:
-            raise UserError(f"{printable(files[0])}: no rows of {split}")
+            raise NoRowsError(f"{printable(files[0])}: no rows of {split}")
         found = [label for _, rows in labels for label in rows if label is not None]
         return make_entries(names, found, _Images(self, labels), groups if has_groups else None)
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.decode import ImageInput, InvalidImage, PixelText
-from fer_exp.data.sources.base import Entries, ImageSource, Split, file_stamp, hash_facts, make_entries
+from fer_exp.data.sources.base import Entries, ImageSource, NoRowsError, Split, file_stamp, hash_facts, make_entries
 from fer_exp.errors import UserError, join_first, one_line
 from fer_exp.files import expand_path, printable
 
@@ -189,7 +189,7 @@ class CsvTable(ImageSource):
             raise UserError(f"{given}: unknown values in the column {header.columns['split']}: {shown}")
         if not names:
             column = f" of {split} (column {header.columns['split']})" if "split" in header.columns else ""
-            raise UserError(f"{given}: no rows{column}")
+            raise NoRowsError(f"{given}: no rows{column}")
         return make_entries(names, labels, inputs, groups if self.group_by in header.names else None)
 
 
