@@ -43,7 +43,8 @@ def test_the_first_epochs_train_the_last_layer_alone(finetune):
     assert after["fc.weight"].abs().sum() > 0
     backbone = [key for key in before if not key.startswith("fc.")]
     assert all(torch.equal(after[key], before[key]) for key in backbone)  # batch-norm statistics included
-    later = trained(finetune("all", "trainer.max_epochs=2"))
+    # torch's fused SGD with momentum fails if some parameters get their first gradient later than others.
+    later = trained(finetune("all", "trainer.max_epochs=2", "optimizer=sgd_nesterov"))
     assert not any(torch.equal(later[key], before[key]) for key in backbone if before[key].dim() == 4)
 
 

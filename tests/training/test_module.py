@@ -34,7 +34,8 @@ def initial(monkeypatch):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_gradients_are_clipped_in_any_precision(tiny, tmp_path, initial, precision, algorithm):
-    train(tiny("trainer.gradient_clip_val=1e-9", "optimizer=sgd_nesterov", "optimizer.weight_decay=0",
+    train(tiny("trainer.gradient_clip_val=1e-9", "optimizer=sgd_nesterov", "+optimizer.fused=true",
+               "optimizer.weight_decay=0",
                f"trainer.precision={precision}", f"+trainer.gradient_clip_algorithm={algorithm}",
                "trainer.max_epochs=1"))  # fmt: skip
     key = "layers.conv1_1.weight"
