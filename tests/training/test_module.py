@@ -1,6 +1,7 @@
 """The LightningModule: gradients, weight decay, what is trained on and what is validated."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -51,6 +52,14 @@ def test_weight_decay_excludes_parameters_with_one_axis(tiny, tmp_path, initial)
         if "running" not in name and "tracked" not in name:
             expected = torch.zeros(()) if value.dim() > 1 else value
             assert torch.allclose(trained[f"network.{name}"], expected, atol=1e-6), name
+
+
+def test_parameters_of_a_loss_are_trained():
+    loss = torch.nn.BCEWithLogitsLoss()
+    loss.scale = torch.nn.Parameter(torch.ones(()))
+    classifier = Classifier(torch.nn.Linear(4, 7), partial(torch.optim.SGD, lr=0.1), None, "val_loss", 7, loss=loss)
+    (group,) = classifier.configure_optimizers().param_groups
+    assert [parameter.shape for parameter in group["params"]] == [(7, 4), (7,), ()]
 
 
 def test_clipping_with_a_fused_optimizer_in_float16_is_refused(tiny, monkeypatch):

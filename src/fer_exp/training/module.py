@@ -32,7 +32,7 @@ class Classifier(L.LightningModule):
 
     Args:
         network: maps normalised images (N, C, S, S) to logits (N, K).
-        optimizer: makes the optimizer from the network's parameters or from parameter groups.
+        optimizer: makes the optimizer from groups of parameters: of the network, and of the loss if it has any.
         scheduler: makes the learning-rate schedule from the optimizer; None for a constant learning rate. A class that
             takes ``total_steps`` gets the steps of the run and steps with the optimizer; any other steps every epoch,
             when the epoch's metrics are known.
@@ -195,12 +195,12 @@ class Classifier(L.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
-            clip(self.network.parameters(), gradient_clip_val)
+            clip(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule if there is one. Lightning saves and restores their states."""
         slower = self._backbone if self.backbone_lr_factor != 1 else []
-        optimizer = self.make_optimizer(parameter_groups(self.network, self.weight_decay_exclude_1d, slower))
+        optimizer = self.make_optimizer(parameter_groups(self.parameters(), self.weight_decay_exclude_1d, slower))
         for group in optimizer.param_groups:
             if group.get("is_backbone"):
                 group["lr"] *= self.backbone_lr_factor

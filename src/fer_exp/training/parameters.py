@@ -1,6 +1,6 @@
 """The parameters of a network: the last layer and the layers before it, and the groups that an optimizer gets."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import nn
@@ -28,18 +28,18 @@ def backbone(network: nn.Module, num_classes: int) -> tuple[list[nn.Parameter], 
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay_exclude_1d: bool, backbone: Collection[nn.Parameter] = ()
+    parameters: Iterable[nn.Parameter], weight_decay_exclude_1d: bool, backbone: Collection[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
     """The groups of the trainable parameters, for an optimizer.
 
     Args:
-        network: the network.
+        parameters: of the network and of whatever is trained with it.
         weight_decay_exclude_1d: make a group of its own, without weight decay, for biases and norm weights.
-        backbone: parameters that get groups of their own, with the entry ``is_backbone``. They come last: ``lr`` is the
+        backbone: those that get groups of their own, with the entry ``is_backbone``. They come last: ``lr`` is the
             learning rate of the first group.
     """
     others = {*backbone}
-    own = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter not in others]
+    own = [parameter for parameter in parameters if parameter.requires_grad and parameter not in others]
     groups: list[dict[str, Any]] = [{"params": own}]
     if backbone:
         groups.append({"params": list(backbone), "is_backbone": True})
