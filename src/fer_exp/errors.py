@@ -12,8 +12,11 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an exception on one line, without OmegaConf's ``object_type=dict`` and a final period."""
-    return " ".join(re.sub(r"\s*object_type=\w+", "", str(error)).split()).rstrip(".")
+    """Return the message of an exception on one line, without OmegaConf's ``object_type=dict`` and a final period.
+
+    An exception without a message, such as of a bare ``assert``, is named by its class.
+    """
+    return " ".join(re.sub(r"\s*object_type=\w+", "", str(error)).split()).rstrip(".") or type(error).__name__
 
 
 def join_first(items: Sequence[str], most: int = 5, separator: str = ", ", rest: str = " and {} more") -> str:

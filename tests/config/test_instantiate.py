@@ -54,12 +54,20 @@ class OddState(torch.optim.SGD):
         self.param_groups[0]["schedule"] = lambda step: 1 / step
 
 
-@pytest.mark.parametrize(("cls", "word"), [(NoClosure, "closure"), (OddState, "checkpoint")])
+class NoReason(torch.optim.SGD):
+    def __init__(self, params, lr):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("cls", "word"),
+    [(NoClosure, "NoClosure.*closure"), (OddState, "OddState.*checkpoint"), (NoReason, "AssertionError")],
+)
 def test_an_optimizer_that_lightning_or_a_checkpoint_cannot_use_is_refused(config, monkeypatch, cls, word):
     monkeypatch.setattr("torch.optim.Mine", cls, raising=False)
     cfg = config(values={"optimizer": {"_target_": "torch.optim.Mine", "_partial_": True, "lr": 0.1}})
     check_config(cfg)
-    with pytest.raises(UserError, match=f"^optimizer: .*{cls.__name__}.*{word}"):
+    with pytest.raises(UserError, match=f"^optimizer: .*{word}"):
         build_optimizer_factories(cfg)
 
 

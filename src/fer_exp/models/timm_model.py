@@ -81,7 +81,7 @@ class TimmNetwork(nn.Module):
                 img_size=image_size if pretrained_cfg.fixed_input_size else None,
             )
         except Exception as error:  # timm's models raise many types
-            raise ValueError(f"timm's {name} cannot be built with these settings ({_reason(error)})") from None
+            raise ValueError(f"timm's {name} cannot be built with these settings ({one_line(error)})") from None
         self.register_buffer("mean", _per_channel("mean", mean or pretrained_cfg.mean, in_channels))
         self.register_buffer("std", _per_channel("std", std or pretrained_cfg.std, in_channels))
         if weights is not None:
@@ -118,7 +118,7 @@ def load_weights(network: nn.Module, file: Path, in_channels: int) -> None:
         convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
         state = dict(convert(state, network) if convert else state)  # from the format of a model's authors
     except Exception as error:  # a file can hold anything
-        reason = "it holds more than tensors" if "weights_only" in str(error).lower() else _reason(error)
+        reason = "it holds more than tensors" if "weights_only" in str(error).lower() else one_line(error)
         raise ValueError(f"weights={printable(file)}: no weights can be read ({reason})") from None
     config: Any = network.pretrained_cfg
     for name in _names(config["first_conv"]):
@@ -161,7 +161,7 @@ def download_weights(name: str, pretrained_cfg: Any) -> Path:
         return Path(hub.hf_hub_download(*source))
     except Exception as error:  # of any HTTP library
         raise ValueError(
-            f"pretrained=true: the weights {pretrained_cfg.hf_hub_id} cannot be downloaded ({_reason(error)}). Copy "
+            f"pretrained=true: the weights {pretrained_cfg.hf_hub_id} cannot be downloaded ({one_line(error)}). Copy "
             f"{source[1]} of {hub.constants.ENDPOINT}/{pretrained_cfg.hf_hub_id} to this machine, and use "
             "model.weights=FILE"
         ) from None
@@ -184,7 +184,3 @@ def _per_channel(key: str, values: Sequence[float], channels: int) -> Tensor:
     if len(values) != channels:
         raise ValueError(f"{key}={list(values)}: expected {channels} numbers, one per channel")
     return torch.tensor(values).view(1, -1, 1, 1)
-
-
-def _reason(error: Exception) -> str:
-    return one_line(error) or type(error).__name__

@@ -91,7 +91,7 @@ class RunLogger:
             return function(*args, **kwargs)
         except Exception as error:
             name, self.logger = type(self.logger).__name__, None
-            log.warning("Warning: %s failed and is switched off: %s", name, one_line(error) or type(error).__name__)
+            log.warning("Warning: %s failed and is switched off: %s", name, one_line(error))
             self.on_failure(name)
 
 
