@@ -51,9 +51,8 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     from fer_exp.evaluation.report import format_report, write_report
     from fer_exp.training.fit import collect_warnings
 
-    given = {key: value for key, value in plain(cfg.data).items() if value != "???"}
     with collect_warnings() as logged:
-        images = load_images(build_data(model, given), str(cfg.split))
+        images = load_images(build_data(model, without_missing(plain(cfg.data))), str(cfg.split))
     protocol = choose_protocol(cfg.protocol, images.split, provenance)
     is_recorded = protocol in ("official", "other") and images.split.fingerprint != provenance.selection
     run = source.run if is_recorded else None
@@ -89,6 +88,12 @@ def validate(cfg: DictConfig, folder: Path) -> Source:
         raise UserError(f"split={printable(cfg.split)}: expected {', '.join(SPLITS)}, or a folder of class folders")
     check_empty_dir(folder, LOG)
     return source
+
+
+def without_missing(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that have a value, in nested mappings too."""
+    values = {key: without_missing(value) if isinstance(value, Mapping) else value for key, value in node.items()}
+    return {key: value for key, value in values.items() if value not in ("???", {})}
 
 
 def _compute(

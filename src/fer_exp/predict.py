@@ -19,6 +19,8 @@ from fer_exp.evaluation.source import Source, find_source
 from fer_exp.files import expand_path, printable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 NOTE = "A prediction is the label that annotators would most likely give to the image, not what the person feels."
@@ -36,26 +38,25 @@ def predict(cfg: DictConfig) -> None:
 
     import torch
 
-    from fer_exp.data.decode import ImageFormat, decode_images
+    from fer_exp.data.decode import decode_images
     from fer_exp.evaluation.inference import log_probabilities, write_predictions
     from fer_exp.plots.terminal import progress_bar
 
     if cfg.top > len(model.classes):
         raise UserError(f"top={cfg.top}: this network has {len(model.classes)} classes")
-    channels, size, _ = model.image_shape
-    resize = model.settings["config"]["data"].get("resize", "stretch")
-    with progress_bar("decoding") as progress:
-        image_format = ImageFormat(size, "gray" if channels == 1 else "rgb", resize)
-        decoded = decode_images(map(str, paths), len(paths), image_format, progress)
+    parts: list[Tensor] = []
+
+    def predict_chunk(images: "NDArray[np.uint8]") -> None:
+        parts.append(log_probabilities(model, torch.from_numpy(images).split(cfg.batch_size), cfg.tta).exp())
+
+    with progress_bar("predicting") as progress:
+        decoded = decode_images(map(str, paths), len(paths), model.image_format, progress, predict_chunk)
     for i, reason in decoded.unreadable.items():
         print(f"Warning: {printable(paths[i])} cannot be read: {reason}", file=sys.stderr)
     readable = [i for i in range(len(paths)) if i not in decoded.unreadable]
     if not readable:
         raise UserError(f"images={printable(cfg.images)}: none of the {len(paths)} files can be read as an image")
-    files, images = [paths[i] for i in readable], torch.from_numpy(decoded.images[readable])
-    with progress_bar("predicting") as progress:
-        batches = images.split(cfg.batch_size)
-        probabilities = log_probabilities(model, batches, cfg.tta, len(images), progress).exp()
+    files, probabilities = [paths[i] for i in readable], torch.cat(parts)[readable]
     if cfg.output is not None:
         output = expand_path(cfg.output)
         try:

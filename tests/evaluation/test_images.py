@@ -1,25 +1,26 @@
 """The images of an evaluation: splits by name or folder, in the format of the network."""
 
 import shutil
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
-from fer_exp.config.schema import TRUSTED_PACKAGES
 from fer_exp.data.classes import FER_CLASSES as CLASSES
 from fer_exp.data.sources.class_folders import FolderDataModule
 from fer_exp.data.sources.synthetic import SyntheticDataModule
 from fer_exp.data.sources.table import CsvDataModule
 from fer_exp.errors import UserError
 from fer_exp.evaluation.images import FOLDERS, build_data, count_copies, load_images
+from fer_exp.runs.checkpoint import LoadedModel
 
 OWN = {"_target_": FOLDERS, "batch_size": 4096, "seed": 0}
 
 
 def model(classes=CLASSES, image_shape=(1, 48, 48), **own):
-    settings = {"config": {"data": {**OWN, **own}}}
-    return SimpleNamespace(classes=classes, image_shape=image_shape, settings=settings, packages=TRUSTED_PACKAGES)
+    settings = {"config": {"data": {**OWN, **own}}, "classes": classes, "image_shape": image_shape}
+    return LoadedModel(Path("best.ckpt"), nn.Identity(), 1, settings)
 
 
 @pytest.fixture
@@ -33,13 +34,13 @@ def data(faces):
 
 
 def test_splits_are_those_of_the_run(data, faces):
-    assert len({load_images(data(), name).split.fingerprint for name in ("validation", "selection")}) == 1
     held_out = {name: load_images(data(val_fraction=0.2), name) for name in ("train", "selection", "validation")}
     counts = {name: len(images.evaluated) for name, images in held_out.items()}
     assert counts == {"train": 56, "selection": 14, "validation": 35}
     assert held_out["selection"].split.location == held_out["train"].split.location == "train"
     validation = held_out["validation"]
     assert validation.split == load_images(data(), "validation").split
+    assert load_images(data(), "selection").split == load_images(data(), "validation").split
     assert validation.selection.fingerprint == held_out["selection"].split.fingerprint
     assert {*validation.train.names}.isdisjoint(validation.selection.names)
 
@@ -87,9 +88,16 @@ def test_a_folder_needs_no_run(faces):
     assert (len(images.evaluated), images.train, images.selection) == (35, None, None)
 
 
-def test_the_data_of_a_run_may_be_gone(faces, tmp_path):
-    own = model(root=str(tmp_path / "gone"))
-    assert len(load_images(build_data(own, {}), str(faces / "validation")).evaluated) == 35
+@pytest.mark.parametrize("place", ["root", "file", "file.train", "files"])
+def test_the_data_of_a_run_may_be_gone(faces, tmp_path, place):
+    key, _, split = place.partition(".")
+    gone = str(tmp_path / "gone")
+    target = FOLDERS if key == "root" else "fer_exp.data.sources.table.CsvDataModule"
+    own = model(_target_=target, resize="pad", **{key: {split: gone} if split else gone})
+    data = build_data(own, {})
+    assert len(load_images(data, str(faces / "validation")).evaluated) == 35
+    assert data.resize == "pad"  # images are decoded as in training
+    assert len(load_images(build_data(own, {"root": str(faces)}), "validation").evaluated) == 35
     with pytest.raises(UserError, match=r"data\.root=DIR"):
         load_images(build_data(own, {}), "validation")
     with pytest.raises(UserError, match="gone"):  # a given folder must exist

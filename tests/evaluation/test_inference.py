@@ -38,7 +38,7 @@ BY_HAND = {"none": lambda image: [image], "flip": lambda image: [image, image.fl
 @pytest.mark.parametrize("channels", [1, 3])
 def test_probabilities_are_the_mean_over_versions(tmp_path, tta, channels):
     model, images = make_model((channels, 48, 48), tmp_path), make_images((channels, 48, 48))
-    found = log_probabilities(model, images.split(2), tta, 5)
+    found = log_probabilities(model, images.split(2), tta)
     assert (found.shape, found.dtype) == ((5, 7), torch.float64)
     with torch.no_grad():
         for row, image in zip(found, images, strict=True):
@@ -49,8 +49,8 @@ def test_probabilities_are_the_mean_over_versions(tmp_path, tta, channels):
 @pytest.mark.parametrize("side", [8, 64, 97])
 def test_every_image_size_has_ten_crops(tmp_path, side):
     model, images = make_model((1, side, side), tmp_path), make_images((1, side, side))
-    found = log_probabilities(model, [images], "ten_crop", 5)
-    torch.testing.assert_close(found, log_probabilities(model, [images.flip(-1)], "ten_crop", 5))
+    found = log_probabilities(model, [images], "ten_crop")
+    torch.testing.assert_close(found, log_probabilities(model, [images.flip(-1)], "ten_crop"))
 
 
 def test_outputs_that_are_not_finite_are_refused(tmp_path):
@@ -58,9 +58,9 @@ def test_outputs_that_are_not_finite_are_refused(tmp_path):
     with torch.no_grad():
         model.network[1].bias[2] = float("nan")
     with pytest.raises(UserError, match=r"best\.ckpt"):
-        log_probabilities(model, [images], "none", 5)
+        log_probabilities(model, [images], "none")
     with pytest.raises(UserError, match=r"trainer\.precision=32-true"):
-        log_probabilities(replace(model, precision="16-mixed"), [images], "none", 5)
+        log_probabilities(replace(model, precision="16-mixed"), [images], "none")
 
 
 def test_a_model_computes_in_the_given_precision(tmp_path, monkeypatch):

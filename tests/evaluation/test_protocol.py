@@ -99,8 +99,9 @@ def test_other_evaluations_are_counted(tmp_path):
     for fingerprint in "XXZ":
         Ledger(tmp_path).add_other(fingerprint)
     assert Ledger(tmp_path).others == {"X": 2, "Z": 1}
-    statement = describe_protocol("official", EvalSplit("test", "X", "test"), BEST, earlier=2)
+    statement = describe_protocol("official", EvalSplit("test", "X", "fer2013.csv"), BEST, earlier=2)
     assert "2 earlier evaluations" in statement
+    assert "test (fer2013.csv)" in statement
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"reports": 1}', '{"reports": {"X": {}}, "others": {}}'])

@@ -26,13 +26,15 @@ def run(tmp_path):
     return folder
 
 
-def test_a_run_has_a_checkpoint_and_a_checkpoint_a_run(run, tmp_path):
+def test_a_run_has_a_checkpoint_and_a_checkpoint_a_run(run, tmp_path, monkeypatch):
     best, copy = run / "checkpoints/best.ckpt", tmp_path / "copy.ckpt"
     by_run, by_file = find(run=str(run)), find(ckpt=str(best))
     assert (by_run.checkpoint, by_run.run) == (best, run)
     assert (by_file.checkpoint, by_file.run) == (best, run)
     copied = find(ckpt=str(copy))
     assert (copied.checkpoint, copied.run) == (copy, None)
+    monkeypatch.chdir(run)
+    assert (find(run=".").run, find(ckpt="checkpoints/best.ckpt").checkpoint) == (run, best)
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,7 @@ def test_a_run_is_exported(run_main, trained, data, tmp_path):
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.pt", "model.json", "export.log"}
     details = json.loads((tmp_path / "model/model.json").read_text())
     assert (details["classes"], details["run"]) == (list(CLASSES), str(trained / "plain"))
+    assert (details["image_shape"], details["color"], details["resize"]) == ([1, 48, 48], "gray", "stretch")
     images = sorted((data / "validation").rglob("*.png"))
     pixels = torch.from_numpy(np.stack([np.asarray(Image.open(image)) for image in images])[:, None])
     probabilities = torch.jit.load(tmp_path / "model/model.pt")(pixels)

@@ -40,7 +40,7 @@ def check_paths(cfg: DictConfig) -> Iterator[str]:
     """Yield the paths that do not exist, and those that are numbers: YAML reads ``1.10`` as 1.1, another name."""
     for key in (*RECORDED_PATHS, *COMMAND_PATHS):
         value = OmegaConf.select(cfg, key)
-        for number in (part for part in _parts(value) if isinstance(part, int | float)):
+        for number in (part for part in path_parts(value) if isinstance(part, int | float)):
             yield f"{key}={number}: expected a path; put it in quotes in the YAML file, as in '1.10'"
         if key not in INPUT_PATHS or not isinstance(value, str) or (key, value) == ("resume", "auto"):
             continue
@@ -58,10 +58,10 @@ def _absolute(value: Any) -> Any:
     return [_absolute(part) for part in value] if isinstance(value, ListConfig) else str(expand_path(value).absolute())
 
 
-def _parts(value: Any) -> Iterator[Any]:
-    """The values in a mapping or a list, at any depth."""
+def path_parts(value: Any) -> Iterator[Any]:
+    """Yield the value of a key that holds paths, or the values in its mapping or list, at any depth."""
     if not isinstance(value, Mapping | ListConfig):
         yield value
         return
     for part in value.values() if isinstance(value, Mapping) else value:
-        yield from _parts(part)
+        yield from path_parts(part)

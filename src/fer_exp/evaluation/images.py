@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from fer_exp.config.instantiate import build_checked
+from fer_exp.config.paths import path_parts
 from fer_exp.data.audit import is_constant
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.data.dataset import ImageDataset
@@ -18,6 +21,7 @@ from fer_exp.runs.checkpoint import LoadedModel
 
 log = logging.getLogger(__name__)
 
+PLACES = ("root", "file", "files")  # keys of ``data`` with the images and labels of a source
 FOLDERS = f"{FolderDataModule.__module__}.{FolderDataModule.__qualname__}"
 
 
@@ -43,34 +47,32 @@ class Images:
 def build_data(model: LoadedModel, given: Mapping[str, Any]) -> ImageDataModule:
     """Build the data module of a run for the classes, size and color of its network.
 
+    Class folders replace a source without a folder (synthetic images) if ``data.root`` is given, and a source whose
+    files no longer exist.
+
     Args:
         model: the network.
-        given: keys that replace the run's own. A ``root`` replaces synthetic images, and a table that does not exist,
-            by class folders.
+        given: keys that replace the run's own.
 
     Raises:
         UserError: the data module refuses the keys.
     """
     # Evaluation needs neither soft labels nor sampling, and their files may be gone.
     unused = ("soft_labels", "balanced_sampling")
-    settings = {key: value for key, value in model.settings["config"]["data"].items() if key not in unused}
-    gone = [key for key in ("root", "file") if key not in given and _is_gone(settings.get(key))]
-    for key in gone:
-        log.info("The run's data.%s=%s does not exist; data.%s=PATH replaces it.", key, printable(settings[key]), key)
-    is_generated = not any(settings.get(key) for key in ("root", "file", "files"))
-    if gone or (is_generated and "root" in given):
-        settings = {"_target_": FOLDERS, "root": ""}
-    channels, size, _ = model.image_shape
-    color = "gray" if channels == 1 else "rgb"
+    own = {key: value for key, value in model.settings["config"]["data"].items() if key not in unused}
+    size, color = model.image_format.size, model.image_format.color
     fixed = {"batch_size": 1, "seed": 0, "classes": list(model.classes), "image_size": size, "color": color}
-    data: ImageDataModule = build_checked({**settings, **fixed, **given}, "data", ImageDataModule, model.packages)
+    settings: Any = OmegaConf.merge(own, fixed, given)
+    places = {key: [expand_path(path) for path in path_parts(settings.get(key)) if path] for key in PLACES}
+    gone = [f"data.{key}={path}" for key, paths in places.items() for path in paths if not path.exists()]
+    if gone:
+        log.info("The run's data was not found: %s", printable(", ".join(gone)))
+    if (gone and not {"file", "files"} & given.keys()) or ("root" not in own and "root" in given):
+        shared = {field.name for field in fields(ImageDataModule)}
+        kept = {key: value for key, value in own.items() if key in shared}
+        settings = OmegaConf.merge(kept, fixed, {"_target_": FOLDERS, "root": ""}, given)
+    data: ImageDataModule = build_checked(settings, "data", ImageDataModule, model.packages)
     return data
-
-
-def _is_gone(paths: Any) -> bool:
-    """Whether a path, or one of a mapping of paths, does not exist."""
-    values = paths.values() if isinstance(paths, Mapping) else [paths]
-    return any(path is not None and not expand_path(path).exists() for path in values)
 
 
 def load_images(data: ImageDataModule, split: str) -> Images:
@@ -83,28 +85,31 @@ def load_images(data: ImageDataModule, split: str) -> Images:
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
+    name = split if split in SPLITS else str(expand_path(split).resolve())
     if getattr(data, "root", None) == "":
-        name = _split_name(split, {})
         if name in SPLITS:
             raise UserError(
                 f"split={name}: the data of this checkpoint was not found; give data.root=DIR, or data.file=FILE for a "
                 "table"
             )
         evaluated = data.load_folder(name, Path(name))
-        return Images(EvalSplit(name, evaluated.fingerprint, Path(name).as_posix()), evaluated)
+        return Images(EvalSplit(name, evaluated.fingerprint, name), evaluated)
     data.setup()
     source, selection, is_held_out = data.source, data.val_set, data.val_fraction > 0
     assert source is not None
     places = {name: place for name in ("test", "train", "validation") if (place := source.location(name))}
-    name = _split_name(split, places)
+    if name not in SPLITS:  # the folder of a split is that split
+        name = next((known for known, place in places.items() if place.resolve() == Path(name)), name)
     loaded = data.load_split(name) if name == "test" or (name == "validation" and is_held_out) else None
-    if name == "validation" and is_held_out and loaded is None:
+    if name == "selection" and not is_held_out:
+        name = "validation"
+    elif name == "validation" and is_held_out and loaded is None:
         name = "selection"  # the only validation images of the run
-    place = places.get(name, Path(name))
+    place = places.get("train" if name == "selection" else name, Path(name))
     if name == "train":
         evaluated = data.train_set
     elif name == "selection" or (name == "validation" and not is_held_out):
-        evaluated, place = selection, places["train" if is_held_out else "validation"]
+        evaluated = selection
     elif name not in SPLITS:
         evaluated = data.load_folder(name, place)
     elif loaded is None:
@@ -112,7 +117,7 @@ def load_images(data: ImageDataModule, split: str) -> Images:
             f"split={name}: {printable(source.root)} has no {name} split. Use split=selection for the images that the "
             "run was validated on, or the folder of the images: split=DIR protocol=official"
         )
-    elif place == places.get("validation") and not is_held_out and place.is_dir():
+    elif place == places.get("validation") and not is_held_out and not place.is_file():  # a table has several splits
         raise UserError(
             f"split={name}: the run was validated on {printable(place)}, so it is no test set. Use another one, or "
             "split=validation."
@@ -122,14 +127,6 @@ def load_images(data: ImageDataModule, split: str) -> Images:
     location = place.relative_to(source.root) if place.is_relative_to(source.root) else place
     described = EvalSplit(name, evaluated.fingerprint, location.as_posix())
     return Images(described, evaluated, data.train_set, selection, is_held_out)
-
-
-def _split_name(split: str, places: Mapping[str, Path]) -> str:
-    """``split``; for the folder of a split of the data, the name of that split."""
-    if split in SPLITS:
-        return split
-    folder = expand_path(split)
-    return next((name for name, place in places.items() if place.resolve() == folder.resolve()), str(folder))
 
 
 def find_caveats(images: Images, provenance: Provenance) -> tuple[dict[str, int], list[str]]:

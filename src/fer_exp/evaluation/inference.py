@@ -55,7 +55,7 @@ def predict_dataset(model: LoadedModel, dataset: ImageDataset, tta: str, batch_s
     """Log-probabilities (N, C) of a dataset; see ``log_probabilities``."""
     batches = (images for images, _ in ValidationBatches(dataset, batch_size, model.device))
     with progress_bar(f"{len(dataset):,} images, tta={tta}") as progress:
-        return log_probabilities(model, batches, tta, len(dataset), progress)
+        return log_probabilities(model, batches, tta, lambda done: progress(done, len(dataset)))
 
 
 def _ten_crop(images: Tensor) -> Sequence[Tensor]:
@@ -78,8 +78,7 @@ def log_probabilities(
     model: LoadedModel,
     batches: Iterable[Tensor],
     tta: str,
-    count: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
     """Log of the class probabilities, averaged over the versions of each image.
 
@@ -87,8 +86,7 @@ def log_probabilities(
         model: the network, on its device.
         batches: images (B, C, S, S) uint8.
         tta: a key of ``protocol.TTA``.
-        count: number of images.
-        progress: called with (images done, count).
+        progress: called with the number of images done.
 
     Returns:
         (N, C) float64 on the CPU.
@@ -96,14 +94,13 @@ def log_probabilities(
     Raises:
         UserError: an output is not finite.
     """
-    parts, done = [], 0
+    parts: list[Tensor] = []
     for batch in batches:
         versions = _VERSIONS[tta](normalise(batch.to(model.device)))
         # float64 on the CPU: Apple GPUs have none.
         outputs = torch.stack([model.logits(images).cpu().double().log_softmax(dim=1) for images in versions])
-        parts.append(outputs.logsumexp(dim=0) - math.log(len(outputs)))
-        done += len(batch)
-        progress(done, count)
+        parts.append((outputs.logsumexp(dim=0) - math.log(len(outputs))).clamp(max=0))  # rounding can exceed 0
+        progress(sum(map(len, parts)))
     result = torch.cat(parts)
     if not bool(result.isfinite().all()):
         hint = ", or trainer.precision=32-true" if model.precision == "16-mixed" else ""  # overflows at 65504

@@ -83,7 +83,7 @@ class EvalSplit:
     Attributes:
         name: ``train``, ``selection``, ``validation``, ``test``, or a folder.
         fingerprint: of the images.
-        location: their folder, relative to the data folder if it is inside it.
+        location: their folder or table, relative to the data folder if it is inside it.
     """
 
     name: str
@@ -149,8 +149,8 @@ def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, e
         meaning = f"This is the run's one report on this test set{times}."
     else:
         meaning = "Settings may have been selected on these images: the result can be optimistic."
-    location = split.location if split.name not in ("train", "validation", "test") else f"{split.location}/"
-    return f"Protocol {protocol}. Weights: {provenance.description}. Images: {location}. {meaning}"
+    images = split.name if split.name == split.location else f"{split.name} ({split.location})"
+    return f"Protocol {protocol}. Weights: {provenance.description}. Images: {images}. {meaning}"
 
 
 class Ledger:

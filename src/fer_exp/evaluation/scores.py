@@ -127,7 +127,7 @@ def scale(log_probabilities: Tensor, temperature: float) -> Tensor:
 def confidence_and_correct(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The probability of the predicted class, (N,) float32 in [0, 1], and whether the prediction is correct, (N,)."""
     highest, predicted = log_probabilities.max(dim=1)
-    return highest.exp().float().clamp(max=1), predicted == labels
+    return highest.exp().float(), predicted == labels
 
 
 def bin_index(confidence: Tensor) -> Tensor:

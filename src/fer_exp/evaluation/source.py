@@ -29,8 +29,8 @@ class Source:
     """A checkpoint and the record of its run.
 
     Attributes:
-        checkpoint: the file.
-        run: folder of the run; None without a record.
+        checkpoint: absolute path of the file.
+        run: absolute path of the run's folder; None without a record.
         summary: content of the record; empty without a record.
         packages: packages that the checkpoint may take classes from.
     """
@@ -103,7 +103,7 @@ def find_source(cfg: DictConfig, schema: type) -> Source:
         checkpoint = expand_path(cfg.ckpt)
         run = run_of(checkpoint)
         if checkpoint.absolute().parent.name != "checkpoints" or not (run / SUMMARY).exists():
-            return Source(checkpoint, None, {}, packages)
+            return Source(checkpoint.absolute(), None, {}, packages)
     try:
         summary = read_summary(run)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -115,4 +115,4 @@ def find_source(cfg: DictConfig, schema: type) -> Source:
     if cfg.run is not None and not checkpoint.is_file():
         existing = ", ".join(name for name in WEIGHTS if (checkpoint.parent / f"{name}.ckpt").is_file()) or "none"
         raise UserError(f"weights={cfg.weights}: {printable(checkpoint)} does not exist; existing weights: {existing}")
-    return Source(checkpoint, run, summary, packages)
+    return Source(checkpoint.absolute(), run.absolute(), summary, packages)

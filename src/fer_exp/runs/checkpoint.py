@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from fer_exp.data.decode import ImageFormat
+
 _PREFIX = "network."  # of the network's weights in a checkpoint's state_dict
 _AUTOCAST = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
@@ -54,6 +56,15 @@ class LoadedModel:
         """(C, S, S) of the images that the network was trained on."""
         channels, height, width = self.settings["image_shape"]
         return channels, height, width
+
+    @property
+    def image_format(self) -> "ImageFormat":
+        """How the images that the network was trained on were decoded."""
+        from fer_exp.data.decode import ImageFormat
+
+        channels, size, _ = self.image_shape
+        resize = self.settings["config"]["data"].get("resize", "stretch")
+        return ImageFormat(size, "gray" if channels == 1 else "rgb", resize)
 
     @property
     def device(self) -> "torch.device":
