@@ -12,7 +12,7 @@ from fer_exp.cli import call, carry_out
 from fer_exp.config.checks import ROOT_HINT, check_values
 from fer_exp.config.instantiate import build_checked
 from fer_exp.config.schema import CONFIG_DIR, AuditConfig, resolve
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, plural
 from fer_exp.files import replacing
 from fer_exp.runs.folder import check_empty_dir
 
@@ -65,7 +65,7 @@ def audit(cfg: DictConfig) -> None:
     names = sorted(path.name for path in folder.iterdir())
     log.info("Written to %s in %.0f s: %s", printable(folder), time.perf_counter() - start, ", ".join(names))
     if excluded := sum(not line.startswith("#") for line in exclusions):
-        log.info("%s proposes to exclude %s images. To train without them, add:", EXCLUSIONS, f"{excluded:,}")
+        log.info("%s proposes to exclude %s. To train without them, add:", EXCLUSIONS, plural(excluded, "image"))
         log.info("  %s", quote_override("data.exclude", folder / EXCLUSIONS))
 
 

@@ -27,3 +27,8 @@ def join_first(items: Sequence[str], most: int = 5, separator: str = ", ", rest:
 def plural(n: int, word: str) -> str:
     """A count with its noun: ``1 run``, ``2 runs``."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def are(n: int, word: str) -> str:
+    """A count with its noun and verb: ``1 image is``, ``2 images are``."""
+    return f"{plural(n, word)} {'is' if n == 1 else 'are'}"

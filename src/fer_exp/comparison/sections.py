@@ -315,7 +315,7 @@ def _method(comparison: Comparison) -> Section:
         epoch = "the epoch of the best checkpoint, which validation chose, so it is optimistic"
     lines.append(f"The score is {score.label} at {epoch}.")
     if trials := sum(len(tuning.trials) for tuning in comparison.tunings):
-        lines.append(f"Settings were chosen in {trials} trials on images held out of training.")
+        lines.append(f"Settings were chosen in {plural(trials, 'trial')} on images held out of training.")
     if tests:
         lines.append(
             "Runs with the same seed share initial weights and data order, so differences are paired by seed. Each "

@@ -21,7 +21,7 @@ from fer_exp.data.folders import list_split
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
 from fer_exp.data.report import log_class_counts, log_formats, warn_about_duplicates
 from fer_exp.data.sources.base import ImageSource, NoRowsError, Split
-from fer_exp.errors import UserError, join_first
+from fer_exp.errors import UserError, are, join_first, plural
 from fer_exp.files import expand_path, printable, quote_override
 from fer_exp.plots.terminal import progress_bar
 
@@ -241,7 +241,7 @@ class ImageDataModule(L.LightningDataModule):
         place, n_excluded = printable(split.location), self.skipped[split.name]["excluded"]
         self._check_unreadable(split, dataset.unreadable)
         if n_excluded:
-            log.info("%s: %d images are excluded (data.exclude).", place, n_excluded)
+            log.info("%s: %s excluded (data.exclude).", place, are(n_excluded, "image"))
         if isinstance(dataset.images, MemmapImages):
             log.info("%s: images are read from disk batch by batch (data.in_memory).", place)
         log.info("Found %d images belonging to %d classes. (%s)", len(dataset), len(dataset.classes), place)
@@ -267,7 +267,7 @@ class ImageDataModule(L.LightningDataModule):
             return
         lines = [f"  {printable(name)}: {reason}" for name, reason in unreadable.items()]
         shown = join_first(lines, _MAX_NAMED, "\n", "\n  and {} more")
-        message = f"{printable(split.location)}: {len(unreadable)} images cannot be read:\n{shown}"
+        message = f"{printable(split.location)}: {plural(len(unreadable), 'image')} cannot be read:\n{shown}"
         if self.on_unreadable == "error":
             raise UserError(f"{message}\nRepair or remove them, or skip them with data.on_unreadable=skip.")
         log.warning("Warning: %s\nThey are skipped.", message)

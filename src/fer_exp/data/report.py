@@ -10,7 +10,7 @@ from torch import Tensor
 from fer_exp.data.audit import group_equal, is_constant
 from fer_exp.data.dataset import ImageDataset
 from fer_exp.data.decode import ImageFormat, Original
-from fer_exp.errors import join_first
+from fer_exp.errors import are, join_first
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +83,10 @@ def describe_duplicates(train: ImageDataset, validation: ImageDataset, name: str
             contradictory += len(in_train)
     found = []
     if leaked:
-        found.append(f"{leaked:,} training images are also in {name}, {mislabeled:,} of them with another label")
+        others = f", {mislabeled:,} of them with another label" if mislabeled else ""
+        found.append(f"{are(leaked, 'training image')} also in {name}{others}")
     if contradictory:
         found.append(f"{contradictory:,} training images are exact duplicates of others with another label")
     if constant.any():
-        found.append(f"{constant.sum():,} images are constant")
+        found.append(f"{are(int(constant.sum()), 'image')} constant")
     return "; ".join(found)

@@ -30,7 +30,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from fer_exp.config.schema import SEED
-from fer_exp.errors import UserError, one_line
+from fer_exp.errors import UserError, one_line, plural
 from fer_exp.metrics import format_value
 from fer_exp.runs.sweep_record import read_sweep, write_sweep
 from fer_exp.sweeps.jobs import refusals, refuse
@@ -89,7 +89,7 @@ class Study(Sweeper):
         ]
         jobs = [[*arguments, *point, f"data.val_fraction={self.val_fraction}", f"seed={seed}"] for _, point in points]
         self.validate_batch_is_legal(jobs)  # an error in the last arm is found before the first trains
-        log.info("Study: %d trials for each of %s.", self.trials, ", ".join(arms))
+        log.info("Study: %s for each of %s.", plural(self.trials, "trial"), ", ".join(arms))
         trials = list(self.launcher.launch(jobs, 0))
         if refused := refusals(folder):
             refuse(
@@ -176,7 +176,11 @@ class Study(Sweeper):
             value = format_value("val_acc", tuning.score.of(tuning.winner))
             settings = " ".join(winners[name])
             log.info(
-                "%s: the best of %d trials is %s (val_acc %s on held-out images).", name, self.trials, settings, value
+                "%s: the best of %s is %s (val_acc %s on held-out images).",
+                name,
+                plural(self.trials, "trial"),
+                settings,
+                value,
             )
             if tuning.boundary_hits:
                 keys = ", ".join(tuning.boundary_hits)
