@@ -259,7 +259,7 @@ def test_each_run_warns_of_duplicates_and_blank_images(load, data_root, caplog):
     for part in (
         "2 training images are also in validation, 1 of",
         "2 training images are exact",
-        "1 images",
+        "1 image is",
         "fer_exp.audit",
     ):
         assert part in warning
