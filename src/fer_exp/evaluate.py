@@ -123,6 +123,8 @@ def _compute(
             temperature = fit_temperature(fitted, images.selection.labels)
         scores[tta] = score(predictions[tta], images.evaluated.labels, temperature, cfg.resamples, cfg.seed)
     copies, caveats = find_caveats(images, provenance)
+    if summary and summary["status"] != "completed":
+        caveats.append(f"The training is not complete: its status is {summary['status']}.")
     trained_in = (summary.get("environment") or {}).get("precision", model.precision)
     if trained_in != model.precision:
         caveats.append(

@@ -83,9 +83,14 @@ def test_soft_labels_are_not_needed(faces):
     assert len(load_images(build_data(own, {}), "validation").evaluated) == 35
 
 
-def test_a_folder_needs_no_run(faces):
-    images = load_images(build_data(model(root="gone"), {}), str(faces / "validation"))
-    assert (len(images.evaluated), images.train, images.selection) == (35, None, None)
+def test_a_folder_needs_neither_a_run_nor_all_classes(faces, tmp_path):
+    shutil.copytree(faces / "validation/happy", tmp_path / "happy")
+    images = load_images(build_data(model(root="gone"), {}), str(tmp_path))
+    assert (images.evaluated.counts, images.train, images.selection) == ([0, 0, 0, 5, 0, 0, 0], None, None)
+    for image in (tmp_path / "happy").iterdir():
+        image.write_text("no image")
+    with pytest.raises(UserError, match="no images of"):
+        load_images(build_data(model(root="gone"), {"on_unreadable": "skip"}), str(tmp_path))
 
 
 @pytest.mark.parametrize("place", ["root", "file", "file.train", "files"])

@@ -123,13 +123,16 @@ def test_the_report_of_a_run_on_its_validation_images(run_evaluate, runs, data, 
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_evaluation_in_other_precisions_is_noted(run_evaluate, runs, tmp_path):
+def test_another_precision_and_an_incomplete_training_are_noted(run_evaluate, runs, tmp_path):
     best = max(read_history(runs / "plain"), key=lambda row: row["val_acc"])
+    summary = json.loads((runs / "plain/summary.json").read_text())
+    (runs / "plain/summary.json").write_text(json.dumps({**summary, "status": "running"}))
     status, printed = run_evaluate(f"run={runs / 'plain'}", "trainer.precision=bf16-mixed")
     assert status == 0, printed
     found = read_metrics(tmp_path)
     assert found["environment"]["precision"] == "bf16-mixed"
     assert any("bf16-mixed" in note and "32-true" in note for note in found["notes"])
+    assert any("status is running" in note for note in found["notes"])
     nll = found["tta"]["none"]["nll"]["value"]
     assert nll != pytest.approx(best["val_loss"], rel=1e-5)
     assert nll == pytest.approx(best["val_loss"], rel=0.02)

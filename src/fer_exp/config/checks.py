@@ -123,7 +123,8 @@ def _check_constraints(cfg: DictConfig) -> Iterator[str]:
         value = OmegaConf.select(cfg, key)
         items = value if isinstance(value, ListConfig) and key.startswith(("scheduler.", "tta")) else [value]
         if not items or not all(any(item in constraint for constraint in constraints) for item in items):
-            yield f"{key}={as_typed(value)}: expected {' or '.join(map(str, constraints))}"
+            problem = "" if items else "the list is empty; "
+            yield f"{key}={as_typed(value)}: {problem}expected {' or '.join(map(str, constraints))}"
 
 
 def _check_directions(cfg: DictConfig) -> Iterator[str]:

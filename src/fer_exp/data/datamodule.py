@@ -158,7 +158,7 @@ class ImageDataModule(L.LightningDataModule):
         except NoRowsError:
             return None
         dataset = self._prepare(split, self._relabel(split, decoded), excluded)
-        self._check(split, dataset)
+        self._check(split, dataset, needs_all_classes=False)
         return dataset
 
     def load_folder(self, name: str, folder: Path) -> ImageDataset:
@@ -172,7 +172,7 @@ class ImageDataModule(L.LightningDataModule):
         if self._resolved is None:
             self._resolved = self.class_map.resolve(dataset.classes)
         dataset = self._prepare(split, dataset, frozenset())
-        self._check(split, dataset)
+        self._check(split, dataset, needs_all_classes=False)
         return dataset
 
     def _load(self, *wanted: str) -> list[tuple[Split, ImageDataset]]:
@@ -236,16 +236,18 @@ class ImageDataModule(L.LightningDataModule):
         self.skipped[split.name] = {"excluded": n_excluded, "unreadable": len(prepared.unreadable)}
         return prepared
 
-    def _check(self, split: Split, dataset: ImageDataset) -> None:
-        """Report a split, and check that its images can be read and each class has some."""
+    def _check(self, split: Split, dataset: ImageDataset, needs_all_classes: bool = True) -> None:
+        """Report a split, and check that its images can be read and each class, or at least one, has some."""
         place, n_excluded = printable(split.location), self.skipped[split.name]["excluded"]
         self._check_unreadable(split, dataset.unreadable)
         if n_excluded:
             log.info("%s: %s excluded (data.exclude).", place, are(n_excluded, "image"))
         if isinstance(dataset.images, MemmapImages):
             log.info("%s: images are read from disk batch by batch (data.in_memory).", place)
-        log.info("Found %d images belonging to %d classes. (%s)", len(dataset), len(dataset.classes), place)
-        if empty := [name for name, count in zip(dataset.classes, dataset.counts, strict=True) if not count]:
+        empty = [name for name, count in zip(dataset.classes, dataset.counts, strict=True) if not count]
+        n_classes = len(dataset.classes) - len(empty)
+        log.info("Found %d images belonging to %d classes. (%s)", len(dataset), n_classes, place)
+        if empty and (needs_all_classes or not len(dataset)):
             raise UserError(
                 f"{place}: no images of {', '.join(empty)}. Expected at least one readable image of each class that is "
                 "not excluded. Add images, or change data.classes, data.merge or data.ignore."

@@ -105,14 +105,14 @@ def undefined_notes(evaluation: Evaluation) -> list[str]:
     """Which classes the averages exclude, a sentence each."""
     classes, notes = evaluation.images.classes, []
     for average, metric, reason in (
-        ("Balanced accuracy", "recall", "has no images"),
-        ("Macro-F1", "f1", "has no images and no predictions"),
+        ("Balanced accuracy", "recall", "no images"),
+        ("Macro-F1", "f1", "no images and no predictions"),
     ):
         estimates = evaluation.scores[evaluation.tta].per_class[metric]
         undefined = [name for name, e in zip(classes, estimates, strict=True) if math.isnan(e.value)]
         if undefined:
             defined = f"{len(classes) - len(undefined)} of {len(classes)} classes"
-            notes.append(f"{average} is the mean over {defined}: {', '.join(undefined)} {reason}.")
+            notes.append(f"{average} is the mean over {defined}. These have {reason}: {', '.join(undefined)}.")
     return notes
 
 
