@@ -1,3 +1,4 @@
+import logging
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from fer_exp.errors import UserError
 from fer_exp.training.hardware import (
     available_cores,
     choose_accelerator,
+    choose_hardware,
     choose_im2col,
     choose_precision,
     device_name,
@@ -70,6 +72,15 @@ def test_the_accelerator_is_one_that_is_there(monkeypatch, wanted, cuda, mps, ta
     else:
         with pytest.raises(UserError, match=f"trainer.accelerator={wanted}: torch finds no such device"):
             choose_accelerator(wanted)
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "cpu"])
+def test_the_log_says_that_no_gpu_was_found(composed, monkeypatch, caplog, accelerator):
+    caplog.set_level(logging.INFO, logger="fer_exp")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    choose_hardware(composed(f"trainer.accelerator={accelerator}", "retain_memory=false"))
+    assert ("no GPU" in caplog.text) == (accelerator == "auto")
 
 
 def test_a_cpu_is_named_with_its_threads():
