@@ -3,6 +3,7 @@
 import csv
 import errno
 import logging
+import math
 import threading
 
 import pytest
@@ -22,6 +23,11 @@ from lightning.pytorch.loggers import CSVLogger
 class AtEpochEnd(Callback):
     def on_train_epoch_end(self, trainer, pl_module):
         pl_module.log("own_error", float(trainer.current_epoch != 1))
+
+class EveryOtherEpoch(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch % 2 == 0:
+            pl_module.log("own", 1.0)
 
 class AtValidation(Callback):
     def on_validation_epoch_end(self, trainer, pl_module):
@@ -62,6 +68,11 @@ def test_metric_of_a_callback_is_a_column_and_can_be_the_monitor(tiny, tmp_path,
     assert torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["epoch"] == 1
     assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-3, 1e-3, 2e-4])
     assert all("own_error" in line for line in caplog.messages if line.startswith("Epoch "))
+
+
+def test_metric_is_recorded_only_in_epochs_that_log_it(tiny, tmp_path, own_code):
+    train(tiny(f"+callbacks.own={own_code('EveryOtherEpoch')}", "trainer.max_epochs=3"))
+    assert [row["own"] for row in read_history(tmp_path / "run")] == pytest.approx([1, math.nan, 1], nan_ok=True)
 
 
 def test_monitor_that_is_not_logged_is_refused_in_the_first_epoch(tiny):

@@ -152,9 +152,14 @@ def build_trainer(
     record = history.record
     rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning read it from the environment
     logger = RunLogger(build(cfg, "logger"), lambda name: record.add("missing", name))
-    # First: later ones load weights and draw.
+
+    def start_epoch(trainer: L.Trainer, module: L.LightningModule) -> None:
+        _seed_epoch(cfg.seed, trainer.current_epoch)
+        history.earlier_metrics = dict(trainer.callback_metrics)
+
+    # First: later ones load weights, draw and log.
     first = LambdaCallback(
-        on_train_epoch_start=lambda trainer, _: _seed_epoch(cfg.seed, trainer.current_epoch),
+        on_train_epoch_start=start_epoch,
         on_exception=lambda trainer, module, error: _allow_second_interrupt(error),
     )
     plots = PlotCallback(history, logger, layers, cfg.plots.theme)

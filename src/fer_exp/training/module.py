@@ -235,13 +235,13 @@ class Classifier(L.LightningModule):
 
 
 def monitored_value(trainer: L.Trainer, monitor: str) -> float:
-    """The epoch's value of ``monitor``.
+    """The last logged value of ``monitor``.
 
     Raises:
-        UserError: nothing logged it in this epoch.
+        UserError: nothing has logged it.
     """
     metrics = trainer.callback_metrics
     if monitor not in metrics:
         logged = ", ".join(name for name in metrics if name != "lr")
-        raise UserError(f"monitor={monitor}: no such metric was logged in the epoch; expected one of {logged}")
+        raise UserError(f"monitor={monitor}: no such metric was logged; expected one of {logged}")
     return float(metrics[monitor])

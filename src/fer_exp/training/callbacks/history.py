@@ -3,12 +3,14 @@
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from fer_exp.errors import plural
 from fer_exp.metrics import METRICS, format_value
@@ -39,6 +41,7 @@ class HistoryCallback(callbacks.Checkpoint):
         self.rows: list[Row] = []
         self.skip = 0  # first epochs without weights to return to: see Checkpoints
         self.diverged: str | None = None
+        self.earlier_metrics: dict[str, Tensor] = {}  # trainer.callback_metrics before the epoch
 
     @property
     def seconds(self) -> float:
@@ -77,7 +80,7 @@ class HistoryCallback(callbacks.Checkpoint):
         row: Row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            **_epoch_metrics(trainer),
+            **_epoch_metrics(trainer, self.earlier_metrics),
             "train_seconds": round(self._validation_start - self._epoch_start, 3),
             "val_seconds": round(now - self._validation_start, 3),
         }
@@ -148,9 +151,12 @@ def format_epoch(row: Row, max_epochs: int | None) -> str:
     return " - ".join([f"Epoch {row['epoch']}/{max_epochs}", f"{seconds:.0f} s", *parts, f"lr {row['lr']:.1e}"])
 
 
-def _epoch_metrics(trainer: L.Trainer) -> Row:
-    """``lr``, ``METRICS`` and all other scalars logged in the epoch; of a metric logged per step too, the mean."""
-    logged = trainer.callback_metrics
+def _epoch_metrics(trainer: L.Trainer, earlier: Mapping[str, Tensor]) -> Row:
+    """``lr``, ``METRICS`` and all other scalars logged in the epoch; of a metric logged per step too, the mean.
+
+    Lightning retains the tensors of ``earlier`` metrics that are not logged again.
+    """
+    logged = {name: value for name, value in trainer.callback_metrics.items() if value is not earlier.get(name)}
     forked = {f"{name}{end}" for name in logged for end in ("_step", "_epoch") if f"{name}_epoch" in logged}
     names = ["lr", *(n for n in METRICS if n in logged), *(n for n in logged if n not in METRICS and n != "lr")]
     return {name: float(logged[name]) for name in names if name not in forked and logged[name].numel() == 1}
