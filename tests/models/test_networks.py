@@ -17,7 +17,7 @@ from torch import nn
 from fer_exp.errors import UserError
 from fer_exp.models.notebook_cnn import NotebookCNN
 from fer_exp.models.resnet import ResNet18
-from fer_exp.models.summary import count_parameters, eval_mode, list_layers, output_shape
+from fer_exp.models.summary import count_parameters, eval_mode, format_layers, list_layers, output_shape
 from fer_exp.models.timm_model import TimmNetwork
 from fer_exp.models.vgg import VGG
 
@@ -128,6 +128,7 @@ def test_frozen_parameters_and_modules_without_a_tensor_are_counted_as_such():
     }
     assert layers == {"named": ((4,), 0, 9216), "logits": ((7,), 35, 0)}
     assert count_parameters(Network()) == (35, 2 * 9216)
+    assert format_layers([]) == ""
 
 
 def test_eval_mode_restores_the_mode_of_each_module():

@@ -119,6 +119,6 @@ def format_layers(layers: Sequence[Layer]) -> str:
         for layer in layers
         if (total := layer.trainable + layer.fixed)
     ]
-    widths = [max(len(str(row[i])) for row in rows) for i in range(3)]
+    widths = [max((len(str(row[i])) for row in rows), default=0) for i in range(3)]
     lines = [f"  {a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {n:>9,}" for a, b, c, n in rows]
     return join_first(lines, _MAX_LINES, "\n", "\n  and {} more layers: see model.png")
