@@ -1,6 +1,6 @@
 """The layers of a network as plain data, for the printed summary and the diagram."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,8 @@ def list_layers(network: nn.Module, image_shape: Sequence[int]) -> list[Layer]:
     layers: list[Layer] = []
 
     def record(name: str, module: nn.Module, output: Any) -> None:
-        parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else [output]
+        many = output.values() if isinstance(output, Mapping) else output
+        parts = many if isinstance(many, Iterable) and not isinstance(many, Tensor) else [many]
         first = next((part for part in parts if isinstance(part, Tensor)), None)
         if first is not None:
             own = list(module.parameters(recurse=False))

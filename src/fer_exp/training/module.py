@@ -17,7 +17,7 @@ from fer_exp.config.targets import accepts
 from fer_exp.data.dataset import normalise
 from fer_exp.errors import UserError, one_line
 from fer_exp.training.epoch_metrics import EpochMetrics
-from fer_exp.training.parameters import backbone, parameter_groups
+from fer_exp.training.parameters import find_backbone, parameter_groups
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
@@ -85,7 +85,7 @@ class Classifier(L.LightningModule):
         self.head_epochs = head_epochs
         self.backbone_lr_factor = backbone_lr_factor
         has_backbone = head_epochs > 0 or backbone_lr_factor != 1
-        self._backbone, self._backbone_modules = backbone(network, num_classes) if has_backbone else ([], [])
+        self._backbone, self._backbone_modules = find_backbone(network, num_classes) if has_backbone else ([], [])
         self.train_metrics = EpochMetrics("train", num_classes)
         self.val_metrics = EpochMetrics("val", num_classes)
 

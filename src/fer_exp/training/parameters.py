@@ -8,7 +8,7 @@ from torch import nn
 from fer_exp.errors import UserError
 
 
-def backbone(network: nn.Module, num_classes: int) -> tuple[list[nn.Parameter], list[nn.Module]]:
+def find_backbone(network: nn.Module, num_classes: int) -> tuple[list[nn.Parameter], list[nn.Module]]:
     """The trainable parameters outside the last layer, and the modules outside it that are in training mode.
 
     The last layer is the last module of the network that has an output for each class.
