@@ -198,6 +198,9 @@ def _explain_key(message: str, arguments: Sequence[str], config_name: str) -> st
     for key in known:
         for name in {key, key.rpartition(".")[2]}:
             names.setdefault(name, []).append(key)
+    names |= {
+        group: [f"{group}=NAME"] for group in {key.partition(".")[0] for key, choices in known.items() if choices}
+    }
     names |= {word: [key] for word, key in _SYNONYMS.items() if key in known}
     similar = get_close_matches(found[1], sorted(names), n=1, cutoff=0.75)
     hint = f"did you mean {' or '.join(names[similar[0]])}?" if similar else "--cfg job prints the keys"

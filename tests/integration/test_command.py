@@ -58,6 +58,7 @@ def test_a_relative_root_is_taken_from_the_working_folder(command, faces, tmp_pa
         (["epochs=5"], ["epochs=5", "trainer.max_epochs"]),
         (["data_root=DIR"], ["data_root=DIR", "data.root"]),
         (["lerning_rate=4"], ["lerning_rate=4", "optimizer.lr"]),
+        (["optimiser=sgd"], ["optimiser=sgd", "optimizer="]),
         (["no_such_key=1"], ["no_such_key"]),
         (["resume=missing.ckpt"], ["missing.ckpt"]),
         (["resume=a_file"], ["a_file"]),

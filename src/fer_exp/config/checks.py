@@ -93,7 +93,8 @@ def _check_types(cfg: DictConfig, schema: type, prefix: str) -> Iterator[str]:
     """Yield unknown keys, missing keys and values of a wrong type; convert the others as OmegaConf does."""
     typed, hints = OmegaConf.structured(schema), get_type_hints(schema)
     for key in [key for key in hints if key not in cfg and OmegaConf.is_missing(typed, key)]:
-        yield f"{prefix}{key}: the key is missing; set a value"
+        none = f"{key}=none" if key in OPTIONAL_GROUPS else "a value"
+        yield f"{prefix}{key}: the key is missing; set {none}"
     for key in [str(key) for key in cfg]:
         path = f"{prefix}{key}"
         if key not in hints:
