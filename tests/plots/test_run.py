@@ -66,6 +66,7 @@ class TestCurves:
             assert len(curves_figure(history(4), "adam").axes) == 2
             figure = curves_figure(history(4, rates), "adam")
         assert list(figure.axes[2].lines[0].get_ydata()) == rates
+        assert [text.get_text() for text in figure.axes[2].get_yticklabels()] == ["0.0002", "0.001"]
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
     def test_diverged_run_is_drawn(self, value, png):

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fer_exp.plots.style import SMALL, new_figure, percent_axis, shorten, text_width, theme, wrap
@@ -42,8 +42,10 @@ def curves_figure(history: Sequence[Mapping[str, float]], title: str, best_epoch
     if has_schedule:
         panels["C"].step(epochs, rates, where="mid", color=theme().muted)
         panels["C"].set(ylabel="lr", yscale="log")
-        panels["C"].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panels["C"].yaxis.set_minor_formatter(NullFormatter())
+        positive = [rate for rate in rates if 0 < rate < math.inf]
+        ends = sorted({min(positive), max(positive)})  # the powers of ten of a log axis can all be outside the range
+        panels["C"].set_yticks(ends, [f"{rate:.3g}" for rate in ends])
+        panels["C"].minorticks_off()
     for axes in panels.values():
         axes.grid(alpha=0.7)
         axes.set_xlabel("Epoch")
