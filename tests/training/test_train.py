@@ -249,6 +249,17 @@ def test_interrupted_run_is_recorded(tiny, tmp_path, interrupted):
     assert (summary["status"], summary["epochs"], summary["best"]["epoch"]) == ("interrupted", 1, 1)
 
 
+def test_interrupt_between_training_and_validation(tiny, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning.Trainer.validate", interrupt)
+    with pytest.raises(SystemExit) as exit_info:
+        train(tiny("trainer.max_epochs=1"))
+    assert exit_info.value.code == 130
+    assert read_summary(tmp_path / "run")["status"] == "interrupted"
+
+
 def test_folder_removed_during_training(tiny, tmp_path, monkeypatch):
     import shutil
 
