@@ -18,9 +18,11 @@ def find_backbone(network: nn.Module, num_classes: int) -> tuple[list[nn.Paramet
     """
     for head in reversed([*network.modules()]):
         if num_classes in (getattr(head, "out_features", None), getattr(head, "out_channels", None)):
-            own = {*head.parameters()}, {*head.modules()}
-            parameters = [each for each in network.parameters() if each.requires_grad and each not in own[0]]
-            return parameters, [each for each in network.modules() if each.training and each not in own[1]]
+            own_parameters, own_modules = {*head.parameters()}, {*head.modules()}
+            return (
+                [each for each in network.parameters() if each.requires_grad and each not in own_parameters],
+                [each for each in network.modules() if each.training and each not in own_modules],
+            )
     raise UserError(
         f"{type(network).__name__} has no last layer with {num_classes} outputs, which head_epochs and "
         "backbone_lr_factor need"
