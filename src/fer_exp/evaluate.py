@@ -6,7 +6,7 @@ The imports at the top are light: ``--help`` and wrong keys are answered before 
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,14 +153,10 @@ def _record(ledger: Ledger, evaluation: "Evaluation", folder: Path) -> None:
     """Record a written report in the run's folder.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: an official report cannot be recorded.
     """
-    fingerprint = evaluation.split.fingerprint
-    if evaluation.protocol == "other":
-        with suppress(OSError):  # a run in a read-only folder
-            ledger.add_other(fingerprint)
-        return
     report = {
+        "time": evaluation.time,
         "images": len(evaluation.images),
         "accuracy": evaluation.scores[evaluation.tta].overall["accuracy"].value,
         "weights": evaluation.provenance.name,
@@ -168,12 +164,13 @@ def _record(ledger: Ledger, evaluation: "Evaluation", folder: Path) -> None:
         "output": str(folder.resolve()),
     }
     try:
-        ledger.add_report(fingerprint, report)
+        ledger.record(evaluation.protocol, evaluation.split.fingerprint, report)
     except OSError as error:
-        raise UserError(
-            f"{ledger.path} cannot be written ({error.strerror or error}). The report is in {printable(folder)}, but "
-            "is not recorded as the run's report on these images."
-        ) from error
+        if evaluation.protocol == "official":  # other evaluations may be of a run in a read-only folder
+            raise UserError(
+                f"{ledger.path} cannot be written ({error.strerror or error}). The report is in {printable(folder)}, "
+                "but is not recorded as the run's report on these images."
+            ) from error
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="evaluate")

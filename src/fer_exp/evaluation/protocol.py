@@ -12,7 +12,6 @@ Every result names its protocol:
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -197,23 +196,14 @@ class Ledger:
                 "is reported once per run, because choosing between two results would make it a validation set."
             )
 
-    def add_report(self, fingerprint: str, report: Mapping[str, Any]) -> None:
-        """Record an official report: images, accuracy, weights, tta, output.
+    def record(self, protocol: str, fingerprint: str, report: Mapping[str, Any]) -> None:
+        """Record an official report: time, images, accuracy, weights, tta, output. Other evaluations are counted.
 
         Raises:
             OSError: the file cannot be written.
         """
-        self.reports[fingerprint] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **report}
-        self._write()
-
-    def add_other(self, fingerprint: str) -> None:
-        """Count an evaluation under protocol ``other``.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        self.others[fingerprint] = self.others.get(fingerprint, 0) + 1
-        self._write()
-
-    def _write(self) -> None:
+        if protocol == "official":
+            self.reports[fingerprint] = dict(report)
+        else:
+            self.others[fingerprint] = self.others.get(fingerprint, 0) + 1
         write_json(self.path, {"schema": 2, "reports": self.reports, "others": self.others})
