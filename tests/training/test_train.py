@@ -87,6 +87,13 @@ def test_best_checkpoint_has_the_best_weights_and_the_confusion_matrix_shows_the
     assert summary["confusion"] == confusion.tolist()
 
 
+def test_without_checkpoints_there_is_no_confusion_matrix_of_the_best_epoch(tiny, tmp_path):
+    train(tiny("callbacks.checkpoints=null"))
+    summary = read_summary(tmp_path / "run")
+    assert (summary["status"], summary["confusion"]) == ("completed", None)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
 def test_checkpoints_describe_their_run(run):
     summary = read_summary(run[0])
     for name in ("best", "last"):

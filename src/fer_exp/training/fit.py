@@ -75,7 +75,7 @@ def fit(
             "diverged" if history.diverged else "completed",
             history.seconds,
             stopped_by=history.stopped_by(trainer),
-            confusion=module.val_metrics.confusion.tolist() if history.best_epoch else None,
+            confusion=module.val_metrics.confusion.tolist() if history.loaded_epoch else None,
             error=history.diverged,
         )
 

@@ -87,9 +87,11 @@ class Checkpoints(callbacks.Checkpoint):
             self._load_best(trainer, pl_module)
 
     def _load_best(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if _history(trainer).best_epoch is not None and (self.folder / "best.ckpt").is_file():
+        history = _history(trainer)
+        if history.best_epoch is not None and (self.folder / "best.ckpt").is_file():
             best = torch.load(self.folder / "best.ckpt", map_location=module.device, weights_only=True, mmap=True)
             module.load_state_dict(best["state_dict"])
+            history.loaded_epoch = history.best_epoch
 
     def _copy(self, source: Path, name: str) -> None:
         with replacing(self.folder / name) as draft:

@@ -41,6 +41,7 @@ class HistoryCallback(callbacks.Checkpoint):
         self.rows: list[Row] = []
         self.skip = 0  # first epochs without weights to return to: see Checkpoints
         self.diverged: str | None = None
+        self.loaded_epoch: int | None = None  # of best.ckpt, after training; None without callbacks.checkpoints
         self.earlier_metrics: dict[str, Tensor] = {}  # trainer.callback_metrics before the epoch
 
     @property

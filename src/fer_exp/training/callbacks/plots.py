@@ -78,7 +78,7 @@ class PlotCallback(L.Callback):
         assert isinstance(pl_module, Classifier)
         confusion = pl_module.val_metrics.confusion.numpy()
         classes = trainer.datamodule.train_set.classes  # type: ignore[attr-defined]
-        best, last = self.history.best_epoch, len(self.history.rows)
+        best, last = self.history.loaded_epoch, len(self.history.rows)
         weights = f"weights of epoch {best} (best.ckpt)" if best else f"weights of epoch {last}"
         title = f"Validation images, {weights}"
         self._draw("confusion_matrix", lambda: confusion_figure(confusion, classes, title, self.title))
