@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from fer_exp.evaluation.report import format_report, write_report
@@ -78,12 +79,20 @@ def test_predictions_are_probabilities_without_formulas(evaluation, folder):
     np.testing.assert_allclose(values, evaluation.log_probabilities["none"].exp(), atol=1e-6)
 
 
+class Inexplicable(nn.Conv2d):
+    """Computes no gradients."""
+
+    def forward(self, images):
+        assert not torch.is_grad_enabled()
+        return super().forward(images)
+
+
 def test_an_evaluation_does_without_a_plot_that_fails_and_without_gradcam(evaluation, tmp_path, monkeypatch):
     def fail(*_):
         raise ValueError("no ink")
 
     monkeypatch.setattr("fer_exp.evaluation.pictures.per_class_figure", fail)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(1200, 4)).eval()  # no convolution
+    network = nn.Sequential(Inexplicable(3, 1, 19), nn.Flatten()).eval()
     omitted = write_report(evaluation, LoadedModel(Path("a.ckpt"), network, 4, {"config": {}}), tmp_path, "dark")
     assert ["Grad-CAM" in omitted[0], "per_class.png" in omitted[1], len(omitted)] == [True, True, 2]
     assert not {path.name for path in tmp_path.iterdir()} & {"per_class.png", "gradcam.png"}

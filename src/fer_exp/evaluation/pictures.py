@@ -58,6 +58,8 @@ def make_sheets(evaluation: Evaluation, model: LoadedModel) -> tuple[Sheets, lis
     if len(wrong):
         worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]]
         title = f"The {len(worst)} most confident of {len(wrong):,} errors"
+        if len(worst) == len(wrong):
+            title = "Errors, the most confident first"
         names = evaluation.images.names
         tiles = [_tile(evaluation, i, printable(names[i]).rpartition("/")[2]) for i in worst.tolist()]
         sheets["mistakes"] = (title, _rows([[tile] for tile in tiles], MISTAKES_PER_ROW))
@@ -67,8 +69,8 @@ def make_sheets(evaluation: Evaluation, model: LoadedModel) -> tuple[Sheets, lis
     try:
         predicted = log_probabilities[some].argmax(dim=1)
         maps = gradcam_maps(model.network, evaluation.images.images[some].to(model.device), predicted).cpu().numpy()
-    except (ValueError, RuntimeError) as error:  # no convolution, or one that the logits do not depend on
-        omitted.append(f"There are no Grad-CAM maps: {one_line(error)}.")
+    except Exception as error:  # no convolution, or a network that captum cannot explain: the evaluation goes on
+        omitted.append(f"There are no Grad-CAM maps: {one_line(error) or type(error).__name__}.")
     else:
         sheets["gradcam"] = ("Grad-CAM", _rows(_gradcam(evaluation, some.tolist(), maps), GRADCAM_PER_CLASS))
     return sheets, omitted
