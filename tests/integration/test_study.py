@@ -41,7 +41,9 @@ def test_a_study_compares_runs_with_new_seeds(command, quick, tmp_path):
     assert all(s["config"]["callbacks"]["early_stopping"] is None for s in summaries)
     assert all(not s["config"].get("scheduler") for s in summaries)
     assert "Jobs: 8 completed." in printed
-    assert (tmp_path / "study/report.html").exists()
+    # The command of the report repeats the budget.
+    report = (tmp_path / "study/comparison.md").read_text()
+    assert all(override in report.partition("## Command")[2] for override in budget)
 
 
 def test_a_study_without_m_is_refused(command, tmp_path):

@@ -61,7 +61,13 @@ def test_a_sweep_replaces_the_record_of_a_refused_study(tmp_path):
     write_sweep(tmp_path, overrides=["+study=optimizers"], tuned=["optimizer.lr"], arms={"adam": [0, 1]})
     hydra = {
         "sweep": {"dir": str(tmp_path)},
-        "overrides": {"task": ["model=vgg,vgg_small"]},
+        "overrides": {
+            "task": ["model=vgg,vgg_small"],
+            "hydra": ["hydra.sweep.dir=x", "hydra/launcher=joblib", "hydra.mode=MULTIRUN"],
+        },
+        "runtime": {
+            "config_sources": [{"path": "/conf", "provider": "main"}, {"path": "/own", "provider": "command-line"}]
+        },
         "sweeper": {"_target_": BASIC_SWEEPER},
         "launcher": {"_target_": "x.BasicLauncher"},
     }
@@ -71,3 +77,4 @@ def test_a_sweep_replaces_the_record_of_a_refused_study(tmp_path):
         close_sweep(1)
     sweep = read_sweep(tmp_path)
     assert (sweep.jobs, sweep.swept, sweep.tuned, sweep.arms) == (2, ["model"], [], {})
+    assert sweep.options == ["--config-dir=/own", "hydra/launcher=joblib"]

@@ -89,7 +89,9 @@ def next_steps(comparison: Comparison) -> tuple[list[str], str]:
 
 def made_by(comparison: Comparison) -> str:
     """Return the command that made the runs, if they are from one sweep."""
-    return shlex.join([*TRAIN, *comparison.sweeps[0].overrides]) if len(comparison.sweeps) == 1 else ""
+    if len(comparison.sweeps) != 1:
+        return ""
+    return shlex.join([*TRAIN, *comparison.sweeps[0].options, *comparison.sweeps[0].overrides])
 
 
 def _by_outcome(comparison: Comparison) -> tuple[list[RankedGroup], list[RankedGroup], list[RankedGroup]]:
@@ -131,5 +133,5 @@ def _more_seeds(comparison: Comparison, n: int) -> str:
         return f"{' '.join(TRAIN)} ... seed={values}"
     sweep = comparison.sweeps[0]
     replaced = re.compile(r"seed=|hydra\.sweep\.dir=|hydra\.sweeper\.seeds=")
-    others = [override for override in sweep.overrides if not replaced.match(override)]
+    others = [each for each in (*sweep.options, *sweep.overrides) if not replaced.match(each)]
     return shlex.join([*TRAIN, *others, f"hydra.sweeper.seeds={n}" if sweep.arms else f"seed={values}"])

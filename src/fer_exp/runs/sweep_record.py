@@ -16,6 +16,7 @@ class Sweep:
     Attributes:
         folder: the sweep's folder.
         overrides: those of the command, as given.
+        options: what the command gave to Hydra itself: ``--config-dir``, the launcher, settings of the sweeper.
         sweeper: the settings of Hydra's sweeper.
         jobs: number of jobs; None if the sweeper decides during the sweep.
         swept: the keys that differ between jobs, without the seed.
@@ -26,6 +27,7 @@ class Sweep:
 
     folder: Path
     overrides: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
     sweeper: dict = field(default_factory=dict)  # type: ignore[type-arg]
     jobs: int | None = None
     swept: list[str] = field(default_factory=list)

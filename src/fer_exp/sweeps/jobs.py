@@ -85,7 +85,8 @@ class SweepCallback(Callback):
                 print(f"Sweep in {folder}")
                 jobs, swept = plan_sweep(config)
                 (folder / SWEEP).unlink(missing_ok=True)  # of a command that was refused before its first job
-                write_sweep(folder, overrides=overrides, sweeper=sweeper, jobs=jobs, swept=swept)
+                facts = {"overrides": overrides, "options": _options(config), "sweeper": sweeper}
+                write_sweep(folder, **facts, jobs=jobs, swept=swept)
             else:
                 print(f"Resuming the sweep in {folder}: finished jobs are not repeated.")
             for draft in folder.glob(f".*{DRAFT}"):
@@ -103,6 +104,13 @@ class SweepCallback(Callback):
         """Log the result of a job that ran in this process."""
         if SweepCallback.reporter is not None:
             SweepCallback.reporter.report()
+
+
+def _options(config: DictConfig) -> list[str]:
+    """The options of the command for Hydra itself, without the folder of the sweep."""
+    sources = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
+    given = [each for each in config.hydra.overrides.hydra if not each.startswith(("hydra.mode=", "hydra.sweep.dir="))]
+    return [*(f"--config-dir={path}" for path in sources), *given]
 
 
 def check_sweep_dir(folder: Path, overrides: Sequence[str], sweeper: Mapping[str, Any]) -> bool:
