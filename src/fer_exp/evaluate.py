@@ -113,14 +113,16 @@ def _compute(
     from fer_exp.runs.environment import describe_environment
     from fer_exp.training.hardware import device_name
 
-    predictions, scores, split = {}, {}, images.split
+    predictions, scores, split, selection = {}, {}, images.split, images.selection
+    if selection is not None and selection.fingerprint == split.fingerprint:
+        selection = images.evaluated  # the same images, perhaps in another order
     for tta in dict.fromkeys(cfg.tta if isinstance(cfg.tta, ListConfig) else [cfg.tta]):
         predictions[tta] = predict_dataset(model, images.evaluated, tta, cfg.batch_size)
         temperature = None
-        if images.selection is not None:
-            is_same = images.selection.fingerprint == split.fingerprint
-            fitted = predictions[tta] if is_same else predict_dataset(model, images.selection, tta, cfg.batch_size)
-            temperature = fit_temperature(fitted, images.selection.labels)
+        if selection is not None:
+            is_same = selection is images.evaluated
+            fitted = predictions[tta] if is_same else predict_dataset(model, selection, tta, cfg.batch_size)
+            temperature = fit_temperature(fitted, selection.labels)
         scores[tta] = score(predictions[tta], images.evaluated.labels, temperature, cfg.resamples, cfg.seed)
     copies, caveats = find_caveats(images, provenance)
     if summary and summary["status"] != "completed":

@@ -148,6 +148,19 @@ def test_a_held_out_run_is_evaluated_on_images_that_it_did_not_use(run_evaluate,
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_the_temperature_does_not_depend_on_the_order_of_the_images(run_evaluate, runs, data, tmp_path, monkeypatch):
+    def predict_labels(_, dataset, *__):
+        return (3.0 * torch.eye(7, dtype=torch.float64))[dataset.labels].log_softmax(dim=1)
+
+    monkeypatch.setattr("fer_exp.evaluation.inference.predict_dataset", predict_labels)
+    shutil.copytree(data / "validation", tmp_path / "copy")
+    (tmp_path / "copy/fear").rename(tmp_path / "copy/scared")
+    status, printed = run_evaluate(f"run={runs / 'plain'}", f"split={tmp_path / 'copy'}")
+    assert (status, "Protocol folders" in printed) == (0, True), printed
+    assert read_metrics(tmp_path)["tta"]["none"]["nll_calibrated"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_a_test_set_is_reported_once(run_evaluate, runs, data, tmp_path):
     run = runs / "plain"
     (tmp_path / "found").write_text("in the way")

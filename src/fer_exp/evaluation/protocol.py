@@ -148,7 +148,8 @@ def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, e
         meaning = f"This is the run's one report on this test set{times}."
     else:
         meaning = "Settings may have been selected on these images: the result can be optimistic."
-    images = split.name if split.name == split.location else f"{split.name} ({split.location})"
+    is_named = split.name in SPLITS and split.name != split.location
+    images = f"{split.name} ({split.location})" if is_named else split.location
     return f"Protocol {protocol}. Weights: {provenance.description}. Images: {images}. {meaning}"
 
 
