@@ -168,6 +168,7 @@ def test_same_seed_same_history(tiny, tmp_path):
         (["im2col_weight_grad=true"], "im2col_weight_grad=true"),
         (["scheduler=one_cycle", "scheduler.pct_start=0.1", "trainer.limit_train_batches=5"], "scheduler: .* 10 steps"),
         (["+callbacks.again=${callbacks.early_stopping}"], "callbacks: "),
+        (["optimizer=sgd_nesterov", "+optimizer.fused=true", "head_epochs=1"], "optimizer.fused=false"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_reported_and_nothing_is_written(tiny, tmp_path, overrides, key):

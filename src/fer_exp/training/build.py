@@ -59,6 +59,10 @@ def build_parts(cfg: DictConfig) -> tuple[dict[str, Any], list[L.Callback]]:
     Raises:
         UserError: a class refuses its settings, or they do not fit together.
     """
+    if cfg.head_epochs and cfg.optimizer.get("fused") and cfg.optimizer.get("momentum"):
+        raise UserError(
+            "head_epochs: torch's fused SGD with momentum needs a gradient of every layer; set optimizer.fused=false."
+        )
     optimizer, scheduler = build_optimizer_factories(cfg)
     settings = ("monitor", "weight_decay_exclude_1d", "head_epochs", "backbone_lr_factor", "channels_last")
     arguments = {
