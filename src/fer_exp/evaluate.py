@@ -54,7 +54,7 @@ def evaluate(cfg: DictConfig) -> "Evaluation":
     with collect_warnings() as logged:
         images = load_images(build_data(model, without_missing(plain(cfg.data))), str(cfg.split))
     protocol = choose_protocol(cfg.protocol, images.split, provenance)
-    is_recorded = protocol in ("official", "other") and images.split.fingerprint != provenance.selection
+    is_recorded = protocol in ("official", "held_out", "other") and images.split.fingerprint != provenance.selection
     run = source.run if is_recorded else None
     # The lock refuses a second report on a test set while the first one is not recorded yet.
     hint = "it records the reports on test images"

@@ -105,7 +105,7 @@ def test_other_evaluations_are_counted(tmp_path):
         Ledger(tmp_path).record("other", fingerprint, REPORT)
     assert Ledger(tmp_path).others == {"X": 2, "Z": 1}
     statement = describe_protocol("official", EvalSplit("test", "X", "fer2013.csv"), BEST, earlier=2)
-    assert "2 earlier evaluations" in statement
+    assert "2 other evaluations" in statement
     assert "test (fer2013.csv)" in statement
 
 

@@ -39,7 +39,12 @@ def test_a_run_has_a_checkpoint_and_a_checkpoint_a_run(run, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("place", "weights", "part"),
-    [("run", "last", "existing weights: best"), (".", "best", "run"), ("nowhere", "best", "nowhere")],
+    [
+        ("run", "last", "existing weights: best"),
+        (".", "best", "run"),
+        ("nowhere", "best", "nowhere"),
+        ("run/checkpoints/best.ckpt", "best", "ckpt=FILE"),
+    ],
 )
 def test_what_exists_is_named(run, tmp_path, place, weights, part):
     with pytest.raises(UserError, match=part):

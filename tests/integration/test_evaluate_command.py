@@ -147,6 +147,10 @@ def test_a_held_out_run_is_evaluated_on_images_that_it_did_not_use(run_evaluate,
     found = read_metrics(tmp_path)
     assert (found["protocol"], list(found["tta"])) == ("held_out", ["flip"])
     assert any("14 images" in note for note in found["notes"])  # of the temperature
+    official = (f"run={runs / 'held_out'}", "protocol=official", "hydra.run.dir=official")
+    status, printed = run_evaluate(*official)
+    assert (status, "after 1 other evaluation" in printed) == (0, True), printed
+    assert run_evaluate(f"run={runs / 'held_out'}", "hydra.run.dir=again")[0] == 1
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -6,7 +6,10 @@ Every result names its protocol:
 - ``held_out``: epoch selected on images held out of train/, evaluated on validation/, which the run never used.
 - ``official``: evaluated on a test set, once per run.
 - ``training``: evaluated on the training images. It shows the fit, not the generalization.
-- ``other``: any other images, or weights of unknown selection. A later official report counts these evaluations.
+- ``other``: any other images, or weights of unknown selection.
+
+An official report states how often the run was evaluated on the same images under ``held_out`` or ``other`` before.
+After it, the run is not evaluated on them again.
 """
 
 import json
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_exp.errors import UserError
+from fer_exp.errors import UserError, plural
 from fer_exp.runs.record import write_json
 
 SPLITS = ("validation", "train", "test", "selection")
@@ -131,7 +134,7 @@ def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, e
         protocol: its name.
         split: the evaluated images.
         provenance: of the weights.
-        earlier: number of earlier evaluations of this run on the same images under protocol ``other``.
+        earlier: number of earlier evaluations of this run on the same images under other protocols.
     """
     if protocol == "training" and provenance.train not in (None, split.fingerprint):
         meaning = "These images differ from the training images of the run."
@@ -144,7 +147,7 @@ def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, e
     elif protocol == "held_out":
         meaning = "The run did not use these images."
     elif protocol == "official":
-        times = f", after {earlier} earlier evaluation{'s' * (earlier != 1)} under protocol other" if earlier else ""
+        times = f", after {plural(earlier, 'other evaluation')} on it" if earlier else ""
         meaning = f"This is the run's one report on this test set{times}."
     else:
         meaning = "Settings may have been selected on these images: the result can be optimistic."
@@ -161,7 +164,7 @@ class Ledger:
 
     Attributes:
         reports: official reports by fingerprint of the test set.
-        others: number of evaluations under protocol ``other``, by fingerprint.
+        others: number of evaluations under other protocols, by fingerprint.
 
     Raises:
         UserError: the file cannot be read.

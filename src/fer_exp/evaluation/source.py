@@ -109,6 +109,7 @@ def find_source(cfg: DictConfig, schema: type) -> Source:
     except (FileNotFoundError, NotADirectoryError) as error:
         below = [printable(folder) for folder in record_folders(run)]
         hint = f"; it contains runs: {join_first(below, 3)}" if below else ""
+        hint = "; a checkpoint is given as ckpt=FILE" if run.is_file() else hint
         raise UserError(f"run={printable(run)}: expected the folder of a run, with {SUMMARY}{hint}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{printable(run)}: the run's record cannot be read ({error})") from error
