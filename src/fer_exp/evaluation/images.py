@@ -153,7 +153,7 @@ def find_caveats(images: Images, provenance: Provenance) -> tuple[dict[str, int]
             same = f"{copies[name]:,} of the {len(images.evaluated):,} images"
             notes.append(f"{same} have the same pixels as an image that the run was {verb} on.")
     if images.selection is None:
-        notes.append("The run's data was not found: no temperature was fitted. data.root=DIR sets its folder.")
+        notes.append("The run's data was not found: no temperature was fitted. Give data.root=DIR or data.file=FILE.")
     elif images.selection.fingerprint == fingerprint:
         notes.append("The temperature was fitted on the evaluated images: metrics at T are optimistic.")
     else:

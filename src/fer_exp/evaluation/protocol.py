@@ -23,7 +23,7 @@ from fer_exp.runs.record import write_json
 
 SPLITS = ("validation", "train", "test", "selection")
 TTA = {"none": "no TTA", "flip": "TTA: horizontal flip", "ten_crop": "TTA: ten crops"}  # test-time augmentation
-LEDGER = "reported.json"  # in the run's folder: its evaluations on images outside its own splits
+LEDGER = "reported.json"  # in the run's folder
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def describe_protocol(protocol: str, split: EvalSplit, provenance: Provenance, e
 
 
 class Ledger:
-    """The evaluations of one run on images outside its own splits, in the file ``LEDGER`` of the run's folder.
+    """The evaluations of one run on images that it did not use, in the file ``LEDGER`` of the run's folder.
 
     Args:
         run: folder of the run.
