@@ -10,6 +10,7 @@ from fer_exp.comparison.load import Records
 from fer_exp.comparison.verdict import make_verdict, next_steps
 from fer_exp.errors import UserError
 
+CLASSES = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
 SCORES = {"adam": [0.60, 0.62, 0.61], "sgd": [0.55, 0.58, 0.56], "rmsprop": [0.60, 0.61, 0.615]}
 
 
@@ -83,6 +84,32 @@ def test_a_group_at_chance_is_named(make_records):
     assert [group.at_chance for group in comparison.groups] == [False, True]
     assert "at chance" in comparison.result(comparison.groups[1])
     assert any("sgd" in caveat and "24.9 %" in caveat for caveat in find_caveats(comparison))
+
+
+def test_chance_is_that_of_each_groups_own_images(make_run):
+    data = {
+        "classes": CLASSES,
+        "counts": {"validation": [700, 50, 50, 50, 50, 50, 50]},
+        "fingerprint": {"train": "a" * 64, "validation": "c" * 64},
+    }
+    runs = [make_run("adam", seed, [0.6]) for seed in (0, 1)]
+    runs += [make_run("sgd", seed, [0.7], facts={"data": data, "confusion": None}) for seed in (0, 1)]
+    comparison = compare(Records(runs))
+    assert {group.label: group.at_chance for group in comparison.groups} == {"adam": False, "sgd": True}
+    assert any("2 different sets of images" in caveat for caveat in find_caveats(comparison))
+
+
+def test_groups_that_tie_are_all_named(make_records):
+    headline = make_verdict(compare(make_records(adam=[0.6, 0.5], sgd=[0.5, 0.6], rmsprop=[0.4, 0.4]))).headline
+    assert "adam, sgd" in headline
+
+
+def test_parts_of_epochs_are_named(make_run):
+    limit = {"settings": {"trainer.limit_train_batches": 20, "trainer.limit_val_batches": 1.0}}
+    comparison = compare(Records([make_run("adam", 0, [0.5], **limit), make_run("sgd", 0, [0.6], **limit)]))
+    (caveat,) = [each for each in find_caveats(comparison) if "limit_" in each]
+    assert "trainer.limit_train_batches=20 batches" in caveat
+    assert "limit_val" not in caveat
 
 
 def test_the_next_step_names_the_seeds_that_are_needed(make_records):

@@ -21,6 +21,12 @@ def make_trial(make_run):
     return make
 
 
+def test_of_trials_with_equal_scores_the_lowest_loss_wins(make_run):
+    losses = {0.1: 2.5, 0.2: 1.5, 0.3: 2.0}
+    trials = [make_run("adam", 0, [0.6], settings={"optimizer.lr": lr}, val_loss=[loss]) for lr, loss in losses.items()]
+    assert tune("adam", trials, "final").winner is trials[1]
+
+
 def test_the_winner_is_the_first_trial_with_the_highest_score(make_trial):
     trials = [make_trial("adam", lr, score) for lr, score in ((0.1, 0.4), (0.2, 0.6), (0.3, 0.6), (0.4, 0.2))]
     tuning = tune("adam", trials, "final")

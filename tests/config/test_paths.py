@@ -1,9 +1,12 @@
 """Keys that hold paths."""
 
+import shlex
+
 import pytest
 from omegaconf import OmegaConf
 
-from fer_exp.config.paths import check_paths, make_paths_absolute
+from fer_exp.cli import quote_paths
+from fer_exp.config.paths import as_typed_in_a_shell, check_paths, make_paths_absolute
 
 
 @pytest.mark.parametrize("value", ["1.10", "1e3", "2025_11_26", "[a, 1.10]", "{train: 1.10}"])
@@ -21,6 +24,18 @@ def test_quoted_paths_are_taken_as_typed(tmp_path, monkeypatch):
     cfg = OmegaConf.create("data: {root: '1.10', files: ['1e3', a b]}")
     make_paths_absolute(cfg)
     assert cfg.data == {"root": f"{tmp_path}/1.10", "files": [f"{tmp_path}/1e3", f"{tmp_path}/a b"]}
+
+
+@pytest.mark.parametrize("value", ["/data/my images", "it's", "a;b=[c]"])
+def test_a_path_is_shown_as_it_was_typed(value):
+    typed = f"data.root={value}"
+    (received,) = quote_paths([typed])
+    assert received != typed
+    assert shlex.split(as_typed_in_a_shell(received)) == [typed]
+
+
+def test_other_overrides_keep_their_quotes():
+    assert shlex.split(as_typed_in_a_shell("model.name='1.10'")) == ["model.name='1.10'"]
 
 
 def test_data_paths_become_absolute(tmp_path, monkeypatch):

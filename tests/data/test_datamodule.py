@@ -258,7 +258,7 @@ def test_each_run_warns_of_duplicates_and_blank_images(load, data_root, caplog):
     assert again == warning  # the record of each job of a sweep has it
     for part in (
         "2 training images are also in validation, 1 of",
-        "2 training images are exact",
+        "2 training images have the same pixels as another one with another label",
         "1 image is",
         "fer_exp.audit",
     ):

@@ -45,6 +45,11 @@ def test_splits_are_those_of_the_run(data, faces):
     assert {*validation.train.names}.isdisjoint(validation.selection.names)
 
 
+def test_the_folder_of_all_splits_is_no_split(data, faces):
+    with pytest.raises(UserError, match="it holds train, validation"):
+        load_images(data(), str(faces))
+
+
 def test_the_folder_of_a_split_is_that_split(data, faces):
     assert load_images(data(), str(faces / "validation")).split.name == "validation"
     assert load_images(data(), str(faces / "train") + "/").split.name == "train"

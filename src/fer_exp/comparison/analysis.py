@@ -156,7 +156,7 @@ def compare(
     if baseline is not None and baseline not in labels:
         raise UserError(f"baseline={baseline}: no such group; expected one of {', '.join(labels)}")
     reference = groups[labels.index(baseline or labels[0])]
-    ranked = _rank(groups, reference, group_by, score, chance)
+    ranked = _rank(groups, reference, group_by, score)
     return Comparison(
         group_by=tuple(group_by),
         score=score,
@@ -194,14 +194,12 @@ def _check(runs: Sequence[Run], group_by: Sequence[str], metric: str) -> None:
         raise UserError(f"metric={metric}: no run logged it; expected one of {', '.join(metrics)}")
 
 
-def _rank(
-    groups: Sequence[Group], reference: Group, group_by: Sequence[str], score: Score, chance: float
-) -> tuple[RankedGroup, ...]:
+def _rank(groups: Sequence[Group], reference: Group, group_by: Sequence[str], score: Score) -> tuple[RankedGroup, ...]:
     compared = [_compare_with(group, reference, group_by, score) for group in groups]
     adjusted = holm([test.p_value if test else math.nan for test, _ in compared])
     comparisons = max(1, sum(not math.isnan(p) for p in adjusted))
     summaries = [score.summarize(group.counted) for group in groups]
-    at_chance = [_is_at_chance(group, each.mean, chance) for group, each in zip(groups, summaries, strict=True)]
+    at_chance = [_is_at_chance(group, each.mean, score) for group, each in zip(groups, summaries, strict=True)]
     return tuple(
         RankedGroup(
             **vars(group),
@@ -247,9 +245,10 @@ def _outcome(group: Group, test: PairedTest | None, p_adjusted: float, score: Sc
     return "better" if score.sign * test.mean > 0 else "worse"
 
 
-def _is_at_chance(group: Group, mean: float, chance: float) -> bool:
+def _is_at_chance(group: Group, mean: float, score: Score) -> bool:
     """Whether the Wilson interval of the mean accuracy reaches down to a constant guess."""
-    if not group.counted or math.isnan(chance):
+    chance = constant_guess(group.counted)
+    if score.metric != "val_acc" or not group.counted or math.isnan(chance):
         return False
     counts = group.counted[0].class_counts
     images = int(counts.sum()) if counts is not None else 0

@@ -6,6 +6,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from fer_exp.comparison.analysis import Comparison
+from fer_exp.comparison.grouping import constant_guess
 from fer_exp.comparison.load import Run
 from fer_exp.comparison.score import format_setting
 from fer_exp.errors import join_first, plural
@@ -25,6 +26,7 @@ _ENVIRONMENT = {
 def find_caveats(comparison: Comparison) -> list[str]:
     """Return the caveats, one sentence each, the most important first."""
     found = [
+        *_data(comparison),
         *_at_chance(comparison),
         *comparison.messages,
         *_tuning(comparison),
@@ -39,10 +41,21 @@ def find_caveats(comparison: Comparison) -> list[str]:
     return [sentence if sentence.endswith(".") else f"{sentence}." for sentence in found]
 
 
+def _data(comparison: Comparison) -> Iterator[str]:
+    fingerprints = {str(run.value("data.fingerprint")).partition("/")[2] for run in comparison.counted}
+    if len(fingerprints) > 1:
+        yield f"The runs were validated on {len(fingerprints)} different sets of images: the ranking mixes them"
+    keys = ("trainer.limit_train_batches", "trainer.limit_val_batches")
+    limits = {(key, run.value(key)) for run in comparison.counted for key in keys}
+    if given := sorted(f"{key}={value}" for key, value in limits if value not in (1, None)):
+        yield f"Each epoch used a part of the images ({join_first(given)})"
+
+
 def _at_chance(comparison: Comparison) -> Iterator[str]:
     if labels := [group.label for group in comparison.groups if group.at_chance]:
-        guess = comparison.score.text(comparison.chance)
-        yield f"At chance, not above a constant guess ({guess}): {join_first(labels)}"
+        guesses = {constant_guess(group.counted) for group in comparison.groups if group.at_chance}
+        texts = ", ".join(map(comparison.score.text, sorted(guesses)))
+        yield f"At chance, not above a constant guess ({texts}): {join_first(labels)}"
 
 
 def _tuning(comparison: Comparison) -> Iterator[str]:

@@ -126,7 +126,7 @@ def split_trials(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def tune(label: str, trials: Sequence[Run], measure: Measure, reporting: Sequence[Run] = ()) -> Tuning:
-    """Find the winner among the trials of one arm: the highest score, the first of equals.
+    """Find the winner among the trials of one arm: the highest score, of equals the one with the lowest val_loss.
 
     Args:
         label: the arm's name.
@@ -140,7 +140,7 @@ def tune(label: str, trials: Sequence[Run], measure: Measure, reporting: Sequenc
     reported = {tuple(run.value(key) for key in settings) for run in reporting}
     with_result = [trial for trial in trials if trial.counts and not math.isnan(score.of(trial))]
     chosen = [trial for trial in with_result if tuple(trial.value(key) for key in settings) in reported]
-    winner = max(chosen or with_result, key=score.of, default=None)
+    winner = max(chosen or with_result, key=lambda t: (score.of(t), -t.metric(measure, "val_loss")), default=None)
     hits = [key for key in varied if winner and is_boundary(winner.value(key), [trial.value(key) for trial in trials])]
     return Tuning(label, score, tuple(trials), winner, varied, tuple(hits))
 

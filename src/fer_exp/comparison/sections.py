@@ -88,7 +88,7 @@ def make_report(comparison: Comparison, folder: Path, title: str | None = None) 
         _method(comparison),
     ]
     return Report(
-        title=title or f"Comparison of {', '.join(comparison.group_by)} on {_data_name(comparison)}",
+        title=title or f"Comparison of {_group_names(comparison)} on {_data_name(comparison)}",
         provenance=tuple(_provenance(comparison)),
         command=made_by(comparison),
         verdict=make_verdict(comparison),
@@ -102,6 +102,11 @@ def make_report(comparison: Comparison, folder: Path, title: str | None = None) 
         groups=tuple(group.label for group in comparison.groups),
         runs=tuple(runs),
     )
+
+
+def _group_names(comparison: Comparison) -> str:
+    names = {"arm": "the arms of a study", "folder": "folders"}
+    return ", ".join(names.get(key, key) for key in comparison.group_by)
 
 
 def _ranking(comparison: Comparison) -> Table:
@@ -320,8 +325,9 @@ def _method(comparison: Comparison) -> Section:
         lines.append(
             "Runs with the same seed share initial weights and data order, so differences are paired by seed. Each "
             f"group is compared with {comparison.reference.label}: mean difference with its 95 % t interval, and a "
-            f"paired t-test. The p values are corrected for {plural(tests, 'comparison')} (Holm), the "
-            f"intervals are not. A difference is significant if the corrected p is below {ALPHA}."
+            "paired t-test (a sign test if all differences are equal). The p values are corrected for "
+            f"{plural(tests, 'comparison')} (Holm), the intervals are not. A difference is significant if the "
+            f"corrected p is below {ALPHA}."
         )
     if not math.isnan(comparison.chance):
         lines.append(

@@ -1,17 +1,17 @@
 """The answer of a comparison as text: the verdict, and what to run next."""
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fer_exp.comparison.analysis import Comparison, RankedGroup
 from fer_exp.comparison.score import format_p, number_range
 from fer_exp.comparison.statistics import MAX_SEEDS
+from fer_exp.config.paths import as_typed_in_a_shell
 from fer_exp.errors import join_first, plural
 from fer_exp.files import quote_override
 
-TRAIN = ("python", "-m", "fer_exp.train", "-m")
+TRAIN = "python -m fer_exp.train -m"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ def make_verdict(comparison: Comparison) -> Verdict:
     reached = score.text(reference.summary.mean)
     if len(comparison.groups) == 1:
         return Verdict(f"{reference.label} reaches {reached}.", "There is no other group to compare it with.")
-    lead = f"{best.label} has the {_best_mean(comparison)}, {score.text(best.summary.mean)}"
+    ties = [group for group in comparison.groups if group.summary.mean == best.summary.mean]
+    names = best.label if len(ties) < 2 else f"{_labels(ties)} share"
+    lead = f"{names} {'has ' * (len(ties) < 2)}the {_best_mean(comparison)}, {score.text(best.summary.mean)}"
     if best.at_chance:
         return Verdict(f"No group beats a constant guess ({score.text(comparison.chance)}).", f"{lead}.")
     if all(group.outcome == "one seed" for group in comparison.tested):
@@ -91,7 +93,11 @@ def made_by(comparison: Comparison) -> str:
     """Return the command that made the runs, if they are from one sweep."""
     if len(comparison.sweeps) != 1:
         return ""
-    return shlex.join([*TRAIN, *comparison.sweeps[0].options, *comparison.sweeps[0].overrides])
+    return _train_command([*comparison.sweeps[0].options, *comparison.sweeps[0].overrides])
+
+
+def _train_command(overrides: Sequence[str]) -> str:
+    return " ".join([TRAIN, *map(as_typed_in_a_shell, overrides)])
 
 
 def _by_outcome(comparison: Comparison) -> tuple[list[RankedGroup], list[RankedGroup], list[RankedGroup]]:
@@ -130,8 +136,8 @@ def _more_seeds(comparison: Comparison, n: int) -> str:
     seeds = range(first, first + max(1, n - fewest))
     values = ",".join(map(str, seeds)) if len(seeds) <= 6 else f"range({seeds.start},{seeds.stop})"
     if len(comparison.sweeps) != 1:
-        return f"{' '.join(TRAIN)} ... seed={values}"
+        return f"{TRAIN} ... seed={values}"
     sweep = comparison.sweeps[0]
     replaced = re.compile(r"seed=|hydra\.sweep\.dir=|hydra\.sweeper\.seeds=")
     others = [each for each in (*sweep.options, *sweep.overrides) if not replaced.match(each)]
-    return shlex.join([*TRAIN, *others, f"hydra.sweeper.seeds={n}" if sweep.arms else f"seed={values}"])
+    return _train_command([*others, f"hydra.sweeper.seeds={n}" if sweep.arms else f"seed={values}"])

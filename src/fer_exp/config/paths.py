@@ -1,6 +1,8 @@
 """The keys that hold paths. Light imports: commands read this module before torch is imported."""
 
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +30,14 @@ RECORDED_PATHS = (
 COMMAND_PATHS = ("run", "ckpt", "images", "output", "split")  # of evaluate, predict and export
 
 
+def as_typed_in_a_shell(override: str) -> str:
+    """Return an override that Hydra received as the user types it: ``cli.quote_paths`` puts paths in quotes."""
+    key, _, value = override.partition("=")
+    if key.lstrip("+") in PATH_KEYS and re.fullmatch(r"'[^']*'", value.replace("\\'", "")):
+        override = f"{key}={value[1:-1]}".replace("\\'", "'")
+    return shlex.quote(override)
+
+
 def make_paths_absolute(cfg: DictConfig) -> None:
     """Replace the relative paths in ``cfg``, so that the record of a run is valid in any working directory."""
     for key in RECORDED_PATHS:
@@ -49,7 +59,7 @@ def check_paths(cfg: DictConfig) -> Iterator[str]:
         path, is_file = expand_path(value), INPUT_PATHS[key]
         if not (os.path.isfile if is_file else os.path.exists)(path):  # unlike Path's, they accept overlong names
             kind = "file" if is_file else "file or folder"
-            yield f"{key}={printable(value)}: there is no such {kind}; {path.absolute()} was looked up"
+            yield f"{key}={printable(value)}: no such {kind} ({path.absolute()})"
 
 
 def _absolute(value: Any) -> Any:

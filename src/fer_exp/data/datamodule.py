@@ -17,7 +17,7 @@ from fer_exp.data.classes import ClassMap
 from fer_exp.data.dataset import ImageDataset, MemmapImages, split_dataset
 from fer_exp.data.decode import ImageFormat
 from fer_exp.data.ferplus import FerPlus, open_ferplus
-from fer_exp.data.folders import list_split
+from fer_exp.data.folders import SPLIT_FOLDERS, list_split, subfolders
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches, proportional_order
 from fer_exp.data.report import log_class_counts, log_formats, warn_about_duplicates
 from fer_exp.data.sources.base import ImageSource, NoRowsError, Split
@@ -167,6 +167,11 @@ class ImageDataModule(L.LightningDataModule):
         Raises:
             UserError: as ``setup``.
         """
+        if splits := [child for child in subfolders(folder) if child.lower() in SPLIT_FOLDERS]:
+            example = quote_override("split", folder / splits[0])
+            raise UserError(
+                f"split={printable(folder)}: expected class folders; it holds {', '.join(splits)}. Try {example}"
+            )
         split, _ = list_split(name, folder, Path() if self.source is None else self.source.root)
         dataset = self._decode(split)
         if self._resolved is None:

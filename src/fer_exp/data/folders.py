@@ -30,6 +30,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "val", "valid"),
     "test": ("test", "testing"),
 }
+SPLIT_FOLDERS = frozenset(name for names in SPLIT_NAMES.values() for name in names)
 _MAX_NAMED = 12
 
 

@@ -44,7 +44,8 @@ def log_class_counts(train: ImageDataset, validation: ImageDataset) -> None:
     width = max(map(len, train.classes), default=0) + 2
     log.info("%-*s%10s%12s", width, "class", "train", "validation")
     for row in zip(train.classes, train.counts, validation.counts, strict=True):
-        log.info("%-*s%10d%12d", width, *row)
+        name, *counts = row
+        log.info("%-*s%10s%12s", width, name, *(f"{count:,}" for count in counts))
 
 
 def warn_about_duplicates(train: ImageDataset, validation: ImageDataset, name: str, command: str) -> None:
@@ -86,7 +87,7 @@ def describe_duplicates(train: ImageDataset, validation: ImageDataset, name: str
         others = f", {mislabeled:,} of them with another label" if mislabeled else ""
         found.append(f"{are(leaked, 'training image')} also in {name}{others}")
     if contradictory:
-        found.append(f"{contradictory:,} training images are exact duplicates of others with another label")
+        found.append(f"{contradictory:,} training images have the same pixels as another one with another label")
     if constant.any():
         found.append(f"{are(int(constant.sum()), 'image')} constant")
     return "; ".join(found)

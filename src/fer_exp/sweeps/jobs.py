@@ -24,6 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_exp.config.paths import as_typed_in_a_shell
 from fer_exp.config.schema import GROUPS, plain
 from fer_exp.errors import UserError
 from fer_exp.files import DRAFT, quote_override
@@ -135,7 +136,7 @@ def check_sweep_dir(folder: Path, overrides: Sequence[str], sweeper: Mapping[str
     before = read_sweep(folder)
     if before.overrides == list(overrides) and before.sweeper == sweeper:
         return False
-    command = " ".join(before.overrides)
+    command = " ".join(map(as_typed_in_a_shell, before.overrides))
     if before.overrides == list(overrides):
         command = f"with other settings of hydra.sweeper, {json.dumps(before.sweeper)}"
     raise UserError(

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 import shlex
 import signal
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from fer_exp.config.paths import as_typed_in_a_shell
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.errors import UserError, one_line, plural
 from fer_exp.files import quote_override
@@ -101,7 +104,7 @@ def log_next_steps(record: RunRecord) -> None:
     folder, source = record.folder, record.summary["data"]["source"]
     log.info("Results: %s", folder)
     commands = {
-        "Compare optimizers": "python -m fer_exp.train -m optimizer=adam,sgd,rmsprop",
+        "Compare optimizers": " ".join(["python -m fer_exp.train -m", *_overrides(), "optimizer=adam,sgd,rmsprop"]),
         "Evaluate this run": f"python -m fer_exp.evaluate {quote_override('run', folder)}",
     }
     if "Synthetic" in str(source):
@@ -110,6 +113,13 @@ def log_next_steps(record: RunRecord) -> None:
         commands["See the curves"] = f"tensorboard --logdir {shlex.quote(str(folder))}"
     for purpose, command in commands.items():
         log.info("  %-25s %s", purpose, command)
+
+
+def _overrides() -> list[str]:
+    """The overrides of the command for a sweep over optimizers: none of the optimizer, the seed and this run alone."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    own = ("optimizer", "seed", "resume", "output_dir")
+    return [as_typed_in_a_shell(each) for each in given if not re.match(rf"[+~]*({'|'.join(own)})\b", each)]
 
 
 @contextmanager

@@ -136,11 +136,12 @@ class Classifier(L.LightningModule):
         """Reset the validation metrics."""
         self.val_metrics.reset()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Add one batch to the validation metrics."""
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Add one batch to the validation metrics; return the logits (N, K), which callbacks get as ``outputs``."""
         images, labels = batch
-        logits = self(images)
+        logits: Tensor = self(images)
         self.val_metrics.update(F.cross_entropy(logits, labels), logits, labels)
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics."""
