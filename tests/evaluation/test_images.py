@@ -132,6 +132,11 @@ def test_a_table_may_have_moved_and_have_no_validation_rows(tmp_path):
         load_images(build_data(trained, {}), "validation")
 
 
+def test_a_given_key_replaces_no_other_key_of_its_group(faces):
+    own = model(root=str(faces), ferplus={"file": "gone.csv", "labels": "votes"})
+    assert build_data(own, {"ferplus": {"file": "moved.csv"}}).ferplus == {"file": "moved.csv", "labels": "votes"}
+
+
 def test_a_given_root_replaces_synthetic_images(faces):
     target = f"{SyntheticDataModule.__module__}.SyntheticDataModule"
     own = model(_target_=target, train=70, validation=35, generator_seed=0)

@@ -46,11 +46,7 @@ class TestCurves:
             for line in axes.lines:
                 assert list(line.get_xdata()) == list(range(1, epochs + 1))
         assert list(figure.axes[1].lines[1].get_ydata()) == [row["val_acc"] for row in history(epochs)]
-
-    def test_accuracy_axis_is_in_percent(self):
-        with use_theme("light"):
-            figure = curves_figure(history(5), "adam")
-            assert figure.axes[1].yaxis.get_major_formatter()(0.5, 0) == "50 %"
+        assert figure.axes[1].yaxis.get_major_formatter()(0.5, 0) == "50 %"
 
     def test_best_epoch_is_marked_on_both_validation_curves(self):
         with use_theme("light"):
