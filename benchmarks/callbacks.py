@@ -14,7 +14,7 @@ import torch
 from benchmarks.measuring import START
 
 PROBE = "probe.json"
-WATCHED = range(5, 15)  # steps of the first epoch in which host synchronisations are counted
+WATCHED = range(5, 15)  # steps of the first epoch in which host synchronizations are counted
 
 
 class EndAtFirstStep(L.Callback):
@@ -28,7 +28,7 @@ class EndAtFirstStep(L.Callback):
 class Probe(L.Callback):
     """Measures one run and writes ``probe.json`` into its folder.
 
-    The file holds ``first_step_seconds`` (from ``START`` to the first step), ``syncs_per_step`` (host synchronisations,
+    The file holds ``first_step_seconds`` (from ``START`` to the first step), ``syncs_per_step`` (host synchronizations,
     null without a CUDA device) and ``peak_mib`` (of the CUDA device, else of the process).
     """
 
@@ -44,7 +44,7 @@ class Probe(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the first step; begin to count synchronisations."""
+        """Note the first step; begin to count synchronizations."""
         if self.first_step_seconds is None:
             self.first_step_seconds = time.time() - float(os.environ.get(START, "nan"))
         if torch.cuda.is_available() and trainer.current_epoch == 0 and batch_idx == WATCHED.start:

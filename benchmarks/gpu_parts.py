@@ -124,7 +124,7 @@ def epoch_time(session: Session) -> dict[str, Any]:
             row(f"{name} epoch after the first", seconds[graph], "s", EPOCH_TARGET),
             row(f"{name} training", speed, "images/s"),
             row(f"{name} fraction of the matrix product's speed", speed * flop / product),
-            row(f"{name} host synchronisations per step", probe["syncs_per_step"], "", "0"),
+            row(f"{name} host synchronizations per step", probe["syncs_per_step"], "", "0"),
             row(f"{name} peak memory", probe["peak_mib"], "MiB"),
         ]
     return {"rows": rows, "cuda_graph": min(seconds, key=lambda graph: seconds[graph], default="false")}

@@ -26,7 +26,7 @@ class Clock(L.Callback):
         self.start, self.warm, self.steps = now(), None, int(trainer.num_training_batches)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *step: Any) -> None:
-        """End of the warm-up and of the training; a GPU is synchronised only there."""
+        """End of the warm-up and of the training; a GPU is synchronized only there."""
         done = step[-1] + 1
         if done == WARMUP_STEPS:
             self.warm = now()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.contenders.clock import now
 from benchmarks.contenders.turns import WARMUP_STEPS, mean_step, serve
-from fer_exp.data.dataset import normalise
+from fer_exp.data.dataset import normalize
 from fer_exp.data.loaders import TrainingBatches, ValidationBatches
 from fer_exp.data.seeding import TRAINING, derive_seed
 from fer_exp.data.sources.class_folders import FolderDataModule
@@ -98,7 +98,7 @@ class Plain:
 
     def _loss(self, network: NotebookCNN, images: Tensor, labels: Tensor, metrics: EpochMetrics) -> Tensor:
         with self._autocast():
-            logits = network(normalise(images).contiguous(memory_format=torch.channels_last))
+            logits = network(normalize(images).contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits, labels)
             metrics.update(loss, logits, labels)
         return loss

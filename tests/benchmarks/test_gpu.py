@@ -99,7 +99,7 @@ def test_the_output_of_a_failed_child_process_is_recorded(session):
     assert "no capture" in (session.output / "gpu.md").read_text()
 
 
-def test_the_probe_counts_host_synchronisations(monkeypatch, tmp_path):
+def test_the_probe_counts_host_synchronizations(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer_exp.data.dataset import ImageDataset, MemmapImages, hash_images, normalise, split_dataset
+from fer_exp.data.dataset import ImageDataset, MemmapImages, hash_images, normalize, split_dataset
 from fer_exp.data.report import describe_duplicates
 from fer_exp.data.seeding import derive_seed
 
@@ -82,9 +82,9 @@ def test_images_on_disk_are_indexed_like_a_tensor(tmp_path, index):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_normalise_maps_bytes_to_0_to_1_in_a_copy(dtype):
+def test_normalize_maps_bytes_to_0_to_1_in_a_copy(dtype):
     levels = torch.arange(256).to(dtype)
-    assert torch.equal(normalise(levels), torch.arange(256) / 255)
+    assert torch.equal(normalize(levels), torch.arange(256) / 255)
     assert levels[255] == 255
 
 

@@ -269,15 +269,15 @@ def test_csv_table_with_ferplus(file, fer2013, tmp_path):
     assert data.val_set.labels.tolist() == [1, 0]
 
 
-def labelled(dataset):
+def labeled(dataset):
     return [(name, dataset.classes[i]) for name, i in zip(dataset.names, dataset.labels, strict=True)]
 
 
 def test_an_audit_has_the_images_and_labels_of_a_training(fer_folders):
     data = setup(fer_folders, contempt=False)
     audited = make_module(fer_folders, contempt=False).load_for_audit()
-    trained = {name: label for part in (data.train_set, data.val_set) for name, label in labelled(part)}
-    assert dict(labelled(audited["train"])) == trained
+    trained = {name: label for part in (data.train_set, data.val_set) for name, label in labeled(part)}
+    assert dict(labeled(audited["train"])) == trained
 
 
 @pytest.mark.parametrize("settings", [{"labels": "votes"}, {"fer2013": "fer2013.csv"}, {"contempt": False}])

@@ -24,7 +24,7 @@ def make_images(shape):
 
 
 def crops(image):
-    """Corners, centre and their mirror images of a 48-pixel image, resized to 48 pixels."""
+    """Corners, center and their mirror images of a 48-pixel image, resized to 48 pixels."""
     for top, left in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)):
         crop = F.interpolate(image[..., top : top + 44, left : left + 44], size=(48, 48), mode="bilinear")
         yield crop

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fer_exp.data.dataset import normalise
+from fer_exp.data.dataset import normalize
 from fer_exp.evaluation.pictures import gradcam_maps
 from fer_exp.models.notebook_cnn import NotebookCNN
 
@@ -38,13 +38,13 @@ def small():
         nn.Tanh(),
         nn.Linear(16, 7),
     )
-    network(normalise(images_of(8)))  # updates the running statistics
+    network(normalize(images_of(8)))  # updates the running statistics
     return network
 
 
 def by_hand(first, rest, images, targets):
     """Grad-CAM as the paper has it: equations 1 and 2."""
-    features = first(normalise(images)).detach().requires_grad_()
+    features = first(normalize(images)).detach().requires_grad_()
     chosen = rest(features.clone()).gather(1, targets[:, None]).sum()
     (gradients,) = torch.autograd.grad(chosen, features)
     weights = gradients.mean((2, 3))

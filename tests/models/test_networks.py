@@ -185,8 +185,8 @@ def test_timm_network_computes_what_timm_computes(name, channels):
     mean, std = torch.tensor(cfg.mean), torch.tensor(cfg.std)
     if channels == 1:
         mean, std = mean.mean(), std.mean()
-    normalised = (x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
-    torch.testing.assert_close(network.eval()(x), theirs(normalised))
+    normalized = (x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    torch.testing.assert_close(network.eval()(x), theirs(normalized))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fer_exp.config.instantiate import build
-from fer_exp.data.dataset import normalise
+from fer_exp.data.dataset import normalize
 from fer_exp.errors import UserError
 from fer_exp.runs.record import read_history, read_summary
 from fer_exp.train import train
@@ -89,7 +89,7 @@ def test_training_images_are_augmented_and_validation_images_are_not(tiny, monke
     assert trained.max() <= 1
     validated = torch.cat(seen[False])[: len(datamodule.val_set)]
     ours = sorted(bytes(image.contiguous().numpy()) for image in validated)
-    assert ours == sorted(bytes(image.numpy()) for image in normalise(datamodule.val_set.images))
+    assert ours == sorted(bytes(image.numpy()) for image in normalize(datamodule.val_set.images))
 
 
 def test_soft_labels_are_the_targets(tiny, tmp_path, faces):

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from fer_exp.data.dataset import normalise
+from fer_exp.data.dataset import normalize
 from fer_exp.errors import UserError
 from fer_exp.models.vgg import VGG
 from fer_exp.runs.record import read_history, read_summary
@@ -78,7 +78,7 @@ def test_best_checkpoint_has_the_best_weights_and_the_confusion_matrix_shows_the
     network = VGG(widths=(8, 8, 16), convolutions=(1, 1, 1), dense=(16,)).eval()
     network.load_state_dict({k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items()})
     with torch.no_grad():
-        logits = network(normalise(val_set.images))
+        logits = network(normalize(val_set.images))
     loss = torch.nn.functional.cross_entropy(logits, val_set.labels)
     assert loss.item() == pytest.approx(summary["best"]["val_loss"], rel=1e-4)
     confusion = torch.zeros(7, 7, dtype=torch.int64)

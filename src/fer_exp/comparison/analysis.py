@@ -32,7 +32,7 @@ class RankedGroup(Group):
     """A group with its score, and its difference to the reference, paired by seed.
 
     Attributes:
-        place: from 0 for the best; decides the group's colour in every figure and table.
+        place: from 0 for the best; decides the group's color in every figure and table.
         summary: of the score.
         at_chance: whether the score is not above that of a constant guess.
         outcome: the result of the comparison with the reference.

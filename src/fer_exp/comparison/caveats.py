@@ -83,7 +83,7 @@ def _selection(comparison: Comparison) -> Iterator[str]:
         yield f"{scope} runs were validated on {fraction}. Use their scores only to select"
     led = [group.label for group in comparison.counted_groups if any(map(_is_plateau, group.counted))]
     if 0 < len(led) < len(comparison.counted_groups):
-        yield f"Only {join_first(led)} reduced the learning rate by validation metrics, which favours these"
+        yield f"Only {join_first(led)} reduced the learning rate by validation metrics, which favors these"
 
 
 def _is_plateau(run: Run) -> bool:

@@ -1,6 +1,6 @@
 """The figures of a comparison: forest plot, curves, learning-rate sensitivity, cost.
 
-``g0``, ``g1``, ... are the classes of the groups in the order of scores; they decide the colour, in every figure.
+``g0``, ``g1``, ... are the classes of the groups in the order of scores; they decide the color, in every figure.
 """
 
 import math
@@ -183,7 +183,7 @@ def learning_rates(comparison: Comparison) -> Figure | None:
     """Draw the score over the learning rate, of a study's trials or else of the runs; None for one rate per line.
 
     A line is the mean, with a band from the lowest to the highest run. Groups that differ in the learning rate make one
-    line, in the colour of the best of them.
+    line, in the color of the best of them.
     """
     score = comparison.tunings[0].score if comparison.tunings else comparison.score
     lines: dict[str, tuple[int, dict[float, list[Run]]]] = {}

@@ -46,7 +46,7 @@ class Report:
         next_steps: what to do next.
         next_command: the command for it.
         sections: the rest.
-        groups: the groups' names, in the order of their colours.
+        groups: the groups' names, in the order of their colors.
         runs: a row per run, trials last.
     """
 
@@ -283,10 +283,10 @@ def _run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
     counted = set(map(id, comparison.counted))
     metrics = dict.fromkeys(name for run in comparison.runs for name in run.metrics)
     metrics[comparison.score.metric] = None  # also if no run got as far as its first epoch
-    labelled = [(group.label, run) for group in comparison.groups for run in group.runs]
-    labelled += [(each.label, run) for each in comparison.tunings for run in each.trials]
+    labeled = [(group.label, run) for group in comparison.groups for run in group.runs]
+    labeled += [(each.label, run) for each in comparison.tunings for run in each.trials]
     rows = []
-    for label, run in labelled:
+    for label, run in labeled:
         times = run.to_target(comparison.score.metric, comparison.target)
         has_target = run.counts and not math.isnan(comparison.target)
         rows.append(

@@ -17,8 +17,8 @@ class Table:
         rows: cells.
         align: an l or an r per column.
         caption: a heading of its own, if a section has several tables.
-        group_column: the column that names the row; if its header is "group", a page shows the group's colour.
-        heat: fractions between 0 and 1 that colour the cells after the first column; None for no colour.
+        group_column: the column that names the row; if its header is "group", a page shows the group's color.
+        heat: fractions between 0 and 1 that color the cells after the first column; None for no color.
         is_sortable: whether a page lets the reader sort it.
     """
 

@@ -199,9 +199,9 @@ class ImageDataModule(L.LightningDataModule):
         excluded = read_exclusions(self.exclude)
         names = chain.from_iterable((*dataset.names, *dataset.unreadable) for _, dataset in decoded)
         check_exclusions(self.exclude, excluded, names, source.root)
-        relabelled = [(split, self._relabel(split, dataset)) for split, dataset in decoded]
-        self._resolved = self.class_map.resolve([label for _, dataset in relabelled for label in dataset.classes])
-        return [(split, self._prepare(split, dataset, excluded)) for split, dataset in relabelled]
+        relabeled = [(split, self._relabel(split, dataset)) for split, dataset in decoded]
+        self._resolved = self.class_map.resolve([label for _, dataset in relabeled for label in dataset.classes])
+        return [(split, self._prepare(split, dataset, excluded)) for split, dataset in relabeled]
 
     def _command(self) -> str:
         """Return the command that audits this data."""

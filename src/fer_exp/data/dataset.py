@@ -1,4 +1,4 @@
-"""A labelled set of images, in memory or on disk."""
+"""A labeled set of images, in memory or on disk."""
 
 import copy
 import hashlib
@@ -174,6 +174,6 @@ def split_dataset(
     return tuple(dataset.select(torch.from_numpy(np.sort(part))) for part in (train, validation))  # type: ignore[return-value]
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """Map uint8 images to float32 in [0, 1]."""
     return images.to(torch.float32, copy=True).div_(255)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_exp.data.dataset import normalise
+from fer_exp.data.dataset import normalize
 from fer_exp.errors import UserError, one_line
 from fer_exp.files import replacing
 from fer_exp.runs.record import write_json
@@ -28,7 +28,7 @@ class WithPreprocessing(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        logits: Tensor = self.network(normalise(images))
+        logits: Tensor = self.network(normalize(images))
         return logits.softmax(dim=1)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import ten_crop
 
 from fer_exp.config.schema import TRUSTED_PACKAGES
-from fer_exp.data.dataset import ImageDataset, normalise
+from fer_exp.data.dataset import ImageDataset, normalize
 from fer_exp.data.loaders import ValidationBatches
 from fer_exp.errors import UserError
 from fer_exp.files import csv_cell, replacing
@@ -59,7 +59,7 @@ def predict_dataset(model: LoadedModel, dataset: ImageDataset, tta: str, batch_s
 
 
 def _ten_crop(images: Tensor) -> Sequence[Tensor]:
-    """Corners, centre and their mirror images (Krizhevsky et al. 2012), resized to the input size."""
+    """Corners, center and their mirror images (Krizhevsky et al. 2012), resized to the input size."""
     side = images.shape[-1]
     crops = ten_crop(images, [round(CROP * side)] * 2)
     return [F.interpolate(crop, (side, side), mode="bilinear", align_corners=False) for crop in crops]
@@ -96,7 +96,7 @@ def log_probabilities(
     """
     parts: list[Tensor] = []
     for batch in batches:
-        versions = _VERSIONS[tta](normalise(batch.to(model.device)))
+        versions = _VERSIONS[tta](normalize(batch.to(model.device)))
         # float64 on the CPU: Apple GPUs have none.
         outputs = torch.stack([model.logits(images).cpu().double().log_softmax(dim=1) for images in versions])
         parts.append((outputs.logsumexp(dim=0) - math.log(len(outputs))).clamp(max=0))  # rounding can exceed 0

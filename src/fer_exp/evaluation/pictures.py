@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_exp.data.dataset import normalise
+from fer_exp.data.dataset import normalize
 from fer_exp.errors import one_line
 from fer_exp.evaluation.content import Evaluation
 from fer_exp.evaluation.scores import bin_index, confidence_and_correct, scale, wilson
@@ -130,7 +130,7 @@ def gradcam_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     of different images cannot be compared.
 
     Args:
-        network: maps normalised images (K, C, S, S) to logits. It runs in evaluation mode and is left unchanged.
+        network: maps normalized images (K, C, S, S) to logits. It runs in evaluation mode and is left unchanged.
         images: (K, C, S, S) uint8, K > 0.
         targets: the class to explain for each image, (K,) int64.
 
@@ -143,7 +143,7 @@ def gradcam_maps(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     device = next(network.parameters()).device
     with eval_mode(network):
         grad_cam = LayerGradCam(network, _last_convolution(network, images.shape[1:]))
-        maps = grad_cam.attribute(normalise(images).to(device), targets.to(device), relu_attributions=True).detach()
+        maps = grad_cam.attribute(normalize(images).to(device), targets.to(device), relu_attributions=True).detach()
     maps = maps.float().nan_to_num(0, posinf=0)  # a diverged network
     maps = F.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
     highest = maps.amax(dim=(1, 2), keepdim=True)

@@ -153,10 +153,10 @@ def wilson(successes: NDArray[np.int64], trials: NDArray[np.int64]) -> Array:
     """Proportion, lower and upper end of Wilson's interval (Wilson 1927), (3, ...); NaN without trials."""
     n = np.where(trials > 0, trials, np.nan).astype(float)
     p = successes / n
-    centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    center = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
     # Rounding must not exclude the proportion itself at 0 and 1.
-    return np.stack([p, np.minimum(centre - half, p).clip(min=0), np.maximum(centre + half, p).clip(max=1)])
+    return np.stack([p, np.minimum(center - half, p).clip(min=0), np.maximum(center + half, p).clip(max=1)])
 
 
 def _mean_over_classes(estimates: Array) -> Estimate:

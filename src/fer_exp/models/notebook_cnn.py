@@ -18,7 +18,7 @@ class NotebookCNN(nn.Module):
     """Four convolution blocks and two dense layers.
 
     With 1x48x48 images and 7 classes: 4,474,759 trainable and 3,968 non-trainable parameters, as in the notebook.
-    Weights are initialised Glorot-uniform and biases with zeros, as in Keras.
+    Weights are initialized Glorot-uniform and biases with zeros, as in Keras.
 
     Args:
         num_classes: number of logits.

@@ -10,7 +10,7 @@ class ResNet18(nn.Module):
     """ResNet-18 (He et al. 2016) with the stem that is usual for small images.
 
     torchvision's 7x7 stride-2 convolution and max-pooling suit 224 pixels and would reduce a 48-pixel image to 2x2.
-    Here the stem is one 3x3 convolution, and the last stage sees 6x6. Names and initialisation are torchvision's.
+    Here the stem is one 3x3 convolution, and the last stage sees 6x6. Names and initialization are torchvision's.
 
     Args:
         num_classes: number of logits.

@@ -22,7 +22,7 @@ _CONNECT_SECONDS = 5.0  # until a server that does not answer counts as not reac
 class TimmNetwork(nn.Module):
     """A timm model for this project's images.
 
-    Models with a fixed input size (most transformers) are built for ``image_size``. Images are normalised with the
+    Models with a fixed input size (most transformers) are built for ``image_size``. Images are normalized with the
     mean and standard deviation that timm states for the model's weights; for gray images, with their averages over red,
     green and blue. The checkpoints of a run contain both.
 

@@ -12,8 +12,8 @@ class VGG(nn.Module):
     """Blocks of 3x3 convolutions, each with max-pooling and dropout at its end, and a dense head.
 
     VGG (Simonyan & Zisserman 2015), adapted to 48-pixel images and training from scratch: fewer blocks, batch
-    normalisation, dropout after each block and a narrow head. Pramerdorfer & Kampel (2016, arXiv 1612.02903) report
-    72.7 % on FER2013's private test set for a network of this type. Weights are initialised He-normal.
+    normalization, dropout after each block and a narrow head. Pramerdorfer & Kampel (2016, arXiv 1612.02903) report
+    72.7 % on FER2013's private test set for a network of this type. Weights are initialized He-normal.
 
     Args:
         num_classes: number of logits.

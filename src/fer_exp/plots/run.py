@@ -103,9 +103,9 @@ def confusion_figure(confusion: NDArray[np.integer], classes: Sequence[str], tit
             text = f"{100 * fractions[row, column]:.1f} %\n{images:,}" if support[row] else "n/a"
             color = _contrasting(theme().shades(fractions[row, column]))
             axes.text(column + 0.5, row + 0.5, text, size=8, color=color, ha="center", va="center")
-    centres = np.arange(count) + 0.5
-    axes.set_xticks(centres, names, size=size, rotation=90 if widest > cell else 0)
-    axes.set_yticks(centres, rows, size=size)
+    centers = np.arange(count) + 0.5
+    axes.set_xticks(centers, names, size=size, rotation=90 if widest > cell else 0)
+    axes.set_yticks(centers, rows, size=size)
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)

@@ -43,15 +43,15 @@ FALLBACK_FONTS = (
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a plot.
+    """The colors of a plot.
 
     Attributes:
         paper: background.
         ink: text.
         muted: secondary text and axes.
         faint: grid lines, panels.
-        palette: the colours of lines and bars, in the order of use: also ``C0``, ``C1``, ...
-        shades: a colormap for fractions, from the background to the strongest colour.
+        palette: the colors of lines and bars, in the order of use: also ``C0``, ``C1``, ...
+        shades: a colormap for fractions, from the background to the strongest color.
     """
 
     paper: str
@@ -67,7 +67,7 @@ def _shades(*colors: str) -> Colormap:
 
 
 THEMES = {
-    # Okabe and Ito's palette, which colour-blind readers can tell apart. Grey replaces its yellow: too pale on white.
+    # Okabe and Ito's palette, which color-blind readers can tell apart. Gray replaces its yellow: too pale on white.
     "light": Theme(
         paper="#ffffff",
         ink="#1b1f24",

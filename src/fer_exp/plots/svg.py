@@ -1,7 +1,7 @@
-"""Build SVG figures as text: elements, scales, ticks, and the colours of groups.
+"""Build SVG figures as text: elements, scales, ticks, and the colors of groups.
 
-A figure inside a page takes its colours from the page's stylesheet, which follows the reader's light or dark theme.
-``Figure.file`` has a stylesheet of its own, with colours for white paper.
+A figure inside a page takes its colors from the page's stylesheet, which follows the reader's light or dark theme.
+``Figure.file`` has a stylesheet of its own, with colors for white paper.
 """
 
 import colorsys
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 FONT_SIZE = 14
-# Distinct for most colour-blind readers, with a contrast of at least 3:1; more groups get colours around the circle.
+# Distinct for most color-blind readers, with a contrast of at least 3:1; more groups get colors around the circle.
 _LIGHT = ("#0072b2", "#d55e00", "#00855f", "#b3407f", "#8a6a00", "#6a51c8", "#5f6b76", "#8c4a2f")
 _DARK = ("#6bb8f0", "#ff9e5e", "#4fd0a5", "#f29ac7", "#e0c04c", "#b3a4ff", "#b8c2cc", "#e0a184")
 _DASHES = ("none", "7 3", "2 3")
@@ -166,7 +166,7 @@ def fit(text: str, width: float, measure: Callable[[str], float] = text_width) -
 
 
 def legend(names: Sequence[tuple[int, str]], width: float, top: float) -> list[str]:
-    """Return the names of groups below each other, each with a square in the group's colour."""
+    """Return the names of groups below each other, each with a square in the group's color."""
     return [
         element(
             "g",
@@ -181,7 +181,7 @@ def legend(names: Sequence[tuple[int, str]], width: float, top: float) -> list[s
 def stylesheet(
     groups: int, ink: str = "#1b1f24", muted: str = "#57606a", grid: str = "#d8dee4", paper: str = "#fff"
 ) -> str:
-    """Return the CSS of all figures, with the light colours of the groups."""
+    """Return the CSS of all figures, with the light colors of the groups."""
     rules = [
         f"svg{{font:{FONT_SIZE}px system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif}}",
         f"svg text{{fill:{ink};paint-order:stroke;stroke:{paper};stroke-width:3px}}",
@@ -198,7 +198,7 @@ def stylesheet(
 
 
 def group_colors(groups: int, dark: bool = False) -> str:
-    """Return the CSS of the groups' colours, classes ``g0``, ``g1``, ..."""
+    """Return the CSS of the groups' colors, classes ``g0``, ``g1``, ..."""
     fixed = _DARK if dark else _LIGHT
     return "".join(f".g{n}{{color:{fixed[n] if n < len(fixed) else _color(n, dark)}}}" for n in range(groups))
 

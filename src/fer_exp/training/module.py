@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fer_exp.config.targets import accepts
-from fer_exp.data.dataset import normalise
+from fer_exp.data.dataset import normalize
 from fer_exp.errors import UserError, one_line
 from fer_exp.training.epoch_metrics import EpochMetrics
 from fer_exp.training.parameters import find_backbone, parameter_groups
@@ -31,7 +31,7 @@ class Classifier(L.LightningModule):
     cross-entropy of the unchanged images.
 
     Args:
-        network: maps normalised images (N, C, S, S) to logits (N, K).
+        network: maps normalized images (N, C, S, S) to logits (N, K).
         optimizer: makes the optimizer from groups of parameters: of the network, and of the loss if it has any.
         scheduler: makes the learning-rate schedule from the optimizer; None for a constant learning rate. A class that
             takes ``total_steps`` gets the steps of the run and steps with the optimizer; any other steps every epoch,
@@ -39,7 +39,7 @@ class Classifier(L.LightningModule):
         monitor: the metric that a plateau schedule watches.
         num_classes: K.
         loss: maps logits (N, K) and targets, (N,) int64 or (N, K) probabilities, to the training loss.
-        augmentation: maps normalised images to changed ones of the same shape; None for none.
+        augmentation: maps normalized images to changed ones of the same shape; None for none.
         mixup: maps images and their targets (N, K) to mixed ones; None for none.
         weight_decay_exclude_1d: if true, biases and norm weights get no weight decay.
         head_epochs: number of epochs at the start that train the last layer alone. The other layers are then in
@@ -91,7 +91,7 @@ class Classifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, S, S) to logits (N, K)."""
-        return self._logits(normalise(images))
+        return self._logits(normalize(images))
 
     def _logits(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images.contiguous(memory_format=self.memory_format))
@@ -115,14 +115,14 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch: images (N, C, S, S) uint8, and targets, (N,) int64 or (N, K) probabilities."""
         images, targets = batch
-        changed, targets = self.augment(normalise(images), targets)
+        changed, targets = self.augment(normalize(images), targets)
         logits = self._logits(changed)
         loss: Tensor = self.loss(logits, targets)
         self.train_metrics.update(loss, logits, targets if targets.dim() == 1 else targets.argmax(dim=1))
         return loss
 
     def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment and mix normalised images (N, C, S, S) with their targets, with new random draws."""
+        """Augment and mix normalized images (N, C, S, S) with their targets, with new random draws."""
         if self.augmentation is not None:
             images = self.augmentation(images)
         if self.mixup is not None:

@@ -134,12 +134,12 @@ def test_the_path_table_and_a_file_for_each_split(tmp_path, data_root, folders):
 
 
 def test_kaggle_train_and_test_files(tmp_path, rows):
-    labelled = [row for row in rows if row[2] == "Training"]
-    train = write(tmp_path / "train.csv", [("emotion", "pixels"), *(row[:2] for row in labelled)])
+    labeled = [row for row in rows if row[2] == "Training"]
+    train = write(tmp_path / "train.csv", [("emotion", "pixels"), *(row[:2] for row in labeled)])
     with pytest.raises(UserError, match=r"data\.val_fraction"):
         load(train)
     assert len(load(train, val_fraction=0.34).train_set) == 13
-    test = write(tmp_path / "test.csv", [("pixels",), *((row[1],) for row in labelled)])
+    test = write(tmp_path / "test.csv", [("pixels",), *((row[1],) for row in labeled)])
     with pytest.raises(UserError, match=r"no label column; it has pixels.*data\.columns\.label"):
         load(test)
 

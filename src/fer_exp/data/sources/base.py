@@ -86,7 +86,7 @@ class Split:
 
 
 class ImageSource(Protocol):
-    """Where labelled images come from.
+    """Where labeled images come from.
 
     Attributes:
         root: folder to which the names of images, and the paths in lists of images, are relative.

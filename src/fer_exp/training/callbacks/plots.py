@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 
 from fer_exp.data.datamodule import ImageDataModule
-from fer_exp.data.dataset import ImageDataset, normalise
+from fer_exp.data.dataset import ImageDataset, normalize
 from fer_exp.models.summary import Layer
 from fer_exp.plots.images import augmentation_figure, samples_figure
 from fer_exp.plots.run import confusion_figure, curves_figure, model_figure
@@ -100,7 +100,7 @@ def _augmentation_figure(classifier: Classifier, dataset: ImageDataset) -> Figur
     labels = dataset.labels[first]
     batch = originals.repeat_interleave(_VERSIONS, dim=0).to(classifier.device)
     targets = torch.eye(classifier.num_classes)[labels].repeat_interleave(_VERSIONS, dim=0).to(classifier.device)
-    changed, _ = classifier.augment(normalise(batch), targets)
+    changed, _ = classifier.augment(normalize(batch), targets)
     versions = changed.clamp(0, 1).mul(255).round().to(torch.uint8).view(len(first), _VERSIONS, *originals.shape[1:])
     nodes = [node for node in (classifier.augmentation, classifier.mixup) if node is not None]
     names = [dataset.classes[label] for label in labels]
