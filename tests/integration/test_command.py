@@ -1,6 +1,7 @@
 """The train command as a person uses it: from any folder, with mistakes, as a sweep."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,19 @@ def test_one_run_leaves_its_record_under_outputs(command, faces, tmp_path):
 
 def test_a_relative_root_is_taken_from_the_working_folder(command, faces, tmp_path):
     (tmp_path / "my faces").symlink_to(faces)
-    assert command("data=folders", "data.root='my faces'", *QUICK)[0] == 0
+    settings = ["data=folders", "data.root=my faces", *QUICK]
+    status, printed = command(*settings, "optimizer=sgd", "optimizer.lr=0.05", "seed=3", "logger=none")
+    assert status == 0
+    # The next command is for the same data, and the path is as it was typed.
+    (sweep,) = [line.partition("python")[2] for line in printed.splitlines() if "optimizer=adam,sgd" in line]
+    assert shlex.split(sweep) == ["-m", "fer_exp.train", "-m", *settings, "logger=none", "optimizer=adam,sgd,rmsprop"]
+
+
+def test_a_run_from_a_checkpoint_suggests_no_sweep_over_other_data(command, faces, tmp_path):
+    assert command("data=folders", f"data.root={faces}", "hydra.run.dir=run", "logger=none", *QUICK)[0] == 0
+    status, printed = command("resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    assert status == 0, printed
+    assert "optimizer=adam,sgd" not in printed
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ def as_typed_in_a_shell(override: str) -> str:
     return shlex.quote(override)
 
 
+def config_dir_options(hydra: Any) -> list[str]:
+    """Return the option ``--config-dir`` of the command, from Hydra's own config; empty without it."""
+    return [f"--config-dir={each.path}" for each in hydra.runtime.config_sources if each.provider == "command-line"]
+
+
 def make_paths_absolute(cfg: DictConfig) -> None:
     """Replace the relative paths in ``cfg``, so that the record of a run is valid in any working directory."""
     for key in RECORDED_PATHS:

@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_exp.config.paths import as_typed_in_a_shell
+from fer_exp.config.paths import as_typed_in_a_shell, config_dir_options
 from fer_exp.config.schema import GROUPS, plain
 from fer_exp.errors import UserError
 from fer_exp.files import DRAFT, quote_override
@@ -109,9 +109,8 @@ class SweepCallback(Callback):
 
 def _options(config: DictConfig) -> list[str]:
     """The options of the command for Hydra itself, without the folder of the sweep."""
-    sources = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
     given = [each for each in config.hydra.overrides.hydra if not each.startswith(("hydra.mode=", "hydra.sweep.dir="))]
-    return [*(f"--config-dir={path}" for path in sources), *given]
+    return [*config_dir_options(config.hydra), *given]
 
 
 def check_sweep_dir(folder: Path, overrides: Sequence[str], sweeper: Mapping[str, Any]) -> bool:

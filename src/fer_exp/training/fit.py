@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from fer_exp.config.paths import as_typed_in_a_shell
+from fer_exp.config.paths import as_typed_in_a_shell, config_dir_options
 from fer_exp.data.datamodule import ImageDataModule
 from fer_exp.errors import UserError, one_line, plural
 from fer_exp.files import quote_override
@@ -103,23 +103,28 @@ def log_next_steps(record: RunRecord) -> None:
     """Log where the results are and which commands may follow."""
     folder, source = record.folder, record.summary["data"]["source"]
     log.info("Results: %s", folder)
-    commands = {
-        "Compare optimizers": " ".join(["python -m fer_exp.train -m", *_overrides(), "optimizer=adam,sgd,rmsprop"]),
-        "Evaluate this run": f"python -m fer_exp.evaluate {quote_override('run', folder)}",
-    }
+    commands = {}
     if "Synthetic" in str(source):
-        commands = {"Train on your own images": "python -m fer_exp.train data=folders data.root=DIR", **commands}
+        commands["Train on your own images"] = "python -m fer_exp.train data=folders data.root=DIR"
+    if sweep := _optimizer_sweep():
+        commands["Compare optimizers"] = sweep
+    commands["Evaluate this run"] = f"python -m fer_exp.evaluate {quote_override('run', folder)}"
     if (folder / "tensorboard").is_dir() and "TensorBoardLogger" not in record.summary["missing"]:
         commands["See the curves"] = f"tensorboard --logdir {shlex.quote(str(folder))}"
     for purpose, command in commands.items():
         log.info("  %-25s %s", purpose, command)
 
 
-def _overrides() -> list[str]:
-    """The overrides of the command for a sweep over optimizers: none of the optimizer, the seed and this run alone."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    own = ("optimizer", "seed", "resume", "output_dir")
-    return [as_typed_in_a_shell(each) for each in given if not re.match(rf"[+~]*({'|'.join(own)})\b", each)]
+def _optimizer_sweep() -> str:
+    """The command of this run as a sweep over optimizers; empty for a run that has the settings of a checkpoint."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    given = hydra.overrides.task if hydra else []
+    if any(each.startswith("resume=") and each != "resume=auto" for each in given):
+        return ""
+    options = config_dir_options(hydra) if hydra else []
+    kept = [each for each in given if not re.match(r"[+~]*(optimizer|seed|resume|output_dir)\b", each)]
+    words = [*map(as_typed_in_a_shell, [*options, *kept]), "optimizer=adam,sgd,rmsprop"]
+    return " ".join(["python -m fer_exp.train -m", *words])
 
 
 @contextmanager
