@@ -43,6 +43,23 @@ def test_all_files_are_written_and_the_same_runs_give_the_same_bytes(make_sweep,
     assert "curves_val_acc.svg" in contents[0]
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({"root": "/sets/fer2013/images"}, "fer2013"),
+        ({"root": None, "file": "/sets/faces.csv"}, "faces"),
+        ({"root": None, "_target_": "fer_exp.data.sources.synthetic.SyntheticDataModule"}, "synthetic images"),
+        ({"root": None, "_target_": "my_package.Npz"}, "Npz"),
+    ],
+    ids=str,
+)
+def test_the_title_names_the_data(make_run, tmp_path, data, name):
+    run = make_run(settings={f"data.{key}": value for key, value in data.items()})
+    assert make_report(compare(Records([run])), tmp_path).title.endswith(f" on {name}")
+    other = make_run("sgd", settings={"data.root": "/sets/rafdb"})
+    assert make_report(compare(Records([run, other])), tmp_path).title.endswith(" on 2 data sets")
+
+
 def test_a_figure_that_no_longer_applies_is_removed(make_sweep, make_run, tmp_path):
     write_report(compare(find_records([make_sweep(3)])), tmp_path / "report")
     assert (tmp_path / "report/figures/forest.svg").exists()

@@ -13,7 +13,7 @@ from fer_exp.comparison.analysis import Comparison, paired_test
 from fer_exp.comparison.caveats import find_caveats
 from fer_exp.comparison.classes import class_sections
 from fer_exp.comparison.grouping import differing_keys
-from fer_exp.comparison.load import MEASURES
+from fer_exp.comparison.load import MEASURES, Run
 from fer_exp.comparison.score import (
     NO_VALUE,
     Score,
@@ -144,9 +144,9 @@ def _provenance(comparison: Comparison) -> Iterator[str]:
     yield ", ".join(plural(n, word) for word, n in counts.items())
     if epochs := {run.epochs for run in comparison.counted}:
         yield f"{number_range(epochs)} epoch{'s' * (epochs != {1})}"
-    images = [runs[0].value(f"data.{split}") for split in ("train", "validation")]
-    if all(isinstance(count, int) for count in images):
-        yield f"{_data_name(comparison)}: {images[0]:,} training and {images[1]:,} validation images"
+    images = {(run.value("data.train"), run.value("data.validation")) for run in runs} - {(None, None)}
+    for train, validation in images if len(images) == 1 else ():
+        yield f"{_data_name(comparison)}: {train:,} training and {validation:,} validation images"
     if devices := sorted({str(run.value("environment.device")) for run in runs if run.value("environment.device")}):
         yield ", ".join(devices)
     commit = str(runs[0].value("environment.git_commit") or "")
@@ -158,12 +158,18 @@ def _provenance(comparison: Comparison) -> Iterator[str]:
 
 
 def _data_name(comparison: Comparison) -> str:
-    """The last part of the data's path that is a name of its own."""
-    root = comparison.runs[0].value("data.root")
-    if not root:
+    names = {_data_name_of(run) for run in comparison.runs}
+    return names.pop() if len(names) == 1 else f"{len(names)} data sets"
+
+
+def _data_name_of(run: Run) -> str:
+    """The last part of the data's path that is a name of its own; the name of the data module if it has no path."""
+    source = str(run.value("data._target_")).rpartition(".")[2]
+    if source == "SyntheticDataModule":
         return "synthetic images"
-    parts = [part for part in Path(str(root)).parts if part not in ("images", "data", "train", os.sep)]
-    return Path(parts[-1]).stem if parts else str(root)
+    place = next((str(path) for key in ("root", "file", "file.train") if (path := run.value(f"data.{key}"))), "")
+    parts = [part for part in Path(place).parts if part not in ("images", "data", "train", os.sep)]
+    return Path(parts[-1]).stem if parts else place or source
 
 
 def _curves(comparison: Comparison) -> Section | None:
