@@ -158,11 +158,16 @@ def test_runs_with_other_settings_are_not_averaged(make_run):
         {"settings": {"data.root": "/elsewhere"}},
         {"settings": {"logger": {"other": 1}}},
         {"settings": {"cuda_graph": True}},
+        {"settings": {"data.file": "/elsewhere/faces.csv"}},
+        {"settings": {"data.exclude": "/elsewhere/list.txt"}},
     ],
     ids=str,
 )
 def test_incidental_settings_do_not_split_a_group(make_run, incidental):
-    runs = [make_run("adam", 0, [0.6]), make_run("adam", 1, [0.5], **incidental)]
+    own = {"data.file": "/here/faces.csv", "data.exclude": "/here/list.txt"}
+    runs = [
+        make_run("adam", seed, [0.6], settings=own | more) for seed, more in enumerate(({}, incidental["settings"]))
+    ]
     assert labels(compare(Records(runs))) == ["adam"]
 
 

@@ -13,9 +13,11 @@ from fer_exp.files import printable
 from fer_exp.runs.record import natural
 
 # Grouping by one of these asks for groups that were trained on different images.
-_IMAGE_KEYS = ("root", "source", "exclude", "ignore", "on_unreadable", "soft_labels", "train", "generator_seed")
-_FERPLUS_KEYS = ("ferplus.file", "ferplus.labels", "ferplus.contempt")
-_DECIDE_IMAGES = frozenset({"folder", "data", *(f"data.{key}" for key in (*_IMAGE_KEYS, *_FERPLUS_KEYS))})
+_IMAGE_KEYS = (
+    "root", "file", "files", "source", "exclude", "ignore", "on_unreadable", "soft_labels", "ferplus.file",
+    "ferplus.labels", "ferplus.contempt", "train", "generator_seed",
+)  # fmt: skip
+_DECIDE_IMAGES = frozenset({"folder", "data", *(f"data.{key}" for key in _IMAGE_KEYS)})
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,18 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fer_exp.runs.config_diff import NEUTRAL_KEYS, flatten, is_batch_count, mask_folder
 
 Setting = str | int | float | bool | None
 
-# What may differ between averaged runs. The fingerprint identifies the images, not their folder.
-_INCIDENTAL = (*NEUTRAL_KEYS, "seed", "logger", "data.root", "data.seed")
+# What may differ between averaged runs. The fingerprint identifies images and labels, not the place of their files.
+_PLACES = ("data.root", "data.file", "data.files", "data.ferplus.fer2013")
+_INCIDENTAL = (*NEUTRAL_KEYS, *_PLACES, "seed", "logger", "data.seed")
+# Files whose effect is in the fingerprint too. Their name is a setting, since there may be none; their folder is not.
+_LISTS = ("data.exclude", "data.soft_labels", "data.ferplus.file")
 # "auto" is replaced by its outcome: the device is a fact of the environment, the precision a setting.
 _REQUESTS = ("trainer.accelerator", "trainer.precision")
 # Among the settings of a run, those that its config does not hold.
@@ -23,6 +27,8 @@ def flat_settings(summary: Mapping[str, Any]) -> tuple[dict[str, Setting], dict[
     incidental: dict[str, Setting] = {}
     own_folder = str(summary["config"].get("output_dir"))
     for key, value in single_values(summary["config"]):
+        if key in _LISTS and isinstance(value, str):
+            value = Path(value).name
         is_own_path = isinstance(value, str) and mask_folder(value, own_folder) != value
         if key not in _REQUESTS and not is_own_path:
             is_incidental = any(key == name or key.startswith(f"{name}.") for name in _INCIDENTAL)
