@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from functools import partial
@@ -139,3 +140,18 @@ def test_earlier_findings_are_not_overwritten(run_audit, faces, tmp_path):
     status, printed = run_audit(f"data.root={faces}", "hydra.run.dir=found")
     assert (status, "hydra.run.dir" in printed) == (1, True)
     assert (tmp_path / "found/exclude.txt").read_text() == "edited by hand\n"
+
+
+def test_the_command_in_the_warning_of_a_training_audits_its_data(command, run_audit, tmp_path):
+    rows = [f"{label},{value} 0 0 9,{split}" for split in ("train", "val") for label in "01" for value in (1, 2)]
+    (tmp_path / "my table.csv").write_text("\n".join(["emo,gray,part", *rows]))
+    columns = ("data.columns.label=emo", "data.columns.pixels=gray", "data.columns.split=part")
+    status, printed = command(
+        "data=csv", "data.file=my table.csv", *columns, "data.class_names={0: calm, 1: glad}", "data.batch_size=2",
+        "model=vgg_small", "model.widths=[4,4,4,4]", "trainer.max_epochs=1", "logger=none",
+    )  # fmt: skip
+    assert status == 0, printed
+    (line,) = {line.partition("fer_exp.audit ")[2] for line in printed.splitlines() if "fer_exp.audit" in line}
+    status, printed = run_audit(*shlex.split(line), "hydra.run.dir=found")
+    assert status == 0, printed
+    assert json.loads((tmp_path / "found/audit.json").read_text())["counts"].keys() == {"calm", "glad"}

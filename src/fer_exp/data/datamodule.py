@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
 
+from fer_exp.config.paths import as_typed_in_a_shell
 from fer_exp.data.annotations import check_exclusions, read_exclusions, read_soft_labels
 from fer_exp.data.cache import default_cache_dir, load_split
 from fer_exp.data.classes import ClassMap
@@ -210,7 +212,15 @@ class ImageDataModule(L.LightningDataModule):
             settings |= {f"file.{split}": file for split, file in settings["file"].items()}
         settings |= {f"ferplus.{key}": (self.ferplus or {}).get(key) for key in ("file", "fer2013")}
         overrides = [quote_override(f"data.{k}", path) for k, path in settings.items() if isinstance(path, str | Path)]
-        return " ".join(["python -m fer_exp.audit", *([f"data={self.choice}"] if self.choice else []), *overrides])
+        choice = self.choice
+        if HydraConfig.initialized():  # the preset, and what the command said about the data beside paths
+            hydra = HydraConfig.get()
+            choice = hydra.runtime.choices.get("data") or choice
+            others = [each for each in hydra.overrides.task if re.match(r"\+*data\.(columns|ignore|class|merge)", each)]
+            overrides += map(as_typed_in_a_shell, others)
+        if choice not in ("", "folders"):
+            overrides.insert(0, f"data={choice}")
+        return " ".join(["python -m fer_exp.audit", *overrides])
 
     def _decode(self, split: Split) -> ImageDataset:
         in_memory = None if self.in_memory == "auto" else bool(self.in_memory)
