@@ -35,7 +35,7 @@ def parameter_groups(
     """The groups of the trainable parameters, for an optimizer.
 
     Args:
-        parameters: of the network and of whatever is trained with it.
+        parameters: of the network, and of a loss that has parameters.
         weight_decay_exclude_1d: make a group of its own, without weight decay, for biases and norm weights.
         backbone: those that get groups of their own, with the entry ``is_backbone``. They come last: ``lr`` is the
             learning rate of the first group.
