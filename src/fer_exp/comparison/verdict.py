@@ -32,8 +32,8 @@ def make_verdict(comparison: Comparison) -> Verdict:
     if len(comparison.groups) == 1:
         return Verdict(f"{reference.label} reaches {reached}.", "There is no other group to compare it with.")
     ties = [group for group in comparison.groups if group.summary.mean == best.summary.mean]
-    names = best.label if len(ties) < 2 else f"{_labels(ties)} share"
-    lead = f"{names} {'has ' * (len(ties) < 2)}the {_best_mean(comparison)}, {score.text(best.summary.mean)}"
+    holders = f"{_labels(ties)} share" if len(ties) > 1 else f"{best.label} has"
+    lead = f"{holders} the {_best_mean(comparison)}, {score.text(best.summary.mean)}"
     if best.at_chance:
         return Verdict(f"No group beats a constant guess ({score.text(comparison.chance)}).", f"{lead}.")
     if all(group.outcome == "one seed" for group in comparison.tested):

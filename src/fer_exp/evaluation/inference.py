@@ -94,13 +94,14 @@ def log_probabilities(
     Raises:
         UserError: an output is not finite.
     """
-    parts: list[Tensor] = []
+    parts, done = list[Tensor](), 0
     for batch in batches:
         versions = _VERSIONS[tta](normalize(batch.to(model.device)))
         # float64 on the CPU: Apple GPUs have none.
         outputs = torch.stack([model.logits(images).cpu().double().log_softmax(dim=1) for images in versions])
         parts.append((outputs.logsumexp(dim=0) - math.log(len(outputs))).clamp(max=0))  # rounding can exceed 0
-        progress(sum(map(len, parts)))
+        done += len(batch)
+        progress(done)
     result = torch.cat(parts)
     if not bool(result.isfinite().all()):
         hint = ", or trainer.precision=32-true" if model.precision == "16-mixed" else ""  # overflows at 65504

@@ -70,7 +70,7 @@ def make_sheets(evaluation: Evaluation, model: LoadedModel) -> tuple[Sheets, lis
         predicted = log_probabilities[some].argmax(dim=1)
         maps = gradcam_maps(model.network, evaluation.images.images[some].to(model.device), predicted).cpu().numpy()
     except Exception as error:  # no convolution, or a network that captum cannot explain: the evaluation goes on
-        omitted.append(f"There are no Grad-CAM maps: {one_line(error) or type(error).__name__}.")
+        omitted.append(f"There are no Grad-CAM maps: {one_line(error)}.")
     else:
         sheets["gradcam"] = ("Grad-CAM", _rows(_gradcam(evaluation, some.tolist(), maps), GRADCAM_PER_CLASS))
     return sheets, omitted
